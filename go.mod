@@ -1,0 +1,3 @@
+module github.com/fsmeta/fsmeta
+
+go 1.26.8
