@@ -1,0 +1,236 @@
+package fsmeta
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	atomicfs "github.com/fsmeta/fsmeta/atomic"
+)
+
+// foldSize is how long the lines may get, in bytes, before a checkpoint folds them
+// into the tree. It bounds what opening a store reads.
+const foldSize = 128 << 10
+
+// checkpointIfDue starts a checkpoint in the background when the lines are long
+// enough.
+func (s *Store) checkpointIfDue() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	j := s.journal
+	due := max(s.checkpointAt, j.start+foldSize)
+	if s.checkpointing || j.next(j.tip()) < due || s.closed.Load() || s.failed() != nil {
+		return
+	}
+	s.checkpointing = true
+	s.group.Go(func() {
+		err := s.checkpoint()
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.checkpointing = false
+		s.checkpointAt = 0
+		if err != nil {
+			// Nothing is lost: the journal is kept. Try again when it has
+			// grown; what lasts is reported by Close or by the next write.
+			s.checkpointAt = s.journal.next(s.journal.tip()) + foldSize
+		}
+	})
+}
+
+// checkpoint drops the lines that the tree holds durably. The tree is synced while
+// others go on committing; they wait for the change of files alone.
+//
+// A crash leaves the old journal or the new one, and the tree with everything that
+// the one at hand doesn't have. An error keeps the old one.
+func (s *Store) checkpoint() error {
+	s.mu.Lock()
+	j, upTo := s.journal, s.applied
+	records, err := s.recordsLocked(j.header.txn, max(upTo, j.header.txn))
+	s.mu.Unlock()
+	if err != nil || len(records) == 0 {
+		return err
+	}
+	names := namesOf(records)
+	syncErr := s.tree.sync(names)
+
+	defer s.leave()
+	if err := s.beginTurn(s.ctx); err != nil {
+		return errors.Join(syncErr, err)
+	}
+	defer s.turn.release()
+	if err := s.settle(s.tip()); err != nil {
+		return errors.Join(syncErr, err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.journal != j {
+		return nil // somebody else was faster
+	}
+	if syncErr != nil {
+		return s.giveUpLocked(syncErr)
+	}
+	return s.replaceLocked(upTo, names)
+}
+
+// fold makes a checkpoint of everything and leaves no line in the journal. It is
+// our turn, and the process has the lock.
+func (s *Store) fold() error {
+	if err := s.settle(s.tip()); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	j := s.journal
+	if len(j.refs) == 0 && j.settled && !s.dirtyTail && j.header.nextID == s.nextID {
+		return nil
+	}
+	s.reserved = s.nextID // the rest of the block is given back
+	if s.applied < j.tip() {
+		if err := s.bringUpLocked(max(s.applied, j.header.txn), false); err != nil {
+			return err
+		}
+	}
+	return s.foldLocked()
+}
+
+// foldLocked syncs the tree, which holds every line, and drops them all.
+func (s *Store) foldLocked() error {
+	j := s.journal
+	records, err := s.recordsLocked(j.header.txn, j.tip())
+	if err != nil {
+		return err
+	}
+	names := namesOf(records)
+	if err := s.tree.sync(names); err != nil {
+		return s.giveUpLocked(err)
+	}
+	return s.replaceLocked(j.tip(), names)
+}
+
+func namesOf(records []*record) []string {
+	names := map[string]bool{}
+	for _, r := range records {
+		for _, c := range r.changes {
+			names[c.name] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(names))
+}
+
+// giveUpLocked ends writing after the tree could not be synced, and tells who takes
+// the lock next not to trust what the tree seems to hold: a journal that ends as if
+// superseded, with no successor, has to be replayed in full.
+func (s *Store) giveUpLocked(err error) error {
+	return s.fail(errors.Join(err, s.supersedeLocked()))
+}
+
+func (s *Store) supersedeLocked() error {
+	j := s.journal
+	raw := encodeSuperseded(j.tip(), j.crcOf(j.tip()))
+	if err := j.fill(j.next(j.tip()) + int64(len(raw)) + 1); err != nil {
+		return err
+	}
+	_, err := j.file.WriteAt(raw, j.next(j.tip()))
+	return err
+}
+
+// unsupersedeLocked takes back what supersedeLocked wrote.
+func (s *Store) unsupersedeLocked() error {
+	j := s.journal
+	raw := encodeSuperseded(j.tip(), j.crcOf(j.tip()))
+	_, err := j.file.WriteAt(make([]byte, len(raw)), j.next(j.tip()))
+	return err
+}
+
+// replaceLocked puts a new journal in place of the old one, with the lines after
+// txn; the tree holds the others durably. All lines are published. It is our turn,
+// and the process has the lock.
+//
+// A crash leaves either file. Nothing is acknowledged in the new one before it is
+// in its place for good, which its header's newline tells others. An error keeps
+// the old one, unless the directory could not be synced: then which of the two a
+// power cut leaves is unknown, and writing has ended.
+func (s *Store) replaceLocked(txn uint64, names []string) error {
+	old := s.journal
+	content, err := s.successorLocked(txn)
+	if err != nil {
+		return err
+	}
+	f, err := atomicfs.Create(old.path, s.tree.staging)
+	if err != nil {
+		return err
+	}
+	if _, err = f.Write(content); err == nil {
+		err = f.Sync()
+	}
+	if err != nil {
+		return errors.Join(err, f.Discard())
+	}
+	// Readers who find this look for the new file from now on, so it has to be
+	// there before the old one is out of sight.
+	if err := s.supersedeLocked(); err != nil {
+		return errors.Join(err, f.Discard(), s.keepOldLocked())
+	}
+	if err := f.Replace(); err != nil {
+		return errors.Join(err, f.Discard(), s.keepOldLocked())
+	}
+	if err := atomicfs.SyncDir(s.dir); err != nil {
+		return s.fail(err)
+	}
+	j, err := openJournal(old.path, true)
+	if err == nil && j.bad != nil {
+		err = errors.Join(j.bad, j.file.Close())
+	}
+	if err != nil {
+		return s.fail(err)
+	}
+	return s.adoptLocked(j, content, txn, names)
+}
+
+// keepOldLocked undoes supersedeLocked. Where it can't, the next transaction makes a
+// checkpoint first.
+func (s *Store) keepOldLocked() error {
+	err := s.unsupersedeLocked()
+	s.dirtyTail = s.dirtyTail || err != nil
+	return err
+}
+
+// successorLocked returns the content of the journal that follows, filled ahead.
+func (s *Store) successorLocked(txn uint64) ([]byte, error) {
+	j := s.journal
+	b := append(encodeHeader(header{txn: txn, nextID: s.reserved, prev: j.crcOf(txn)}), 0)
+	if from := j.next(txn); from < j.next(j.tip()) {
+		lines := make([]byte, j.next(j.tip())-from)
+		if _, err := j.file.ReadAt(lines, from); err != nil {
+			return nil, fmt.Errorf("read %s: %w", j.path, err)
+		}
+		lines[len(lines)-1] = '\n'
+		b = append(b, lines...)
+	}
+	size := (len(b)+fillChunk-1)/fillChunk*fillChunk + fillChunk
+	return append(b, make([]byte, size-len(b))...), nil
+}
+
+// adoptLocked goes on with the new journal, which is in its place for good.
+func (s *Store) adoptLocked(j *journal, content []byte, txn uint64, names []string) error {
+	old := s.journal
+	tail := scan(bytes.TrimRight(content[j.start:], "\x00"), j.start, j.header.txn, j.header.prev)
+	for _, l := range tail.lines {
+		j.refs = append(j.refs, ref{l.off, len(l.raw), l.crc})
+	}
+	ix := s.index.Load()
+	if j.tip() != old.tip() {
+		return s.fail(errors.Join(j.damage(fmt.Errorf("it ends with transaction %d and should end with %d", j.tip(), old.tip())), j.file.Close()))
+	}
+	s.journal = j
+	s.safeID = j.header.nextID
+	ix.points.publish(j.tip())
+	s.setWatchLocked()
+	ix.forget(names, txn)
+	err := j.publish(j.start - 1)
+	j.settled = err == nil
+	s.dirtyTail = err != nil
+	return errors.Join(err, old.file.Close())
+}

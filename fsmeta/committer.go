@@ -1,0 +1,341 @@
+package fsmeta
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+)
+
+// idBlock is how many identifiers a line reserves beyond those handed out. Reserved
+// ones are lost in a crash, and when another process has written meanwhile.
+const idBlock = 256
+
+// written is a transaction whose line is written, on its way to be published.
+type written struct {
+	txn     uint64
+	newline int64 // where its newline goes
+	nextID  uint64
+	moves   []move
+}
+
+// move brings one name of the tree up to a transaction.
+type move struct {
+	name   string
+	staged string // "" to take the name away
+}
+
+// beginTurn waits until it is our turn in this process and the process holds the
+// lock, with everything known that others have written.
+func (s *Store) beginTurn(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		s.turn.join()
+		return err
+	}
+	if err := s.turn.take(ctx, s.ctx); err != nil {
+		return err
+	}
+	err := s.holdLock(ctx)
+	if err == nil {
+		err = s.failed()
+	}
+	if err == nil && s.closed.Load() {
+		err = ErrClosed
+	}
+	if err != nil {
+		s.turn.release()
+	}
+	return err
+}
+
+// holdLock takes the lock on staging, unless the process has it already and nobody
+// else waits. It is our turn.
+func (s *Store) holdLock(ctx context.Context) error {
+	if s.unlock != nil && s.yield.Load() {
+		if err := s.settle(s.tip()); err != nil {
+			return err
+		}
+		if err := s.letGo(); err != nil {
+			return err
+		}
+	}
+	if s.unlock != nil {
+		return nil
+	}
+	s.yield.Store(false)
+	unlock, err := s.waitForOthers(ctx)
+	if err != nil {
+		return err
+	}
+	return s.takeOver(unlock)
+}
+
+// waitForOthers waits for the lock on staging, through the turnstile: who waits is
+// seen by who holds the lock, and goes first when that one comes back.
+func (s *Store) waitForOthers(ctx context.Context) (unlock func() error, err error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(s.ctx, func() { cancel(ErrClosed) })()
+	pass, err := s.turnstile.Lock(ctx)
+	if err == nil {
+		unlock, err = s.staging.Lock(ctx)
+		if perr := pass(); err == nil && perr != nil {
+			err = errors.Join(perr, unlock())
+		}
+	}
+	if err == nil {
+		return unlock, nil
+	}
+	if s.closed.Load() {
+		return nil, ErrClosed
+	}
+	return nil, fmt.Errorf("wait for other processes: %w", err)
+}
+
+// letGo gives the lock back. It is our turn, and nothing is written that is not
+// published, unless the Store has failed. If the lock can't be given back, the
+// process still has it.
+func (s *Store) letGo() error {
+	s.mu.Lock()
+	s.setWatchLocked()
+	s.mu.Unlock()
+	s.holding.Store(false)
+	if err := s.unlock(); err != nil {
+		s.holding.Store(s.failed() == nil)
+		return err
+	}
+	s.unlock = nil
+	return nil
+}
+
+// leave is called once by everyone who has called beginTurn, when nothing of theirs
+// is under way any more. The last one gives the lock back.
+func (s *Store) leave() {
+	if s.turn.leave() {
+		if s.unlock != nil {
+			_ = s.letGo() // where it fails we still have it, and the next one tries again
+		}
+		s.turn.release()
+	}
+}
+
+// newID returns an identifier that was never handed out, and never will be again
+// even if the power is cut now: it is below a synced nextID. It is our turn.
+func (s *Store) newID() (uint64, error) {
+	s.mu.Lock()
+	safe, reserved := s.safeID, s.reserved
+	s.mu.Unlock()
+	if s.nextID >= safe {
+		var err error
+		if s.nextID < reserved {
+			err = s.settle(s.tip())
+		} else if _, err = s.append(nil); err == nil {
+			err = s.settle(s.tip())
+		}
+		if err != nil {
+			return 0, fmt.Errorf("reserve identifiers: %w", err)
+		}
+	}
+	s.nextID++
+	return s.nextID - 1, nil
+}
+
+// append stages what changes and writes its line. It is our turn; the next one
+// builds on this transaction. Nothing is durable yet, see settle.
+//
+// A crash leaves the transaction written or not: a whole line will be committed. An
+// error leaves nothing of it, and can be tried again.
+func (s *Store) append(changes []change) (uint64, error) {
+	if err := s.failed(); err != nil {
+		return 0, err
+	}
+	if s.needsFolding() {
+		if err := s.fold(); err != nil {
+			return 0, err
+		}
+	}
+	txn := s.tip() + 1
+	moves, err := s.stageAll(changes, txn)
+	if err != nil {
+		return 0, errors.Join(err, s.discardAll(moves))
+	}
+	if err := s.writeLine(txn, changes, moves); err != nil {
+		return 0, errors.Join(err, s.discardAll(moves))
+	}
+	return txn, nil
+}
+
+func (s *Store) needsFolding() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.dirtyTail
+}
+
+// stageAll builds the directories of what changes.
+func (s *Store) stageAll(changes []change, txn uint64) ([]move, error) {
+	moves := make([]move, 0, len(changes))
+	for _, c := range changes {
+		m := move{name: c.name}
+		if c.after != nil {
+			c.after.txn = txn
+			var err error
+			if m.staged, err = s.tree.stage(c.after); err != nil {
+				return moves, err
+			}
+		}
+		moves = append(moves, m)
+	}
+	return moves, nil
+}
+
+func (s *Store) discardAll(moves []move) error {
+	var err error
+	for _, m := range moves {
+		if m.staged != "" {
+			err = errors.Join(err, s.tree.discard(m.staged))
+		}
+	}
+	return err
+}
+
+// writeLine writes the line of a transaction whose directories are staged, and
+// shows it to the writers after it.
+func (s *Store) writeLine(txn uint64, changes []change, moves []move) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	j, ix := s.journal, s.index.Load()
+	reserved := s.reserved
+	if s.nextID+idBlock/2 > reserved {
+		reserved = s.nextID + idBlock
+	}
+	r := &record{txn: txn, time: time.Now().UTC(), nextID: reserved, synced: ix.points.newest(), changes: changes}
+	raw := encodeLine(r, j.crcOf(j.tip()))
+	off := j.next(j.tip())
+	if err := j.write(raw); err != nil {
+		s.dirtyTail = s.dirtyTail || errors.Is(err, errDirtyTail)
+		return fmt.Errorf("write %s: %w", j.path, err)
+	}
+	_, crc, _ := verifyLine(raw)
+	j.refs = append(j.refs, ref{off, len(raw), crc})
+	s.reserved = reserved
+	s.queue = append(s.queue, &written{txn, off + int64(len(raw)), reserved, moves})
+	ix.addRecord(r)
+	return nil
+}
+
+// settle returns when everything up to txn is durable, in the tree and published.
+// Whoever comes first does it for all who wait by then.
+//
+// A crash before the sync leaves each of them whole or not at all, after it all of
+// them. If settle returns an error, the sync failed: what of them is there is
+// unknown until the store is opened anew.
+func (s *Store) settle(txn uint64) error {
+	s.flush.Lock()
+	if s.index.Load().points.newest() >= txn {
+		s.flush.Unlock()
+		return nil
+	}
+	garbage, err := s.flushLocked()
+	s.flush.Unlock()
+	if err != nil {
+		return err
+	}
+	for _, path := range garbage {
+		// What can't be deleted now is deleted with the rest of staging later.
+		_ = s.tree.discard(path)
+	}
+	s.checkpointIfDue()
+	return nil
+}
+
+// flushLocked syncs, renames and publishes all that is written. It returns what is
+// left in staging.
+func (s *Store) flushLocked() (garbage []string, err error) {
+	if err := s.failed(); err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	batch, j := s.queue, s.journal
+	s.queue = nil
+	s.mu.Unlock()
+	if len(batch) == 0 {
+		return nil, nil
+	}
+	if err := j.sync(); err != nil { // the instant of commit
+		return nil, s.fail(err)
+	}
+	for _, w := range batch {
+		garbage = append(garbage, s.renameAll(w.moves)...)
+	}
+	if len(s.behind) > 0 {
+		s.retryBehind(batch[len(batch)-1].txn)
+	}
+	s.publish(batch)
+	s.yieldIfAwaited()
+	return garbage, nil
+}
+
+// renameAll brings the tree up to a durable transaction. What can't be renamed is
+// left to retryBehind; until then the journal serves it.
+func (s *Store) renameAll(moves []move) (garbage []string) {
+	for _, m := range moves {
+		var err error
+		if s.behind[m.name] {
+			err = errors.New("an earlier rename has to come first")
+		} else if m.staged != "" {
+			err = s.tree.place(m.staged, m.name)
+		} else {
+			m.staged, err = s.tree.displace(m.name)
+		}
+		if err != nil {
+			s.behind[m.name] = true
+		}
+		if m.staged != "" {
+			garbage = append(garbage, m.staged)
+		}
+	}
+	return garbage
+}
+
+// retryBehind tries again to bring up names whose renames have failed. Line txn is
+// durable.
+func (s *Store) retryBehind(txn uint64) {
+	for _, name := range slices.Sorted(maps.Keys(s.behind)) {
+		m, known, err := s.index.Load().find(name, txn)
+		if err == nil && known && s.tree.bringUp(name, m, false) == nil {
+			delete(s.behind, name)
+		}
+	}
+}
+
+// publish shows durable transactions to the readers of all processes.
+func (s *Store) publish(batch []*written) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	last := batch[len(batch)-1]
+	for _, w := range batch {
+		if err := s.journal.publish(w.newline); err != nil {
+			// Committed all the same. A checkpoint will show it to the others.
+			s.dirtyTail = true
+			break
+		}
+	}
+	s.safeID = last.nextID
+	if len(s.behind) == 0 {
+		s.applied = last.txn
+	}
+	s.index.Load().points.publish(last.txn)
+}
+
+// yieldIfAwaited looks whether another process waits at the turnstile.
+func (s *Store) yieldIfAwaited() {
+	unlock, free, err := s.turnstile.TryLock()
+	if err == nil && free {
+		err = unlock()
+	}
+	if err != nil || !free {
+		s.yield.Store(true)
+	}
+}

@@ -1,0 +1,254 @@
+package fsmeta
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"maps"
+	"slices"
+	"strconv"
+	"time"
+	"unicode"
+	"unicode/utf8"
+)
+
+// metadata is one version of one snapshot: what its directory says, and, as the
+// before and after of a change, what a journal line says. It never changes once
+// it is made, so that versions can be shared without a lock.
+type metadata struct {
+	id       string
+	name     string
+	parent   string
+	kind     Kind
+	readonly bool
+	labels   map[string]string
+	created  time.Time
+	updated  time.Time
+	usage    Usage
+	txn      uint64 // the transaction that wrote this version, 0 where a person did
+}
+
+// info returns what callers see, with labels of their own.
+func (m *metadata) info() Info {
+	info := Info{
+		ID: m.id, Name: m.name, Parent: m.parent, Kind: m.kind, Readonly: m.readonly,
+		Created: m.created, Updated: m.updated, Usage: m.usage,
+	}
+	if len(m.labels) > 0 {
+		info.Labels = maps.Clone(m.labels)
+	}
+	return info
+}
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+func checksum(data []byte) uint32 { return crc32.Checksum(data, castagnoli) }
+
+// appendCRC appends a checksum the way files and lines spell it: eight
+// lowercase hexadecimal digits.
+func appendCRC(b []byte, sum uint32) []byte {
+	const digits = "0123456789abcdef"
+	for shift := 28; shift >= 0; shift -= 4 {
+		b = append(b, digits[sum>>shift&15])
+	}
+	return b
+}
+
+// parseCRC is the inverse of appendCRC.
+func parseCRC(s string) (uint32, bool) {
+	if len(s) != 8 {
+		return 0, false
+	}
+	sum, err := strconv.ParseUint(s, 16, 32)
+	return uint32(sum), err == nil
+}
+
+// The first line but one of metadata.json. What it covers begins behind it, so
+// that the line can be verified, and deleted, without touching the rest.
+const (
+	crcLineStart = "{\n  \"crc32c\": \""
+	crcLineEnd   = "\",\n"
+	crcLineLen   = len(crcLineStart) + 8 + len(crcLineEnd)
+)
+
+// encodeFile returns the content of metadata.json: indented JSON, whose crc32c
+// covers the bytes behind its own line and the parent's name.
+func (m *metadata) encodeFile() []byte {
+	b := make([]byte, crcLineLen, 640)
+	b = append(b, `  "id": `...)
+	b = appendString(b, m.id)
+	b = append(b, ",\n  \"name\": "...)
+	b = appendString(b, m.name)
+	b = append(b, ",\n  \"kind\": "...)
+	b = appendString(b, m.kind.String())
+	b = append(b, ",\n  \"readonly\": "...)
+	b = strconv.AppendBool(b, m.readonly)
+	b = append(b, ",\n  \"labels\": {"...)
+	for i, key := range slices.Sorted(maps.Keys(m.labels)) {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = append(b, "\n    "...)
+		b = appendString(b, key)
+		b = append(b, ": "...)
+		b = appendString(b, m.labels[key])
+	}
+	if len(m.labels) > 0 {
+		b = append(b, "\n  "...)
+	}
+	b = append(b, "},\n  \"created\": \""...)
+	b = m.created.AppendFormat(b, time.RFC3339Nano)
+	b = append(b, "\",\n  \"updated\": \""...)
+	b = m.updated.AppendFormat(b, time.RFC3339Nano)
+	b = append(b, "\",\n  \"usage\": {\n    \"inodes\": "...)
+	b = strconv.AppendInt(b, m.usage.Inodes, 10)
+	b = append(b, ",\n    \"size\": "...)
+	b = strconv.AppendInt(b, m.usage.Size, 10)
+	b = append(b, "\n  },\n  \"txn\": "...)
+	b = strconv.AppendUint(b, m.txn, 10)
+	b = append(b, "\n}\n"...)
+	head := append(b[:0], crcLineStart...)
+	head = appendCRC(head, fileChecksum(b[crcLineLen:], m.parent))
+	_ = append(head, crcLineEnd...)
+	return b
+}
+
+func fileChecksum(rest []byte, parent string) uint32 {
+	return crc32.Update(checksum(rest), castagnoli, []byte(parent))
+}
+
+// wire is the JSON of metadata, as files and lines have it.
+type wire struct {
+	CRC      *string           `json:"crc32c"`
+	ID       string            `json:"id"`
+	Name     string            `json:"name"`
+	Parent   string            `json:"parent"`
+	Kind     Kind              `json:"kind"`
+	Readonly bool              `json:"readonly"`
+	Labels   map[string]string `json:"labels"`
+	Created  time.Time         `json:"created"`
+	Updated  time.Time         `json:"updated"`
+	Usage    Usage             `json:"usage"`
+	Txn      uint64            `json:"txn"`
+}
+
+// metadata returns what the JSON says, checked.
+func (w *wire) metadata() (*metadata, error) {
+	if err := checkName("name", w.Name); err != nil {
+		return nil, err
+	}
+	if _, err := parseID(w.ID); err != nil {
+		return nil, err
+	}
+	if w.Kind != KindActive && w.Kind != KindCommitted {
+		return nil, errors.New("kind is missing")
+	}
+	if w.Created.IsZero() || w.Updated.IsZero() {
+		return nil, errors.New("created or updated is missing")
+	}
+	m := &metadata{
+		id: w.ID, name: w.Name, parent: w.Parent, kind: w.Kind,
+		readonly: w.Readonly || w.Kind == KindCommitted,
+		created:  w.Created.UTC(), updated: w.Updated.UTC(), usage: w.Usage, txn: w.Txn,
+	}
+	if len(w.Labels) > 0 {
+		m.labels = w.Labels
+	}
+	return m, nil
+}
+
+// decodeFile is the inverse of encodeFile. The parent's name is what the symlink
+// beside the file says. Where the file has a crc32c it must match; a person who
+// edits the file deletes that line.
+func decodeFile(data []byte, parent string) (*metadata, error) {
+	if len(data) == 0 {
+		return nil, errors.New("the file is empty")
+	}
+	if !utf8.Valid(data) {
+		return nil, errors.New("not valid UTF-8")
+	}
+	var w wire
+	if err := json.Unmarshal(data, &w); err != nil {
+		return nil, err
+	}
+	if w.CRC != nil {
+		want, ok := parseCRC(*w.CRC)
+		if !ok || !bytes.HasPrefix(data, []byte(crcLineStart)) || !bytes.HasSuffix(data[:min(crcLineLen, len(data))], []byte(crcLineEnd)) {
+			return nil, errors.New("crc32c is not the first line")
+		}
+		if got := fileChecksum(data[crcLineLen:], parent); got != want {
+			return nil, fmt.Errorf("checksum is %08x and should be %08x (of the file and the parent's name)", want, got)
+		}
+	}
+	w.Parent = parent
+	return w.metadata()
+}
+
+// appendImage appends the metadata as it stands in a journal line: compact, with
+// the parent's name and without its own, which stands beside it. A nil image, of
+// a snapshot that is not there, is null.
+func appendImage(b []byte, m *metadata) []byte {
+	if m == nil {
+		return append(b, "null"...)
+	}
+	b = append(b, `{"id":`...)
+	b = appendString(b, m.id)
+	b = append(b, `,"parent":`...)
+	b = appendString(b, m.parent)
+	b = append(b, `,"kind":`...)
+	b = appendString(b, m.kind.String())
+	b = append(b, `,"readonly":`...)
+	b = strconv.AppendBool(b, m.readonly)
+	b = append(b, `,"labels":{`...)
+	for i, key := range slices.Sorted(maps.Keys(m.labels)) {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = appendString(b, key)
+		b = append(b, ':')
+		b = appendString(b, m.labels[key])
+	}
+	b = append(b, `},"created":"`...)
+	b = m.created.AppendFormat(b, time.RFC3339Nano)
+	b = append(b, `","updated":"`...)
+	b = m.updated.AppendFormat(b, time.RFC3339Nano)
+	b = append(b, `","usage":{"inodes":`...)
+	b = strconv.AppendInt(b, m.usage.Inodes, 10)
+	b = append(b, `,"size":`...)
+	b = strconv.AppendInt(b, m.usage.Size, 10)
+	b = append(b, `},"txn":`...)
+	b = strconv.AppendUint(b, m.txn, 10)
+	return append(b, '}')
+}
+
+// appendString appends s, valid UTF-8, as a JSON string that is safe to show in a
+// terminal: what does not print is escaped. The standard library's encoder would
+// escape <, > and & too, and leave terminal controls beyond ASCII alone.
+func appendString(b []byte, s string) []byte {
+	const digits = "0123456789abcdef"
+	b = append(b, '"')
+	for i, r := range s {
+		switch {
+		case r == '"' || r == '\\':
+			b = append(b, '\\', byte(r))
+		case ' ' <= r && r < 0x7f:
+			b = append(b, byte(r))
+		case r < 0x80 || r < 0x10000 && !unicode.IsPrint(r):
+			b = append(b, '\\', 'u', digits[r>>12&15], digits[r>>8&15], digits[r>>4&15], digits[r&15])
+		default:
+			b = append(b, s[i:i+utf8.RuneLen(r)]...)
+		}
+	}
+	return append(b, '"')
+}
+
+// parseID reads an identifier: a decimal number from 1, without leading zeros.
+func parseID(id string) (uint64, error) {
+	n, err := strconv.ParseUint(id, 10, 63)
+	if err != nil || n == 0 || strconv.FormatUint(n, 10) != id {
+		return 0, fmt.Errorf("identifier %q is not a decimal number from 1", id)
+	}
+	return n, nil
+}

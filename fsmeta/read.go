@@ -1,0 +1,306 @@
+package fsmeta
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"slices"
+)
+
+// lookup returns the snapshot name as it was at g, nil if there was none: as the
+// lines say if they name it, else as the tree has it. After the tree was read the
+// journal is asked once more: a line may have come, and its rename been seen. What
+// looks damaged is read again, for its directory may just have been replaced.
+func (s *Store) lookup(ix *index, name string, g uint64) (*metadata, error) {
+	for again := false; ; again = true {
+		if m, known, err := ix.find(name, g); known || err != nil {
+			return m, err
+		}
+		m, damage := s.tree.read(name)
+		if err := s.look(true); err != nil {
+			return nil, err
+		}
+		if ix.stale.Load() {
+			return nil, ErrOutdated
+		}
+		if m, known, err := ix.find(name, g); known || err != nil {
+			return m, err
+		}
+		if damage == nil && m != nil && m.parent != "" {
+			damage = s.checkParent(ix, m, g)
+		}
+		if damage == nil {
+			ix.learn(name, m)
+			return m, nil
+		}
+		if again {
+			return nil, damage
+		}
+	}
+}
+
+// checkParent reports a parent symlink that dangles.
+func (s *Store) checkParent(ix *index, m *metadata, g uint64) error {
+	parent, known, err := ix.find(m.parent, g)
+	there := parent != nil
+	if err == nil && !known {
+		there, err = s.tree.exists(m.parent)
+	}
+	if err == nil && !there {
+		return &DamagedError{Name: m.name, Path: s.tree.path(m.name) + "/" + parentLink, Err: fmt.Errorf("its parent %q is missing", m.parent)}
+	}
+	return err
+}
+
+// list returns every name that is known or in the tree, in order, and the entries
+// of snapshots/ that have none. The slices are shared: don't change them.
+func (s *Store) list(ix *index) (entries []*entry, unnamed []string, err error) {
+	for {
+		entries, unnamed, ok, err := ix.listing()
+		if err != nil {
+			return nil, nil, err
+		}
+		if ok {
+			unnamed, err = s.revisit(ix, unnamed)
+			return entries, unnamed, err
+		}
+		dirents, err := s.tree.list()
+		if err != nil {
+			return nil, nil, err
+		}
+		var names, nameless []string
+		for _, entry := range dirents {
+			if name, ok := s.nameOfEntry(entry); ok {
+				names = append(names, name)
+			} else {
+				nameless = append(nameless, entry)
+			}
+		}
+		if err := s.look(true); err != nil {
+			return nil, nil, err
+		}
+		if ix.stale.Load() {
+			return nil, nil, ErrOutdated
+		}
+		if err := ix.setListing(names, nameless); err != nil {
+			return nil, nil, err
+		}
+	}
+}
+
+func (s *Store) nameOfEntry(entry string) (name string, ok bool) {
+	name, hashed, ok := decodeName(entry)
+	if ok && hashed {
+		var err error
+		name, err = s.tree.readName(entry)
+		ok = err == nil
+	}
+	return name, ok
+}
+
+// revisit looks again at entries without a name, some of which may have one by now
+// or be gone, and returns the others.
+func (s *Store) revisit(ix *index, unnamed []string) ([]string, error) {
+	var left []string
+	for _, entry := range unnamed {
+		_, err := os.Lstat(s.tree.snapshots + "/" + entry)
+		name, ok := s.nameOfEntry(entry)
+		switch {
+		case ok:
+			ix.setName(entry, name)
+		case errors.Is(err, fs.ErrNotExist):
+			ix.setName(entry, "")
+		case err != nil:
+			return nil, err
+		default:
+			left = append(left, entry)
+		}
+	}
+	if len(left) == len(unnamed) {
+		return left, nil
+	}
+	_, _, _, err := ix.listing()
+	return left, err
+}
+
+// unnamedDamage says what is wrong with an entry of snapshots/ that has no name.
+func (s *Store) unnamedDamage(entry string) error {
+	path := s.tree.snapshots + "/" + entry
+	if isHashed(entry) {
+		if _, err := s.tree.readName(entry); err != nil {
+			return err
+		}
+	}
+	return &DamagedError{Path: path, Err: errors.New("the store gives no such name to what it puts here")}
+}
+
+// readAll reads every snapshot that is not known yet, so that the index is whole. It
+// returns what is damaged, and, as the second error, what else went wrong.
+func (s *Store) readAll(ix *index, g uint64) (damage, err error) {
+	ix.mu.RLock()
+	done := ix.allRead
+	ix.mu.RUnlock()
+	if done {
+		return nil, nil
+	}
+	entries, unnamed, err := s.list(ix)
+	if err != nil {
+		return nil, err
+	}
+	var damaged []error
+	for _, entry := range unnamed {
+		damaged = append(damaged, s.unnamedDamage(entry))
+	}
+	for i, v := range ix.versions(make([]*version, 0, len(entries)), entries, g) {
+		if v != nil {
+			continue
+		}
+		_, err := s.lookup(ix, entries[i].name, g)
+		if errors.Is(err, ErrDamaged) {
+			damaged = append(damaged, err)
+		} else if err != nil {
+			return nil, err
+		}
+	}
+	if len(damaged) == 0 {
+		ix.mu.Lock()
+		ix.allRead = true
+		ix.mu.Unlock()
+	}
+	return errors.Join(damaged...), nil
+}
+
+// childrenOf returns how many snapshots stand on name at the tip. It is an
+// ErrDamaged while some snapshot's parent can't be known. The process has the lock.
+func (s *Store) childrenOf(ix *index, name string, g uint64) (int, error) {
+	n, known, orphans := ix.childCount(name)
+	if known && len(orphans) == 0 {
+		return n, nil
+	}
+	ix.recount()
+	if _, err := s.readAll(ix, g); err != nil {
+		return 0, err
+	}
+	ix.countChildren(s.tree.guessParent)
+	n, _, orphans = ix.childCount(name)
+	if len(orphans) > 0 {
+		return 0, &DamagedError{Name: orphans[0], Path: s.tree.snapshots, Err: errors.New("it may stand on what is to be removed: its parent can't be known")}
+	}
+	return n, nil
+}
+
+// walkBatch is how many versions a walk looks up at once.
+const walkBatch = 256
+
+// walk calls fn for every snapshot that t sees, in order of the names, then reports
+// the damaged ones one by one.
+func (t *transaction) walk(ctx context.Context, fn func(*metadata) error, damaged func(error) error) error {
+	entries, unnamed, err := t.listing()
+	if err != nil {
+		return err
+	}
+	created := t.created()
+	var damage []error
+	visit := func(m *metadata, err error) error {
+		if errors.Is(err, ErrDamaged) {
+			damage = append(damage, err)
+			return nil
+		}
+		if err == nil {
+			err = ctx.Err()
+		}
+		if err != nil || m == nil {
+			return err
+		}
+		return fn(m)
+	}
+	batch := make([]*version, 0, walkBatch)
+	for len(entries) > 0 || len(created) > 0 {
+		n := min(len(entries), walkBatch)
+		batch = t.index.versions(batch[:0], entries[:n], t.at())
+		for i, e := range entries[:n] {
+			for len(created) > 0 && created[0] <= e.name {
+				if err := visit(t.look(created[0])); err != nil {
+					return err
+				}
+				created = created[1:]
+			}
+			if err := visit(t.known(e.name, batch[i])); err != nil {
+				return err
+			}
+		}
+		entries = entries[n:]
+		if len(entries) == 0 {
+			for _, name := range created {
+				if err := visit(t.look(name)); err != nil {
+					return err
+				}
+			}
+			break
+		}
+	}
+	for _, entry := range unnamed {
+		damage = append(damage, t.store.unnamedDamage(entry))
+	}
+	for _, err := range damage {
+		if err := damaged(err); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (t *transaction) listing() ([]*entry, []string, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if err := t.usableLocked(); err != nil {
+		return nil, nil, err
+	}
+	return t.store.list(t.index)
+}
+
+// created returns the names that the transaction has made, in order.
+func (t *transaction) created() []string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var names []string
+	for _, name := range slices.Sorted(maps.Keys(t.changes)) {
+		if c := t.changes[name]; c.before == nil && c.after != nil {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// look is get for a walk, which doesn't hold mu while fn runs.
+func (t *transaction) look(name string) (*metadata, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if err := t.usableLocked(); err != nil {
+		return nil, err
+	}
+	return t.get(name)
+}
+
+// known is look for a name of which version v is known to stand, if not nil, unless
+// the transaction itself has changed it. What it has made is left to created.
+func (t *transaction) known(name string, v *version) (*metadata, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if err := t.usableLocked(); err != nil {
+		return nil, err
+	}
+	if c := t.changes[name]; c != nil {
+		if c.before == nil {
+			return nil, nil
+		}
+		return c.after, nil
+	}
+	if v != nil {
+		return v.meta, nil
+	}
+	return t.get(name)
+}

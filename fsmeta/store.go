@@ -1,0 +1,657 @@
+package fsmeta
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	atomicfs "github.com/fsmeta/fsmeta/atomic"
+	"github.com/fsmeta/fsmeta/lock"
+)
+
+const layoutFormat = "fsmeta"
+
+// Store is an open store. All methods may be called concurrently.
+//
+// A snapshot has a name, of which there is one snapshot at a time, and an
+// identifier that is never given to another. It is active, then committed; the
+// name of an active one is called its key. It stands on its parent, a committed
+// snapshot, or on nothing.
+type Store struct {
+	dir      string
+	readOnly bool
+	identity os.FileInfo // of the directory snapshots/
+	tree     *tree
+
+	opened    func() error // gives back the shared lock on layout
+	layout    *lock.Lock   // held shared by every open Store
+	staging   *lock.Lock   // held by the writing process
+	turnstile *lock.Lock   // held by the process that waits for staging
+
+	ctx     context.Context // ends with Close
+	cancel  context.CancelCauseFunc
+	closed  atomic.Bool
+	holding atomic.Bool // staging is held, and everything in the journal is known
+	yield   atomic.Bool // another process waits: let it in before the next turn
+	failure atomic.Pointer[error]
+	index   atomic.Pointer[index]
+	watch   atomic.Pointer[watch]
+	group   sync.WaitGroup // background checkpoints
+
+	// Lock order: turn, flush, mu, the index's, its points'.
+
+	// turn is whose turn to write it is in this process. What is below it
+	// belongs to whom the turn belongs to.
+	turn    turn
+	unlock  func() error // of staging, nil while it is not held
+	visited bool         // this Store has held staging before
+	nextID  uint64       // the next identifier to hand out
+
+	// flush is held by whom syncs, renames and publishes, for all who wait.
+	flush  sync.Mutex
+	behind map[string]bool // names whose rename failed and is to be tried again
+
+	mu            sync.Mutex
+	journal       *journal
+	queue         []*written // lines written and not published, oldest first
+	applied       uint64     // the tree holds every line up to here
+	reserved      uint64     // identifiers below are reserved by the last line
+	safeID        uint64     // identifiers below are reserved by a synced line
+	dirtyTail     bool       // the journal takes no more lines before a checkpoint
+	checkpointing bool
+	checkpointAt  int64 // journal offset from which on a checkpoint is due
+}
+
+// watch is where other processes' next step would show: the newline of the first
+// line that is not published, or the next line, and the latter alone.
+type watch struct {
+	file          *os.File
+	publish, next int64
+}
+
+// Open opens the store in dir, or makes one where dir is empty or does not exist
+// (not its parents, though, if [MustExist] or [ReadOnly] is given). Close must be
+// called in the end.
+//
+// Any number of processes may have a store open, and each as often as it likes.
+// What another process did and did not finish, because it died or the power was
+// cut, is finished by the next writable transaction.
+//
+// Errors are [ErrNotStore] where dir is a file, holds something else or a layout
+// this version does not know, [ErrDamaged] where a part of the store is missing,
+// and what the filesystem says, such as fs.ErrPermission. A crash or an error while
+// a store is being made leaves one that is not there yet, and that the next Open
+// makes.
+func Open(dir string, opts ...Option) (*Store, error) {
+	var o options
+	for _, opt := range opts {
+		opt(&o)
+	}
+	s, err := open(dir, o)
+	if err != nil {
+		return nil, fmt.Errorf("fsmeta: open %s: %w", dir, err)
+	}
+	return s, nil
+}
+
+func open(dir string, o options) (_ *Store, err error) {
+	dir, err = filepath.Abs(dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := readLayout(dir); errors.Is(err, fs.ErrNotExist) && !o.readOnly && !o.mustExist {
+		err = makeStore(dir)
+		if err != nil {
+			return nil, err
+		}
+	} else if err != nil {
+		return nil, err
+	}
+	s := &Store{
+		dir: dir, readOnly: o.readOnly, tree: newTree(dir),
+		layout:    lock.New(filepath.Join(dir, layoutFile)),
+		staging:   lock.New(filepath.Join(dir, stagingDir)),
+		turnstile: lock.New(filepath.Join(dir, snapshotsDir)),
+		behind:    map[string]bool{},
+	}
+	s.ctx, s.cancel = context.WithCancelCause(context.Background())
+	if s.opened, err = shareLayout(s.layout); err != nil {
+		return nil, err
+	}
+	if err := s.openFiles(); err != nil {
+		if s.journal != nil {
+			err = errors.Join(err, s.journal.file.Close())
+		}
+		return nil, errors.Join(err, s.opened())
+	}
+	return s, nil
+}
+
+// readLayout looks whether dir holds a store of a layout that is known here.
+func readLayout(dir string) error {
+	path := filepath.Join(dir, layoutFile)
+	data, err := readFile(path)
+	if errors.Is(err, syscall.ENOTDIR) {
+		return fmt.Errorf("%w: not a directory: %w", ErrNotStore, err)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w: there is no layout file: %w", ErrNotStore, err)
+	}
+	if err != nil {
+		return err
+	}
+	var layout struct {
+		Format  string `json:"format"`
+		Version int    `json:"version"`
+	}
+	if err := json.Unmarshal(data, &layout); err != nil || layout.Format != layoutFormat {
+		return fmt.Errorf("%w: %s says %.100q", ErrNotStore, path, bytes.TrimSpace(data))
+	}
+	if layout.Version != formatVersion {
+		return fmt.Errorf("%w: %s says version %d, and this program knows version %d: use the program that wrote it, or a newer one",
+			ErrNotStore, path, layout.Version, formatVersion)
+	}
+	return nil
+}
+
+// makeStore makes an empty store: directories and journal first, layout last, each
+// synced. Until layout is there, there is no store, and the next call starts again.
+func makeStore(dir string) error {
+	missing, err := missingParents(dir)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(dir, dirMode); err != nil {
+		if errors.Is(err, syscall.ENOTDIR) {
+			return fmt.Errorf("%w: %w", ErrNotStore, err)
+		}
+		return err
+	}
+	if err := checkVacant(dir); err != nil {
+		return err
+	}
+	staging, snapshots := filepath.Join(dir, stagingDir), filepath.Join(dir, snapshotsDir)
+	if err := mkdir(staging); err != nil {
+		return err
+	}
+	unlock, err := lock.New(staging).Lock(context.Background())
+	if err != nil {
+		return err
+	}
+	err = func() error {
+		if err := readLayout(dir); !errors.Is(err, fs.ErrNotExist) {
+			return err // somebody else was faster
+		}
+		if err := checkVacant(dir); err != nil {
+			return err
+		}
+		if err := mkdir(snapshots); err != nil {
+			return err
+		}
+		head := append(encodeHeader(header{nextID: 1}), '\n')
+		head = append(head, make([]byte, 2*fillChunk-len(head))...)
+		if err := atomicfs.WriteFile(filepath.Join(dir, journalFile), staging, head); err != nil {
+			return err
+		}
+		for _, d := range append([]string{snapshots, staging, dir}, missing...) {
+			if err := atomicfs.SyncDir(d); err != nil {
+				return err
+			}
+		}
+		layout := fmt.Appendf(nil, "{\"format\":%q,\"version\":%d}\n", layoutFormat, formatVersion)
+		if err := atomicfs.WriteFile(filepath.Join(dir, layoutFile), staging, layout); err != nil {
+			return err
+		}
+		return atomicfs.SyncDir(dir)
+	}()
+	return errors.Join(err, unlock())
+}
+
+// missingParents returns the directories that get a new entry when dir is made.
+func missingParents(dir string) ([]string, error) {
+	var parents []string
+	for {
+		_, err := os.Stat(dir)
+		if err == nil || errors.Is(err, syscall.ENOTDIR) {
+			return parents, nil
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+		dir = filepath.Dir(dir)
+		parents = append(parents, dir)
+	}
+}
+
+// checkVacant refuses a directory that holds anything else than what an unfinished
+// makeStore leaves: a store whose layout was lost must not become an empty one.
+func checkVacant(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		switch e.Name() {
+		case stagingDir, layoutFile, "lost+found":
+		case journalFile:
+			if err := checkUnused(filepath.Join(dir, journalFile)); err != nil {
+				return err
+			}
+		case snapshotsDir:
+			inside, err := os.ReadDir(filepath.Join(dir, snapshotsDir))
+			if err != nil {
+				return err
+			}
+			if len(inside) > 0 {
+				return &DamagedError{Path: filepath.Join(dir, layoutFile), Err: errors.New("the file is missing, and there are snapshots; see 'Repairing by hand' in layout.md")}
+			}
+		default:
+			return fmt.Errorf("%w: there is no layout file, and there is %q: choose an empty directory", ErrNotStore, e.Name())
+		}
+	}
+	return nil
+}
+
+// checkUnused refuses a journal in which somebody has written already.
+func checkUnused(path string) error {
+	j, err := openJournal(path, false)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	buf, err := j.readFrom(j.start, true)
+	if err = errors.Join(err, j.file.Close()); err != nil {
+		return err
+	}
+	if j.bad != nil || j.header.nextID != 1 || len(bytes.TrimLeft(buf, "\x00")) > 0 {
+		return &DamagedError{Path: filepath.Join(filepath.Dir(path), layoutFile), Err: errors.New("the file is missing, and the journal has been used; see 'Repairing by hand' in layout.md")}
+	}
+	return nil
+}
+
+func mkdir(path string) error {
+	if err := os.Mkdir(path, dirMode); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return nil
+}
+
+// shareLayout takes the lock that every open Store holds shared. Who closes a store
+// takes it exclusively for an instant.
+func shareLayout(layout *lock.Lock) (func() error, error) {
+	for {
+		unlock, ok, err := layout.TryRLock()
+		if ok || err != nil {
+			return unlock, err
+		}
+		time.Sleep(50 * time.Microsecond)
+	}
+}
+
+// openFiles opens the journal and takes in what it says. It writes nothing, unless
+// somebody has left lines for others to finish.
+func (s *Store) openFiles() error {
+	var err error
+	s.identity, err = os.Lstat(s.tree.snapshots)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && !s.identity.IsDir() {
+		return &DamagedError{Path: s.tree.snapshots, Err: errors.New("the directory is missing; see 'Repairing by hand' in layout.md")}
+	}
+	if err != nil {
+		return err
+	}
+	if !s.readOnly {
+		// It holds nothing that is missed, and some backups leave it out.
+		if err := mkdir(s.tree.staging); err != nil {
+			return err
+		}
+	}
+	path := filepath.Join(s.dir, journalFile)
+	j, err := openJournal(path, !s.readOnly)
+	if errors.Is(err, fs.ErrNotExist) {
+		return &DamagedError{Path: path, Err: errors.New("the file is missing; see 'Repairing by hand' in layout.md")}
+	}
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.journal = j
+	s.resetIndexLocked()
+	tail, err := s.catchUpLocked(true)
+	s.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	if len(tail.lines) > tail.published {
+		return s.openUnfinished()
+	}
+	return nil
+}
+
+// openUnfinished is called where there are whole lines that are not published.
+// Either their writer is at work on them; then they are none of our business, but
+// it may also be finishing what was acknowledged before a power cut, so we give it
+// a while. Or it is gone; then they are committed, and we finish them or, read-only,
+// take them as they are.
+func (s *Store) openUnfinished() error {
+	seen := s.index.Load().tip
+	try := s.staging.TryLock
+	if s.readOnly {
+		try = s.staging.TryRLock
+	}
+	for deadline := time.Now().Add(2 * time.Second); ; time.Sleep(time.Millisecond) {
+		unlock, ok, err := try()
+		if err != nil {
+			return err
+		}
+		if ok {
+			return errors.Join(s.finish(), unlock())
+		}
+		if err := s.look(true); err != nil {
+			return err
+		}
+		if s.index.Load().points.newest() >= seen || time.Now().After(deadline) {
+			return nil
+		}
+	}
+}
+
+// finish takes in lines whose writer is gone. The lock on staging is held.
+func (s *Store) finish() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	tail, err := s.catchUpLocked(true)
+	if err != nil {
+		return err
+	}
+	if !s.readOnly {
+		// Where this fails, say because the disk is full, the next writable
+		// transaction says so. Reads can go on.
+		err = s.recoverLocked(tail)
+	}
+	if s.readOnly || err != nil {
+		ix := s.index.Load()
+		ix.points.publish(ix.tip)
+	}
+	return nil
+}
+
+// Close ends the use of the store. Open transactions are rolled back; commits that
+// are under way are finished first. Where no one else has the store open, the
+// journal is folded into the tree. If Close returns an error, that or giving back
+// a lock has failed; nothing that was committed is lost. Every call after the first
+// returns nil.
+func (s *Store) Close() error {
+	if !s.closed.CompareAndSwap(false, true) {
+		return nil
+	}
+	s.cancel(ErrClosed)
+	if t := s.turn.holder(); t != nil {
+		t.abort()
+	}
+	s.mu.Lock() // behind it, nobody starts a checkpoint any more
+	//lint:ignore SA2001 the point is to have been inside
+	s.mu.Unlock()
+	s.group.Wait()
+	var err error
+	if !s.readOnly {
+		err = s.closeWriter()
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	err = errors.Join(err, s.journal.file.Close(), s.opened())
+	if err != nil {
+		return fmt.Errorf("fsmeta: close %s: %w", s.dir, err)
+	}
+	return nil
+}
+
+// closeWriter finishes what was written, and folds the journal if nobody else has
+// the store open. It takes the turn for good.
+func (s *Store) closeWriter() error {
+	err := s.turn.take(context.Background(), context.Background())
+	if s.unlock != nil {
+		err = s.settle(s.tip())
+	}
+	if err == nil && s.failed() == nil {
+		err = s.closeLast()
+	}
+	if s.unlock != nil {
+		err = errors.Join(err, s.letGo())
+	}
+	return err
+}
+
+// closeLast folds the journal if nobody else has the store open: they would have to
+// drop what they know.
+func (s *Store) closeLast() error {
+	if err := s.opened(); err != nil {
+		return err
+	}
+	unlock, alone, err := s.layout.TryLock()
+	if err != nil || !alone {
+		return err
+	}
+	if err := unlock(); err != nil {
+		return err
+	}
+	if s.unlock == nil {
+		unlock, free, err := s.staging.TryLock()
+		if err != nil || !free {
+			return err
+		}
+		if err := s.takeOver(unlock); err != nil {
+			return err
+		}
+	}
+	return s.fold()
+}
+
+// sameStore reports whether two Stores are of one directory.
+func (s *Store) sameStore(o *Store) bool {
+	return s == o || os.SameFile(s.identity, o.identity)
+}
+
+// failed returns why nothing can be written any more, if so.
+func (s *Store) failed() error {
+	if err := s.failure.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+// fail ends writing until the store is opened anew.
+func (s *Store) fail(err error) error {
+	err = fmt.Errorf("%w until the store is closed and opened anew: a sync failed: %w", ErrFailed, err)
+	s.failure.CompareAndSwap(nil, &err)
+	return s.failed()
+}
+
+// tip returns the last transaction whose line is known.
+func (s *Store) tip() uint64 {
+	ix := s.index.Load()
+	ix.mu.RLock()
+	defer ix.mu.RUnlock()
+	return ix.tip
+}
+
+// resetIndexLocked starts anew from the journal's header.
+func (s *Store) resetIndexLocked() {
+	if old := s.index.Load(); old != nil {
+		old.stale.Store(true)
+	}
+	s.index.Store(newIndex(s.journal.path, s.journal.header.txn))
+}
+
+// look takes in what other processes have written since: published lines, and, for
+// all, every whole one, as must be known after the tree was read. Where nothing is
+// new it costs one small read, while this process writes none.
+func (s *Store) look(all bool) error {
+	if s.holding.Load() {
+		return nil
+	}
+	w := s.watch.Load()
+	if w.quiet(w.publish) && (!all || w.next == w.publish || w.quiet(w.next)) {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed.Load() {
+		return ErrClosed
+	}
+	_, err := s.catchUpLocked(false)
+	return err
+}
+
+// quiet reports whether nothing is written at off.
+func (w *watch) quiet(off int64) bool {
+	var b [1]byte
+	n, err := w.file.ReadAt(b[:], off)
+	return err == io.EOF || err == nil && n == 1 && b[0] == 0
+}
+
+// setWatchLocked points the watch behind what is known.
+func (s *Store) setWatchLocked() {
+	j, ix := s.journal, s.index.Load()
+	w := &watch{file: j.file, next: j.next(j.tip())}
+	w.publish = w.next
+	if published := max(ix.points.newest(), j.header.txn); published < j.tip() {
+		w.publish = j.next(published+1) - 1
+	}
+	s.watch.Store(w)
+}
+
+// catchUpLocked takes in the lines behind the last published one, whole those that
+// are not published too, and goes on in a new file where one has taken over. With
+// whole it reads to the end of the file. It returns what it found last.
+func (s *Store) catchUpLocked(whole bool) (scanned, error) {
+	defer s.setWatchLocked()
+	for {
+		j, ix := s.journal, s.index.Load()
+		if j.bad != nil {
+			return scanned{}, s.strayLocked(whole)
+		}
+		from := max(ix.points.newest(), j.header.txn)
+		if from > j.tip() {
+			from = j.tip() // a new file, of which no line is known yet
+		}
+		tail, err := s.scanLocked(from, whole)
+		if err != nil {
+			return tail, err
+		}
+		if tail.damaged {
+			// Or it was being written while we read it.
+			if tail, err = s.scanLocked(from, true); err != nil {
+				return tail, err
+			}
+		}
+		if tail.damaged {
+			j.bad = j.damage(fmt.Errorf("the line of transaction %d is damaged", from+uint64(len(tail.lines))+1))
+		}
+		if !s.takeInLocked(tail) {
+			// Not what was there before: somebody put another file here.
+			s.resetIndexLocked()
+			j.refs = nil
+			continue
+		}
+		if tail.damaged {
+			return tail, s.strayLocked(true)
+		}
+		if !tail.superseded {
+			return tail, nil
+		}
+		if switched, err := s.switchLocked(); err != nil || !switched {
+			return tail, err
+		}
+	}
+}
+
+func (s *Store) scanLocked(from uint64, whole bool) (scanned, error) {
+	j := s.journal
+	buf, err := j.readFrom(j.next(from), !whole)
+	if err != nil {
+		return scanned{}, err
+	}
+	return scan(buf, j.next(from), from, j.crcOf(from)), nil
+}
+
+// takeInLocked takes in good lines, some of which may be known. It reports whether
+// those are the same.
+func (s *Store) takeInLocked(tail scanned) bool {
+	j, ix := s.journal, s.index.Load()
+	var fresh []line
+	for _, l := range tail.lines {
+		switch {
+		case l.txn <= j.tip():
+			if j.crcOf(l.txn) != l.crc {
+				return false
+			}
+			continue
+		case l.txn > ix.tip:
+			fresh = append(fresh, l)
+		}
+		j.refs = append(j.refs, ref{l.off, len(l.raw), l.crc})
+	}
+	ix.addLines(fresh)
+	if tail.published > 0 {
+		ix.points.publish(tail.lines[tail.published-1].txn)
+	}
+	return true
+}
+
+// strayLocked takes in, once, the lines of a damaged journal that can be verified
+// one by one. Reads make do with them and the tree.
+func (s *Store) strayLocked(whole bool) error {
+	j, ix := s.journal, s.index.Load()
+	if j.stray {
+		return nil
+	}
+	j.stray = true
+	buf, err := j.readFrom(0, !whole)
+	if err != nil {
+		return err
+	}
+	var all scanned
+	all.scanRest(buf, 0, 0)
+	for _, l := range all.stray {
+		if l.txn > ix.tip {
+			ix.addLines([]line{l})
+			ix.points.publish(l.txn)
+		}
+	}
+	return nil
+}
+
+// switchLocked goes on to the file that has taken the journal's place, if it is
+// there for good. Where it does not continue what is known, lines are missing: the
+// index is dropped.
+func (s *Store) switchLocked() (bool, error) {
+	old, ix := s.journal, s.index.Load()
+	j, err := openJournal(old.path, !s.readOnly)
+	if err != nil {
+		return false, err
+	}
+	if os.SameFile(j.info, old.info) || !j.settled || j.bad != nil {
+		return false, j.file.Close()
+	}
+	s.journal = j
+	c := j.header.txn
+	if c < old.header.txn || c > old.tip() || old.crcOf(c) != j.header.prev {
+		s.resetIndexLocked()
+	} else {
+		ix.points.publish(c)
+	}
+	s.setWatchLocked()
+	return true, old.file.Close()
+}

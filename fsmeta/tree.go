@@ -1,0 +1,420 @@
+package fsmeta
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"github.com/fsmeta/fsmeta/atomic"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	layoutFile   = "layout"
+	journalFile  = "journal"
+	snapshotsDir = "snapshots"
+	stagingDir   = "staging"
+	metadataFile = "metadata.json"
+	parentLink   = "parent"
+
+	dirMode  = 0o700
+	fileMode = 0o600
+
+	syncers = 16 // syncs under way at once in a checkpoint; the kernel merges them
+)
+
+// tree is the directories of the store. It builds every path there is, and knows
+// nothing of transactions. Whoever changes the tree holds the lock on staging/:
+//
+//   - stage builds a snapshot's directory under staging/, under a name that no
+//     other holder of the lock uses;
+//   - place and displace rename directories between staging/ and snapshots/, never
+//     before the line that says so is durable;
+//   - discard deletes what place and displace left in staging/;
+//   - what a crash leaves in staging/ is garbage, and cleanStaging deletes it.
+type tree struct {
+	dir       string // the store
+	snapshots string
+	staging   string
+	prefix    string // of what this tree stages
+
+	mu     sync.Mutex
+	staged uint64 // how many were
+}
+
+func newTree(dir string) *tree {
+	return &tree{
+		dir:       dir,
+		snapshots: filepath.Join(dir, snapshotsDir),
+		staging:   filepath.Join(dir, stagingDir),
+		prefix:    fmt.Sprintf("%08x-", rand.Uint32()),
+	}
+}
+
+func (t *tree) path(name string) string { return t.snapshots + "/" + encodeName(name) }
+
+// linkTarget is what the parent symlink of a snapshot on parent says.
+func linkTarget(parent string) string { return "../" + encodeName(parent) }
+
+// read returns the snapshot name as its directory has it, or nil where there is
+// none. What can't be right is a *DamagedError. Without the lock the directory may
+// be replaced meanwhile: the caller asks the journal afterwards.
+func (t *tree) read(name string) (*metadata, error) {
+	dir := t.path(name)
+	data, err := readFile(dir + "/" + metadataFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		info, err := os.Lstat(dir)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, nil
+		}
+		if err == nil && info.IsDir() {
+			err = errors.New("the file is missing")
+		} else if err == nil {
+			err = errors.New("its directory is not a directory")
+		}
+		return nil, &DamagedError{Name: name, Path: dir + "/" + metadataFile, Err: err}
+	}
+	if err != nil {
+		return nil, unreadable(name, dir+"/"+metadataFile, err)
+	}
+	parent, err := t.readParent(name)
+	if err != nil {
+		return nil, err
+	}
+	m, err := decodeFile(data, parent)
+	if err == nil && m.name != name {
+		err = fmt.Errorf("its name is %q", m.name)
+	}
+	if err != nil {
+		return nil, &DamagedError{Name: name, Path: dir + "/" + metadataFile, Err: err}
+	}
+	return m, nil
+}
+
+// unreadable makes an error of reading one snapshot's files: the snapshot's damage,
+// unless it says more of this process than of the disk.
+func unreadable(name, path string, err error) error {
+	for _, ours := range []error{fs.ErrPermission, unix.EMFILE, unix.ENFILE, unix.ENOMEM} {
+		if errors.Is(err, ours) {
+			return err
+		}
+	}
+	return &DamagedError{Name: name, Path: path, Err: err}
+}
+
+// readParent returns the name of the parent that the snapshot's symlink points
+// at, "" where it has none. It does not look whether the parent is there.
+func (t *tree) readParent(name string) (string, error) {
+	return t.readParentAt(encodeName(name), name)
+}
+
+func (t *tree) readParentAt(at, name string) (string, error) {
+	path := t.snapshots + "/" + at + "/" + parentLink
+	target, err := os.Readlink(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	if err != nil {
+		return "", unreadable(name, path, err)
+	}
+	entry, inside := strings.CutPrefix(target, "../")
+	parent, hashed, ok := decodeName(entry)
+	if !inside || !ok {
+		return "", &DamagedError{Name: name, Path: path, Err: fmt.Errorf("it points at %q, which is no snapshot's directory", target)}
+	}
+	if hashed {
+		if parent, err = t.readName(entry); err != nil {
+			return "", &DamagedError{Name: name, Path: path, Err: fmt.Errorf("its parent's name can't be known: %w", err)}
+		}
+	}
+	return parent, nil
+}
+
+// guessParent returns the parent of a damaged snapshot, for all that can be known:
+// what its symlink says, or, where it never was a snapshot, none.
+func (t *tree) guessParent(entry string) (string, error) {
+	path := t.snapshots + "/" + entry
+	info, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && !info.IsDir() {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	parent, err := t.readParentAt(entry, "")
+	if err == nil && parent == "" {
+		err = &DamagedError{Path: path, Err: errors.New("whether it had a parent can't be known")}
+	}
+	return parent, err
+}
+
+// readName returns the name of the snapshot in an entry that does not spell it
+// out. The hash in the entry vouches for it, whatever else is wrong there.
+func (t *tree) readName(entry string) (string, error) {
+	path := t.snapshots + "/" + entry + "/" + metadataFile
+	data, err := readFile(path)
+	if err != nil {
+		return "", unreadable("", path, err)
+	}
+	var w struct {
+		Name string `json:"name"`
+	}
+	if err := json.Unmarshal(data, &w); err != nil {
+		return "", &DamagedError{Path: path, Err: err}
+	}
+	if encodeName(w.Name) != entry {
+		return "", &DamagedError{Path: path, Err: fmt.Errorf("its name is %.64q, which does not belong in this directory", w.Name)}
+	}
+	return w.Name, nil
+}
+
+// exists reports whether the snapshot's directory is there.
+func (t *tree) exists(name string) (bool, error) {
+	info, err := os.Lstat(t.path(name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil && info.IsDir(), err
+}
+
+// list returns the entries of snapshots/, in no order.
+func (t *tree) list() ([]string, error) {
+	d, err := os.Open(t.snapshots)
+	if err != nil {
+		return nil, err
+	}
+	entries, err := d.Readdirnames(-1)
+	return entries, errors.Join(err, d.Close())
+}
+
+// holds reports whether the tree has exactly this version of the snapshot, or,
+// where m is nil, none.
+func (t *tree) holds(name string, m *metadata) (bool, error) {
+	dir := t.path(name)
+	if m == nil {
+		_, err := os.Lstat(dir)
+		if errors.Is(err, fs.ErrNotExist) {
+			return true, nil
+		}
+		return false, err
+	}
+	data, err := readFile(dir + "/" + metadataFile)
+	if err != nil || !bytes.Equal(data, m.encodeFile()) {
+		return false, nil // it will be built anew, which says what is wrong if something is
+	}
+	target, err := os.Readlink(dir + "/" + parentLink)
+	if m.parent == "" {
+		return errors.Is(err, fs.ErrNotExist), nil
+	}
+	return err == nil && target == linkTarget(m.parent), nil
+}
+
+// spare returns a path in staging/ that nothing uses.
+func (t *tree) spare() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.staged++
+	return fmt.Sprintf("%s/%s%d", t.staging, t.prefix, t.staged)
+}
+
+// stage builds the directory of a snapshot under staging/ and returns its path.
+// Nothing of it is synced. A crash leaves garbage in staging/; an error leaves
+// nothing, unless it can't be deleted.
+func (t *tree) stage(m *metadata) (string, error) {
+	dir := t.spare()
+	if err := os.Mkdir(dir, dirMode); err != nil {
+		return "", err
+	}
+	err := writeFile(dir+"/"+metadataFile, m.encodeFile())
+	if err == nil && m.parent != "" {
+		err = atomic.Symlink(linkTarget(m.parent), dir+"/"+parentLink)
+	}
+	if err != nil {
+		return "", errors.Join(err, t.discard(dir))
+	}
+	return dir, nil
+}
+
+// place renames a staged directory to where the snapshot belongs, and what was
+// there, if anything, to where it was staged. A crash leaves either the one or the
+// other there; which, is known to the journal.
+func (t *tree) place(staged, name string) error {
+	path := t.path(name)
+	err := atomic.RenameNew(staged, path)
+	if errors.Is(err, fs.ErrExist) {
+		return atomic.Exchange(staged, path)
+	}
+	return err
+}
+
+// displace renames a snapshot's directory to staging/ and returns where it is
+// now, "" if there was none. A crash leaves it here or there.
+func (t *tree) displace(name string) (string, error) {
+	to := t.spare()
+	err := os.Rename(t.path(name), to)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	return to, err
+}
+
+// discard deletes something in staging/, which may be gone. A crash or an error
+// leaves a part of it, for cleanStaging.
+func (t *tree) discard(path string) error {
+	// The usual case, a snapshot's directory, without looking what is in it.
+	errFile := unix.Unlink(path + "/" + metadataFile)
+	errLink := unix.Unlink(path + "/" + parentLink)
+	if (errFile == nil || errFile == unix.ENOENT) && (errLink == nil || errLink == unix.ENOENT) {
+		if err := unix.Rmdir(path); err == nil || err == unix.ENOENT {
+			return nil
+		}
+	}
+	return os.RemoveAll(path)
+}
+
+// bringUp makes the tree hold version m of the snapshot name (none, where m is
+// nil), if it does not yet; with rebuild, also if it seems to. The line that says
+// so must be durable, or the caller sees to it that the tree is synced before the
+// journal forgets the line. A crash leaves the old version or the new one.
+func (t *tree) bringUp(name string, m *metadata, rebuild bool) error {
+	if ok, err := t.holds(name, m); err != nil || ok && !(rebuild && m != nil) {
+		return err
+	}
+	if m == nil {
+		old, err := t.displace(name)
+		if err != nil || old == "" {
+			return err
+		}
+		return t.discard(old)
+	}
+	staged, err := t.stage(m)
+	if err != nil {
+		return err
+	}
+	// If place exchanged, the old version is at staged now.
+	return errors.Join(t.place(staged, name), t.discard(staged))
+}
+
+// cleanStaging deletes everything in staging/. A crash or an error leaves a part.
+func (t *tree) cleanStaging() error {
+	d, err := os.Open(t.staging)
+	if err != nil {
+		return err
+	}
+	entries, err := d.Readdirnames(-1)
+	err = errors.Join(err, d.Close())
+	for _, entry := range entries {
+		err = errors.Join(err, os.RemoveAll(t.staging+"/"+entry))
+	}
+	return err
+}
+
+// sync makes the named snapshots durable as they are in the tree, and which there
+// are. Those that are gone are passed over. After an error nothing is known of
+// any of them: see journal.sync.
+func (t *tree) sync(names []string) error {
+	work := make(chan string)
+	errs := make(chan error, syncers)
+	for range syncers {
+		go func() {
+			var err error
+			for name := range work {
+				if err == nil {
+					err = t.syncSnapshot(name)
+				}
+			}
+			errs <- err
+		}()
+	}
+	for _, name := range names {
+		work <- name
+	}
+	close(work)
+	var err error
+	for range syncers {
+		err = errors.Join(err, <-errs)
+	}
+	if err != nil {
+		return err
+	}
+	return atomic.SyncDir(t.snapshots)
+}
+
+func (t *tree) syncSnapshot(name string) error {
+	dir := t.path(name)
+	err := atomic.SyncFile(dir + "/" + metadataFile)
+	if err == nil {
+		err = atomic.SyncDir(dir)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// readFile reads a small file that nobody can have made a pipe or a link of to
+// hold us up.
+func readFile(path string) ([]byte, error) {
+	fd, err := retry(func() (int, error) {
+		return unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	})
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	data := make([]byte, 0, 1024)
+	for {
+		n, err := retry(func() (int, error) { return unix.Read(fd, data[len(data):cap(data)]) })
+		if err != nil {
+			return nil, errors.Join(&fs.PathError{Op: "read", Path: path, Err: err}, unix.Close(fd))
+		}
+		data = data[:len(data)+n]
+		if n == 0 {
+			break
+		}
+		if len(data) == cap(data) {
+			data = append(data, 0)[:len(data)]
+		}
+	}
+	if err := unix.Close(fd); err != nil {
+		return nil, &fs.PathError{Op: "close", Path: path, Err: err}
+	}
+	return data, nil
+}
+
+// writeFile makes a file that must not exist, without syncing it.
+func writeFile(path string, data []byte) error {
+	fd, err := retry(func() (int, error) {
+		return unix.Open(path, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_CLOEXEC, fileMode)
+	})
+	if err != nil {
+		return &fs.PathError{Op: "create", Path: path, Err: err}
+	}
+	for len(data) > 0 {
+		n, err := retry(func() (int, error) { return unix.Write(fd, data) })
+		if err != nil {
+			return errors.Join(&fs.PathError{Op: "write", Path: path, Err: err}, unix.Close(fd))
+		}
+		data = data[n:]
+	}
+	if err := unix.Close(fd); err != nil {
+		return &fs.PathError{Op: "close", Path: path, Err: err}
+	}
+	return nil
+}
+
+// retry repeats a system call that a signal interrupted.
+func retry(call func() (int, error)) (int, error) {
+	for {
+		n, err := call()
+		if err != unix.EINTR {
+			return n, err
+		}
+	}
+}
