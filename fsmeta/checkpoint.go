@@ -129,7 +129,8 @@ func (s *Store) giveUpLocked(err error) error {
 func (s *Store) supersedeLocked() error {
 	j := s.journal
 	raw := encodeSuperseded(j.tip(), j.crcOf(j.tip()))
-	if err := j.fill(j.next(j.tip()) + int64(len(raw)) + 1); err != nil {
+	raw = append(raw, 0) // there may be garbage behind it
+	if err := j.fill(j.next(j.tip()) + int64(len(raw))); err != nil {
 		return err
 	}
 	_, err := j.file.WriteAt(raw, j.next(j.tip()))

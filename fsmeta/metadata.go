@@ -181,9 +181,19 @@ func decodeFile(data []byte, parent string) (*metadata, error) {
 		if got := fileChecksum(data[crcLineLen:], parent); got != want {
 			return nil, fmt.Errorf("checksum is %08x and should be %08x (of the file and the parent's name)", want, got)
 		}
+	} else if err := decodeStrict(data); err != nil {
+		return nil, err
 	}
 	w.Parent = parent
 	return w.metadata()
+}
+
+// decodeStrict refuses members that are not known, in a file that no checksum
+// vouches for: a typing error, or a checksum whose own name has rotted.
+func decodeStrict(data []byte) error {
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.DisallowUnknownFields()
+	return d.Decode(&wire{})
 }
 
 // appendImage appends the metadata as it stands in a journal line: compact, with
