@@ -281,19 +281,20 @@ func (s *Store) flushLocked() (garbage []string, err error) {
 // left to retryBehind; until then the journal serves it.
 func (s *Store) renameAll(moves []move) (garbage []string) {
 	for _, m := range moves {
-		var err error
-		if s.behind[m.name] {
+		old, err := m.staged, error(nil)
+		switch {
+		case s.behind[m.name]:
 			err = errors.New("an earlier rename has to come first")
-		} else if m.staged != "" {
-			err = s.tree.place(m.staged, m.name)
-		} else {
-			m.staged, err = s.tree.displace(m.name)
+		case m.staged != "":
+			old, err = s.tree.place(m.staged, m.name)
+		default:
+			old, err = s.tree.displace(m.name)
 		}
 		if err != nil {
 			s.behind[m.name] = true
 		}
-		if m.staged != "" {
-			garbage = append(garbage, m.staged)
+		if old != "" {
+			garbage = append(garbage, old)
 		}
 	}
 	return garbage

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"strconv"
 	"time"
@@ -233,7 +234,7 @@ type scanned struct {
 	published  int    // how many of them are published
 	superseded bool   // ends with the word that a new file takes over
 	bad        bool   // other bytes follow
-	damaged    bool   // and they were a published or synced line once
+	damaged    bool   // and a later line shows that they were a synced line once
 	stray      []line // whole lines behind the bad bytes
 }
 
@@ -271,7 +272,8 @@ func scan(buf []byte, off int64, txn uint64, crc uint32) scanned {
 }
 
 // scanRest looks at the bytes behind the last good line, which should be NUL. badTxn
-// is the transaction whose line would stand there.
+// is the transaction whose line would stand there. Without a later line that says
+// otherwise they are the torn end of what was never acknowledged.
 func (s *scanned) scanRest(buf []byte, off int64, badTxn uint64) {
 	pos := 0
 	for pos < len(buf) {
@@ -282,13 +284,12 @@ func (s *scanned) scanRest(buf []byte, off int64, badTxn uint64) {
 		pos = len(buf) - len(rest)
 		s.bad = true
 		raw, newline := cutLine(rest)
-		s.damaged = s.damaged || newline
 		if l, ok := parseLine(raw); ok && l.txn > badTxn {
 			l.off, l.newline = off+int64(pos), newline
 			s.stray = append(s.stray, l)
-			if r, err := l.decode(); err == nil && r.synced >= badTxn {
-				s.damaged = true
-			}
+			// A line is published after those before it were synced.
+			r, err := l.decode()
+			s.damaged = s.damaged || newline || err == nil && r.synced >= badTxn
 		}
 		pos += len(raw) + 1
 	}
@@ -356,6 +357,13 @@ func openJournal(path string, writable bool) (*journal, error) {
 	if writable {
 		flag = os.O_RDWR
 	}
+	if info, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
+		return nil, &DamagedError{Path: path, Err: errors.New("the file is missing; see 'Repairing by hand' in layout.md")}
+	} else if err == nil && !info.Mode().IsRegular() {
+		return nil, &DamagedError{Path: path, Err: errors.New("not a regular file")}
+	} else if err != nil {
+		return nil, err
+	}
 	file, err := os.OpenFile(path, flag, 0)
 	if err != nil {
 		return nil, err
@@ -372,9 +380,6 @@ func (j *journal) readHeader() error {
 	if j.info, err = j.file.Stat(); err != nil {
 		return err
 	}
-	if !j.info.Mode().IsRegular() {
-		return &DamagedError{Path: j.path, Err: errors.New("not a regular file")}
-	}
 	j.filled = j.info.Size()
 	buf := make([]byte, 512)
 	n, err := j.file.ReadAt(buf, 0)
@@ -382,6 +387,9 @@ func (j *journal) readHeader() error {
 		return err
 	}
 	raw, newline := cutLine(buf[:n])
+	if len(raw) == 0 {
+		return &DamagedError{Path: j.path, Err: errors.New("the file is empty; see 'Repairing by hand' in layout.md")}
+	}
 	j.start, j.settled = int64(len(raw))+1, newline
 	if j.header, err = parseHeader(raw); err != nil {
 		j.bad = j.damage(err)

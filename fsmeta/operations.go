@@ -52,10 +52,13 @@ func (s *Store) write(ctx context.Context, fn func(*transaction) error) error {
 		return err
 	case t == nil:
 		return ErrNoTransaction
-	case !t.writable:
-		return ErrReadOnlyTransaction
 	}
-	return t.do(fn)
+	return t.do(func(t *transaction) error {
+		if !t.writable {
+			return ErrReadOnlyTransaction
+		}
+		return fn(t)
+	})
 }
 
 // do runs fn while nothing else of the transaction does.
@@ -486,7 +489,7 @@ func (s *Store) Update(ctx context.Context, info Info, fields ...string) (Info, 
 			switch {
 			case field == "labels":
 				labels = maps.Clone(info.Labels)
-			case !one || key == "":
+			case !one || key == "" || !utf8.ValidString(key):
 				return fmt.Errorf("field %.256q can't be updated, labels and labels.KEY can: %w", field, ErrInvalidName)
 			case !given:
 				delete(labels, key)

@@ -265,9 +265,6 @@ func checkVacant(dir string) error {
 // checkUnused refuses a journal in which somebody has written already.
 func checkUnused(path string) error {
 	j, err := openJournal(path, false)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
 	if err != nil {
 		return err
 	}
@@ -319,9 +316,6 @@ func (s *Store) openFiles() error {
 	}
 	path := filepath.Join(s.dir, journalFile)
 	j, err := openJournal(path, !s.readOnly)
-	if errors.Is(err, fs.ErrNotExist) {
-		return &DamagedError{Path: path, Err: errors.New("the file is missing; see 'Repairing by hand' in layout.md")}
-	}
 	if err != nil {
 		return err
 	}
@@ -424,7 +418,7 @@ func (s *Store) closeWriter() error {
 	if s.unlock != nil {
 		err = s.settle(s.tip())
 	}
-	if err == nil && s.failed() == nil {
+	if err == nil && s.failed() == nil && !s.damaged() {
 		err = s.closeLast()
 	}
 	if s.unlock != nil {
@@ -476,6 +470,13 @@ func (s *Store) fail(err error) error {
 	err = fmt.Errorf("%w until the store is closed and opened anew: a sync failed: %w", ErrFailed, err)
 	s.failure.CompareAndSwap(nil, &err)
 	return s.failed()
+}
+
+// damaged reports whether the journal is, so that nothing can be written.
+func (s *Store) damaged() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.journal.bad != nil
 }
 
 // tip returns the last transaction whose line is known.

@@ -101,7 +101,7 @@ func (t *tree) read(name string) (*metadata, error) {
 // unreadable makes an error of reading one snapshot's files: the snapshot's damage,
 // unless it says more of this process than of the disk.
 func unreadable(name, path string, err error) error {
-	for _, ours := range []error{fs.ErrPermission, unix.EMFILE, unix.ENFILE, unix.ENOMEM} {
+	for _, ours := range []error{unix.EMFILE, unix.ENFILE, unix.ENOMEM} {
 		if errors.Is(err, ours) {
 			return err
 		}
@@ -242,27 +242,34 @@ func (t *tree) stage(m *metadata) (string, error) {
 	return dir, nil
 }
 
-// place renames a staged directory to where the snapshot belongs, and what was
-// there, if anything, to where it was staged. A crash leaves either the one or the
-// other there; which, is known to the journal.
-func (t *tree) place(staged, name string) error {
+// place renames a staged directory to where the snapshot belongs. What was there, if
+// anything, goes to where the directory was staged; that is what place returns, ""
+// for nothing. A crash leaves either the one or the other in place; which it should
+// be, the journal knows.
+func (t *tree) place(staged, name string) (old string, err error) {
 	path := t.path(name)
-	err := atomic.RenameNew(staged, path)
+	err = atomic.RenameNew(staged, path)
 	if errors.Is(err, fs.ErrExist) {
-		return atomic.Exchange(staged, path)
+		return staged, atomic.Exchange(staged, path)
 	}
-	return err
+	if err != nil {
+		return staged, err
+	}
+	return "", nil
 }
 
 // displace renames a snapshot's directory to staging/ and returns where it is
 // now, "" if there was none. A crash leaves it here or there.
-func (t *tree) displace(name string) (string, error) {
-	to := t.spare()
-	err := os.Rename(t.path(name), to)
-	if errors.Is(err, fs.ErrNotExist) {
+func (t *tree) displace(name string) (old string, err error) {
+	path, to := t.path(name), t.spare()
+	_, err = retry(func() (int, error) { return 0, unix.Rename(path, to) })
+	if err == unix.ENOENT {
 		return "", nil
 	}
-	return to, err
+	if err != nil {
+		return "", &os.LinkError{Op: "rename", Old: path, New: to, Err: err}
+	}
+	return to, nil
 }
 
 // discard deletes something in staging/, which may be gone. A crash or an error
@@ -287,19 +294,17 @@ func (t *tree) bringUp(name string, m *metadata, rebuild bool) error {
 	if ok, err := t.holds(name, m); err != nil || ok && !(rebuild && m != nil) {
 		return err
 	}
+	var old string
+	var err error
 	if m == nil {
-		old, err := t.displace(name)
-		if err != nil || old == "" {
-			return err
-		}
-		return t.discard(old)
+		old, err = t.displace(name)
+	} else if old, err = t.stage(m); err == nil {
+		old, err = t.place(old, name)
 	}
-	staged, err := t.stage(m)
-	if err != nil {
-		return err
+	if old != "" {
+		err = errors.Join(err, t.discard(old))
 	}
-	// If place exchanged, the old version is at staged now.
-	return errors.Join(t.place(staged, name), t.discard(staged))
+	return err
 }
 
 // cleanStaging deletes everything in staging/. A crash or an error leaves a part.
