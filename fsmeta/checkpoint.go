@@ -11,8 +11,8 @@ import (
 )
 
 // foldSize is how long the lines may get, in bytes, before a checkpoint folds them
-// into the tree. It bounds what opening a store reads.
-const foldSize = 128 << 10
+// into the tree. It bounds what opening a store reads. A variable for tests alone.
+var foldSize int64 = 128 << 10
 
 // checkpointIfDue starts a checkpoint in the background when the lines are long
 // enough.

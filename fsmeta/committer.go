@@ -39,7 +39,7 @@ func (s *Store) beginTurn(ctx context.Context) error {
 	}
 	err := s.holdLock(ctx)
 	if err == nil {
-		err = s.failed()
+		err = s.failed() // while the process had the lock all along
 	}
 	if err == nil && s.closed.Load() {
 		err = ErrClosed
@@ -63,6 +63,9 @@ func (s *Store) holdLock(ctx context.Context) error {
 	}
 	if s.unlock != nil {
 		return nil
+	}
+	if err := s.failed(); err != nil {
+		return err
 	}
 	s.yield.Store(false)
 	unlock, err := s.waitForOthers(ctx)

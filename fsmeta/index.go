@@ -17,8 +17,9 @@ import (
 // it is stale: what it holds stays true for the transactions that use it, but it
 // can't be added to any more.
 type index struct {
-	path  string // of the journal, for errors
-	stale atomic.Bool
+	path     string // of the journal, for errors
+	stale    atomic.Bool
+	searches atomic.Int32 // how often pending was searched
 
 	mu      sync.RWMutex
 	pending []line            // lines added and not decoded yet, oldest first; see ready
@@ -37,6 +38,9 @@ type index struct {
 
 	points points
 }
+
+// patience is how many lookups search the pending lines before they are decoded.
+const patience = 32
 
 // entry is one name.
 type entry struct {
@@ -166,6 +170,7 @@ func (ix *index) readyLocked() error {
 		ix.pending = ix.pending[1:]
 	}
 	ix.pending = nil
+	ix.searches.Store(0)
 	return nil
 }
 
@@ -262,7 +267,7 @@ func (ix *index) countLocked(m *metadata, delta int) {
 // the tree has to be asked.
 func (ix *index) find(name string, g uint64) (m *metadata, known bool, err error) {
 	ix.mu.RLock()
-	if len(ix.pending) > 0 && ix.mentionedLocked(name) {
+	if len(ix.pending) > 0 && (ix.searches.Add(1) > patience || ix.mentionedLocked(name)) {
 		ix.mu.RUnlock()
 		if err := ix.ready(); err != nil {
 			return nil, false, err

@@ -33,9 +33,6 @@ func (s *Store) takeOver(unlock func() error) error {
 }
 
 func (s *Store) catchUpAndReplay() error {
-	if err := s.failed(); err != nil {
-		return err
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.visited && !s.dirtyTail && s.journal.bad == nil && s.applied == s.journal.tip() && s.watch.Load().quiet(s.watch.Load().next) {
