@@ -1,0 +1,185 @@
+package fsmeta_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log"
+	"os"
+
+	"github.com/fsmeta/fsmeta/fsmeta"
+)
+
+// tempStore opens a store for an example and returns how to be rid of it.
+func tempStore() (*fsmeta.Store, func()) {
+	dir, err := os.MkdirTemp("", "fsmeta-example-")
+	if err != nil {
+		log.Fatal(err)
+	}
+	store, err := fsmeta.Open(dir)
+	if err != nil {
+		log.Fatal(err)
+	}
+	return store, func() {
+		if err := errors.Join(store.Close(), os.RemoveAll(dir)); err != nil {
+			log.Fatal(err)
+		}
+	}
+}
+
+// A layer is unpacked into an active snapshot and committed; a container gets an
+// active snapshot on top of it, and is removed in the end.
+func Example() {
+	store, cleanup := tempStore()
+	defer cleanup()
+	ctx := context.Background()
+
+	err := store.WithTransaction(ctx, true, func(ctx context.Context) error {
+		layer, err := store.CreateActive(ctx, "extract-1", "", false)
+		if err != nil {
+			return err
+		}
+		fmt.Println("unpack the layer into", layer.ID)
+		return nil
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	// The content is unpacked, and synced, outside of transactions.
+	err = store.WithTransaction(ctx, true, func(ctx context.Context) error {
+		_, err := store.CommitActive(ctx, "extract-1", "sha256:4f53",
+			fsmeta.WithUsage(fsmeta.Usage{Inodes: 12, Size: 40960}))
+		return err
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+
+	err = store.WithTransaction(ctx, true, func(ctx context.Context) error {
+		web, err := store.CreateActive(ctx, "web", "sha256:4f53", false)
+		if err != nil {
+			return err
+		}
+		fmt.Println("mount", web.ID, "over", web.ParentIDs)
+		return nil
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+
+	var id string
+	err = store.WithTransaction(ctx, true, func(ctx context.Context) (err error) {
+		id, err = store.Remove(ctx, "web")
+		return err
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println("delete the content of", id)
+	// Output:
+	// unpack the layer into 1
+	// mount 2 over [1]
+	// delete the content of 2
+}
+
+func ExampleStore_TransactionContext() {
+	store, cleanup := tempStore()
+	defer cleanup()
+
+	ctx, txn, err := store.TransactionContext(context.Background(), true)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer txn.Rollback() // does nothing after Commit
+	if _, err := store.CreateActive(ctx, "web", "", false); err != nil {
+		log.Fatal(err)
+	}
+	_, inside := store.Stat(ctx, "web")
+	_, outside := store.Stat(context.Background(), "web")
+	fmt.Println(inside, "|", outside)
+	if err := txn.Commit(); err != nil {
+		log.Fatal(err)
+	}
+	info, err := store.Stat(context.Background(), "web")
+	fmt.Println(info.ID, info.Kind, err)
+	// Output:
+	// <nil> | fsmeta: stat "web": does not exist
+	// 1 active <nil>
+}
+
+func ExampleStore_All() {
+	store, cleanup := tempStore()
+	defer cleanup()
+	ctx := context.Background()
+	err := store.WithTransaction(ctx, true, func(ctx context.Context) error {
+		for _, key := range []string{"b", "a", "c"} {
+			if _, err := store.CreateActive(ctx, key, "", key == "c"); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	for info, err := range store.All(ctx) {
+		if err != nil {
+			log.Fatal(err) // a damaged snapshot; the others have been visited
+		}
+		fmt.Println(info.Name, info.ID, info.Readonly)
+	}
+	// Output:
+	// a 2 false
+	// b 1 false
+	// c 3 true
+}
+
+// Layers that were unpacked side by side are put on top of each other when they are
+// committed.
+func ExampleWithParent() {
+	store, cleanup := tempStore()
+	defer cleanup()
+	err := store.WithTransaction(context.Background(), true, func(ctx context.Context) error {
+		for _, key := range []string{"lower", "upper"} {
+			if _, err := store.CreateActive(ctx, key, "", false); err != nil {
+				return err
+			}
+		}
+		if _, err := store.Commit(ctx, "lower", "sha256:lower"); err != nil {
+			return err
+		}
+		_, err := store.CommitActive(ctx, "upper", "sha256:upper", fsmeta.WithParent("sha256:lower"))
+		if err != nil {
+			return err
+		}
+		info, err := store.Stat(ctx, "sha256:upper")
+		fmt.Println(info.Name, "on", info.Parent)
+		return err
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	// Output:
+	// sha256:upper on sha256:lower
+}
+
+func ExampleStore_Update() {
+	store, cleanup := tempStore()
+	defer cleanup()
+	err := store.WithTransaction(context.Background(), true, func(ctx context.Context) error {
+		_, err := store.Create(ctx, "web", "", false, fsmeta.WithLabels(map[string]string{"team": "blue", "old": "yes"}))
+		if err != nil {
+			return err
+		}
+		// Sets one label, and deletes another that is not given.
+		info := fsmeta.Info{Name: "web", Labels: map[string]string{"team": "red"}}
+		info, err = store.Update(ctx, info, "labels.team", "labels.old")
+		fmt.Println(info.Labels)
+		return err
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	// Output:
+	// map[team:red]
+}
