@@ -103,6 +103,7 @@ func (s *Store) waitForOthers(ctx context.Context) (unlock func() error, err err
 func (s *Store) letGo() error {
 	s.mu.Lock()
 	s.setWatchLocked()
+	s.leftAt, s.leftIn = s.journal.tip(), s.journal
 	s.mu.Unlock()
 	s.holding.Store(false)
 	if err := s.unlock(); err != nil {

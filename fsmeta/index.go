@@ -2,6 +2,7 @@ package fsmeta
 
 import (
 	"bytes"
+	"iter"
 	"maps"
 	"slices"
 	"strings"
@@ -277,7 +278,8 @@ func (ix *index) find(name string, g uint64) (m *metadata, known bool, err error
 	defer ix.mu.RUnlock()
 	e := ix.entries[name]
 	if e == nil {
-		return nil, ix.listed, nil
+		// Or it is one of those that can't be read to know their names.
+		return nil, ix.listed && (len(ix.unnamed) == 0 || !ix.unnamed[encodeName(name)]), nil
 	}
 	if v := e.at(g); v != nil {
 		return v.meta, true, nil
@@ -423,21 +425,22 @@ func (ix *index) owners(id string) []*entry {
 }
 
 // countChildren builds the count of children by parent. It needs the listing and
-// every entry read but the damaged ones, of which guess tells the parent by their
-// entry in the tree. Only the holder of the lock may call it: nobody else adds lines
-// meanwhile.
-func (ix *index) countChildren(guess func(entry string) (string, error)) {
+// every entry read but the damaged ones, whose parents are guessed. Only the holder of
+// the lock may call it: nobody else adds lines meanwhile.
+func (ix *index) countChildren(guessParent func(entry string, names iter.Seq[string]) guess) {
 	ix.mu.Lock()
 	defer ix.mu.Unlock()
-	if ix.children != nil {
-		return
-	}
 	ix.children, ix.orphans = map[string]int{}, map[string]bool{}
+	var stray []string
 	count := func(name, entry string) {
-		if parent, err := guess(entry); err != nil {
+		g := guessParent(entry, maps.Keys(ix.entries))
+		if !g.known {
 			ix.orphans[name] = true
-		} else {
-			ix.countLocked(&metadata{parent: parent}, +1)
+			return
+		}
+		ix.countLocked(&metadata{parent: g.parent}, +1)
+		if g.stray {
+			stray = append(stray, name)
 		}
 	}
 	for name, e := range ix.entries {
@@ -452,6 +455,11 @@ func (ix *index) countChildren(guess func(entry string) (string, error)) {
 			count(entry, entry)
 		}
 	}
+	for _, name := range stray {
+		if ix.children[name] > 0 {
+			ix.orphans[name] = true // it was a snapshot once
+		}
+	}
 }
 
 // childCount returns how many snapshots stand on name at the tip, or why that
@@ -460,14 +468,6 @@ func (ix *index) childCount(name string) (n int, known bool, orphans []string) {
 	ix.mu.RLock()
 	defer ix.mu.RUnlock()
 	return ix.children[name], ix.children != nil, slices.Sorted(maps.Keys(ix.orphans))
-}
-
-// recount lets the count of children be built anew: a damaged snapshot may have
-// been repaired.
-func (ix *index) recount() {
-	ix.mu.Lock()
-	defer ix.mu.Unlock()
-	ix.children, ix.orphans = nil, nil
 }
 
 // setName gives an entry of snapshots/ whose name could not be known its name, or,

@@ -64,8 +64,6 @@ type line struct {
 	newline   bool // its newline is there: published
 }
 
-func (l *line) end() int64 { return l.off + int64(len(l.raw)) }
-
 func sealLine(b []byte, prev uint32) []byte {
 	b = append(b, prevStart...)
 	b = appendCRC(b, prev)
@@ -206,7 +204,7 @@ func parseHeader(raw []byte) (header, error) {
 		Prev    string  `json:"prev"`
 		CRC     *string `json:"crc32c"`
 	}
-	if err := json.Unmarshal(raw, &w); err != nil {
+	if err := decodeStrict(raw, &w); err != nil {
 		return header{}, fmt.Errorf("header: %w", err)
 	}
 	if _, _, ok := verifyLine(raw); !ok && w.CRC != nil {

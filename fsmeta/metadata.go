@@ -181,19 +181,29 @@ func decodeFile(data []byte, parent string) (*metadata, error) {
 		if got := fileChecksum(data[crcLineLen:], parent); got != want {
 			return nil, fmt.Errorf("checksum is %08x and should be %08x (of the file and the parent's name)", want, got)
 		}
-	} else if err := decodeStrict(data); err != nil {
+	} else if err := decodeStrict(data, &wire{}); err != nil {
 		return nil, err
 	}
 	w.Parent = parent
 	return w.metadata()
 }
 
-// decodeStrict refuses members that are not known, in a file that no checksum
+// fileVouches reports whether the checksum in a metadata.json, whatever else is wrong
+// there, is right for this parent.
+func fileVouches(data []byte, parent string) bool {
+	if len(data) < crcLineLen {
+		return false
+	}
+	want, ok := parseCRC(string(data[len(crcLineStart) : len(crcLineStart)+8]))
+	return ok && fileChecksum(data[crcLineLen:], parent) == want
+}
+
+// decodeStrict refuses members that are not known, in what no checksum
 // vouches for: a typing error, or a checksum whose own name has rotted.
-func decodeStrict(data []byte) error {
+func decodeStrict(data []byte, into any) error {
 	d := json.NewDecoder(bytes.NewReader(data))
 	d.DisallowUnknownFields()
-	return d.Decode(&wire{})
+	return d.Decode(into)
 }
 
 // appendImage appends the metadata as it stands in a journal line: compact, with

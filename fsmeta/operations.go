@@ -148,9 +148,8 @@ func (t *transaction) active(m *metadata) (Active, error) {
 	return active, nil
 }
 
-// Walk calls fn for every snapshot, in byte order of the names. It visits what was
-// there when it began; what fn removes before its turn is passed over. The context
-// that fn is given carries the transaction; in it everything is allowed. A walk
+// Walk calls fn for every snapshot, in byte order of the names, as it was when the
+// walk began: what fn does does not change what is visited. The context that fn is given carries the transaction; in it everything is allowed. A walk
 // without a transaction in ctx runs in a read-only one of its own. If fn returns an
 // error the walk ends and returns it; so it does when ctx ends.
 //
@@ -221,7 +220,9 @@ func (s *Store) walk(ctx context.Context, fn func(context.Context, *metadata) er
 
 // IDs returns the names of all snapshots by their identifiers. Where some snapshot
 // is damaged it returns the map of the others and an error that is [ErrDamaged]: a
-// driver must not delete the content of identifiers that are missing from it then.
+// driver must not delete the content of identifiers that are missing from it then. Nor
+// must it before the transaction has ended without error, which is a writable one, so
+// that nobody makes new content meanwhile: what IDs read may not be on disk before.
 // Its cost grows with the number of snapshots.
 func (s *Store) IDs(ctx context.Context) (map[string]string, error) {
 	ids := map[string]string{}
@@ -280,7 +281,8 @@ func (s *Store) NameOf(ctx context.Context, id string) (string, error) {
 // Errors, in this order: [ErrInvalidName]; of parent [ErrNotExist],
 // [ErrNotCommitted]; of key [ErrExist]; [ErrDamaged]; those of the transaction. An
 // error changes nothing. Nothing is written before the transaction's Commit, but
-// for the reservation of identifiers, now and then.
+// for the reservation of identifiers, now and then. A driver that made content for the
+// identifier deletes it if the transaction fails, but not with [ErrOutcomeUnknown].
 func (s *Store) CreateActive(ctx context.Context, key, parent string, readonly bool) (Active, error) {
 	return s.Create(ctx, key, parent, readonly)
 }
@@ -433,8 +435,9 @@ func (t *transaction) commitActive(key, name string, o snapshotOptions) (string,
 }
 
 // Remove takes the snapshot key, active or committed, out of the store and returns
-// its identifier. A driver deletes the content after the transaction's Commit, never
-// before.
+// its identifier. A driver deletes the content when the transaction's Commit has
+// returned nil, never before: only then can no power cut bring the snapshot back. Where
+// Commit fails with [ErrOutcomeUnknown] it keeps the content.
 //
 // Errors are [ErrNotExist], [ErrHasChildren], [ErrInvalidName], [ErrDamaged] also
 // where a damaged snapshot's parent can't be known, for it may be this one, and those

@@ -180,7 +180,7 @@ func (s *Store) childrenOf(ix *index, name string, g uint64) (int, error) {
 	if known && len(orphans) == 0 {
 		return n, nil
 	}
-	ix.recount()
+	// Or again: a damaged snapshot may have been repaired.
 	if _, err := s.readAll(ix, g); err != nil {
 		return 0, err
 	}
@@ -195,14 +195,14 @@ func (s *Store) childrenOf(ix *index, name string, g uint64) (int, error) {
 // walkBatch is how many versions a walk looks up at once.
 const walkBatch = 256
 
-// walk calls fn for every snapshot that t sees, in order of the names, then reports
-// the damaged ones one by one.
+// walk calls fn for every snapshot that t sees now, in order of the names, then
+// reports the damaged ones one by one. What fn does in the transaction does not
+// change what is visited.
 func (t *transaction) walk(ctx context.Context, fn func(*metadata) error, damaged func(error) error) error {
-	entries, unnamed, err := t.listing()
+	entries, unnamed, changed, err := t.freeze()
 	if err != nil {
 		return err
 	}
-	created := t.created()
 	var damage []error
 	visit := func(m *metadata, err error) error {
 		if errors.Is(err, ErrDamaged) {
@@ -210,7 +210,7 @@ func (t *transaction) walk(ctx context.Context, fn func(*metadata) error, damage
 			return nil
 		}
 		if err == nil {
-			err = ctx.Err()
+			err = errors.Join(t.usable(), ctx.Err())
 		}
 		if err != nil || m == nil {
 			return err
@@ -218,28 +218,35 @@ func (t *transaction) walk(ctx context.Context, fn func(*metadata) error, damage
 		return fn(m)
 	}
 	batch := make([]*version, 0, walkBatch)
-	for len(entries) > 0 || len(created) > 0 {
+	for len(entries) > 0 {
 		n := min(len(entries), walkBatch)
 		batch = t.index.versions(batch[:0], entries[:n], t.at())
 		for i, e := range entries[:n] {
-			for len(created) > 0 && created[0] <= e.name {
-				if err := visit(t.look(created[0])); err != nil {
+			for len(changed) > 0 && changed[0].name < e.name {
+				if err := visit(changed[0].after, nil); err != nil {
 					return err
 				}
-				created = created[1:]
+				changed = changed[1:]
 			}
-			if err := visit(t.known(e.name, batch[i])); err != nil {
+			var m *metadata
+			var err error
+			switch {
+			case len(changed) > 0 && changed[0].name == e.name:
+				m, changed = changed[0].after, changed[1:]
+			case batch[i] != nil:
+				m = batch[i].meta
+			default:
+				m, err = t.store.lookup(t.index, e.name, t.at())
+			}
+			if err := visit(m, err); err != nil {
 				return err
 			}
 		}
 		entries = entries[n:]
-		if len(entries) == 0 {
-			for _, name := range created {
-				if err := visit(t.look(name)); err != nil {
-					return err
-				}
-			}
-			break
+	}
+	for _, c := range changed {
+		if err := visit(c.after, nil); err != nil {
+			return err
 		}
 	}
 	for _, entry := range unnamed {
@@ -253,54 +260,23 @@ func (t *transaction) walk(ctx context.Context, fn func(*metadata) error, damage
 	return nil
 }
 
-func (t *transaction) listing() ([]*entry, []string, error) {
+// freeze returns what a walk is to visit: the entries of the index and the unnamed
+// ones, see Store.list, and what the transaction has changed, in order of the names.
+func (t *transaction) freeze() (entries []*entry, unnamed []string, changed []change, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if err := t.usableLocked(); err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
-	return t.store.list(t.index)
-}
-
-// created returns the names that the transaction has made, in order.
-func (t *transaction) created() []string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	var names []string
 	for _, name := range slices.Sorted(maps.Keys(t.changes)) {
-		if c := t.changes[name]; c.before == nil && c.after != nil {
-			names = append(names, name)
-		}
+		changed = append(changed, *t.changes[name])
 	}
-	return names
+	entries, unnamed, err = t.store.list(t.index)
+	return entries, unnamed, changed, err
 }
 
-// look is get for a walk, which doesn't hold mu while fn runs.
-func (t *transaction) look(name string) (*metadata, error) {
+func (t *transaction) usable() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if err := t.usableLocked(); err != nil {
-		return nil, err
-	}
-	return t.get(name)
-}
-
-// known is look for a name of which version v is known to stand, if not nil, unless
-// the transaction itself has changed it. What it has made is left to created.
-func (t *transaction) known(name string, v *version) (*metadata, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if err := t.usableLocked(); err != nil {
-		return nil, err
-	}
-	if c := t.changes[name]; c != nil {
-		if c.before == nil {
-			return nil, nil
-		}
-		return c.after, nil
-	}
-	if v != nil {
-		return v.meta, nil
-	}
-	return t.get(name)
+	return t.usableLocked()
 }

@@ -38,7 +38,6 @@ func (s *Store) catchUpAndReplay() error {
 	if s.visited && !s.dirtyTail && s.journal.bad == nil && s.applied == s.journal.tip() && s.watch.Load().quiet(s.watch.Load().next) {
 		return nil // nobody was here meanwhile
 	}
-	known, journal := s.journal.tip(), s.journal
 	tail, err := s.catchUpLocked(true)
 	if err != nil {
 		return err
@@ -62,7 +61,7 @@ func (s *Store) catchUpAndReplay() error {
 	if err := s.bringUpLocked(max(s.applied, s.journal.header.txn), false); err != nil {
 		return err
 	}
-	if !s.visited || s.journal != journal || s.journal.tip() != known {
+	if !s.visited || s.journal != s.leftIn || s.journal.tip() != s.leftAt {
 		if err := s.continueIDsLocked(); err != nil {
 			return err
 		}

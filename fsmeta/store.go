@@ -55,6 +55,8 @@ type Store struct {
 	turn    turn
 	unlock  func() error // of staging, nil while it is not held
 	visited bool         // this Store has held staging before
+	leftAt  uint64       // the tip when it gave it back
+	leftIn  *journal     // and the file
 	nextID  uint64       // the next identifier to hand out
 
 	// flush is held by whom syncs, renames and publishes, for all who wait.
@@ -350,7 +352,7 @@ func (s *Store) openUnfinished() error {
 			return err
 		}
 		if ok {
-			return errors.Join(s.finish(), unlock())
+			return s.takeUnfinished(seen, unlock)
 		}
 		if err := s.look(true); err != nil {
 			return err
@@ -361,24 +363,20 @@ func (s *Store) openUnfinished() error {
 	}
 }
 
-// finish takes in lines whose writer is gone. The lock on staging is held.
-func (s *Store) finish() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	tail, err := s.catchUpLocked(true)
-	if err != nil {
-		return err
-	}
+// takeUnfinished takes the lines up to txn, whose writer is gone, for committed, and,
+// where the store is open for writing, finishes them. It gives the lock back.
+func (s *Store) takeUnfinished(txn uint64, unlock func() error) error {
 	if !s.readOnly {
-		// Where this fails, say because the disk is full, the next writable
-		// transaction says so. Reads can go on.
-		err = s.recoverLocked(tail)
+		if err := s.takeOver(unlock); err == nil {
+			return s.letGo()
+		}
+		// Say because the disk is full: the next writable transaction says so,
+		// and reads can go on.
+		unlock = func() error { return nil }
 	}
-	if s.readOnly || err != nil {
-		ix := s.index.Load()
-		ix.points.publish(ix.tip)
-	}
-	return nil
+	ix := s.index.Load()
+	ix.points.publish(min(txn, s.tip()))
+	return unlock()
 }
 
 // Close ends the use of the store. Open transactions are rolled back; commits that

@@ -170,6 +170,9 @@ func (t *transaction) Commit() error {
 	}
 	if !t.writable {
 		t.index.points.end(&t.reader)
+		if t.store.closed.Load() {
+			return fmt.Errorf("fsmeta: commit transaction: %w", ErrClosed)
+		}
 		return nil
 	}
 	if err := t.commit(); err != nil {

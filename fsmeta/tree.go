@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"iter"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -137,22 +138,40 @@ func (t *tree) readParentAt(at, name string) (string, error) {
 	return parent, nil
 }
 
-// guessParent returns the parent of a damaged snapshot, for all that can be known:
-// what its symlink says, or, where it never was a snapshot, none.
-func (t *tree) guessParent(entry string) (string, error) {
+// guess is what can be known of the parent of a damaged snapshot.
+type guess struct {
+	known  bool
+	parent string // "" if it has none
+	stray  bool   // not a directory: no snapshot, unless others stand on it
+}
+
+// guessParent tells the parent of the damaged snapshot in an entry. Its symlink is
+// believed if it points at something and metadata.json does not contradict it: a
+// checksum that is right for another of the names says that the link has changed.
+func (t *tree) guessParent(entry string, names iter.Seq[string]) guess {
 	path := t.snapshots + "/" + entry
 	info, err := os.Lstat(path)
-	if errors.Is(err, fs.ErrNotExist) || err == nil && !info.IsDir() {
-		return "", nil
+	if errors.Is(err, fs.ErrNotExist) {
+		return guess{known: true}
 	}
-	if err != nil {
-		return "", err
+	if err == nil && !info.IsDir() {
+		return guess{known: true, stray: true}
 	}
 	parent, err := t.readParentAt(entry, "")
-	if err == nil && parent == "" {
-		err = &DamagedError{Path: path, Err: errors.New("whether it had a parent can't be known")}
+	if err != nil || parent == "" {
+		return guess{}
 	}
-	return parent, err
+	there, err := t.exists(parent)
+	data, readErr := readFile(path + "/" + metadataFile)
+	if readErr == nil && fileVouches(data, parent) {
+		return guess{known: true, parent: parent}
+	}
+	for name := range names {
+		if readErr == nil && name != parent && fileVouches(data, name) {
+			return guess{}
+		}
+	}
+	return guess{known: err == nil && there, parent: parent}
 }
 
 // readName returns the name of the snapshot in an entry that does not spell it
@@ -175,13 +194,13 @@ func (t *tree) readName(entry string) (string, error) {
 	return w.Name, nil
 }
 
-// exists reports whether the snapshot's directory is there.
+// exists reports whether anything is there where the snapshot's directory belongs.
 func (t *tree) exists(name string) (bool, error) {
-	info, err := os.Lstat(t.path(name))
+	_, err := os.Lstat(t.path(name))
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
-	return err == nil && info.IsDir(), err
+	return err == nil, err
 }
 
 // list returns the entries of snapshots/, in no order.
