@@ -21,11 +21,13 @@ func (s *Store) checkpointIfDue() {
 	defer s.mu.Unlock()
 	j := s.journal
 	due := max(s.checkpointAt, j.start+foldSize)
-	if s.checkpointing || j.next(j.tip()) < due || s.closed.Load() || s.failed() != nil {
+	if s.checkpointing || j.next(j.tip()) < due || s.closed.Load() || !s.holding.Load() || s.failed() != nil {
 		return
 	}
 	s.checkpointing = true
+	s.turn.join() // so that the process keeps the lock, which it has now
 	s.group.Go(func() {
+		defer s.leave()
 		err := s.checkpoint()
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -40,10 +42,13 @@ func (s *Store) checkpointIfDue() {
 }
 
 // checkpoint drops the lines that the tree holds durably. The tree is synced while
-// others go on committing; they wait for the change of files alone.
+// this process goes on committing; its writers wait for the change of files alone.
+// Other processes wait for all of it: were they to sync the same files after a sync
+// of ours has failed, theirs would seem to succeed.
 //
 // A crash leaves the old journal or the new one, and the tree with everything that
-// the one at hand doesn't have. An error keeps the old one.
+// the one at hand doesn't have. An error keeps the old one; if a sync has failed,
+// writing has ended.
 func (s *Store) checkpoint() error {
 	s.mu.Lock()
 	j, upTo := s.journal, s.applied
@@ -53,23 +58,24 @@ func (s *Store) checkpoint() error {
 		return err
 	}
 	names := namesOf(records)
-	syncErr := s.tree.sync(names)
-
+	if err := s.tree.sync(names); err != nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return s.giveUpLocked(err)
+	}
+	err = s.turn.take(s.ctx, s.ctx)
 	defer s.leave()
-	if err := s.beginTurn(s.ctx); err != nil {
-		return errors.Join(syncErr, err)
+	if err != nil {
+		return err
 	}
 	defer s.turn.release()
 	if err := s.settle(s.tip()); err != nil {
-		return errors.Join(syncErr, err)
+		return err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.journal != j {
-		return nil // somebody else was faster
-	}
-	if syncErr != nil {
-		return s.giveUpLocked(syncErr)
+		return nil // a transaction had to make one itself
 	}
 	return s.replaceLocked(upTo, names)
 }
@@ -207,7 +213,9 @@ func (s *Store) successorLocked(txn uint64) ([]byte, error) {
 		if _, err := j.file.ReadAt(lines, from); err != nil {
 			return nil, fmt.Errorf("read %s: %w", j.path, err)
 		}
-		lines[len(lines)-1] = '\n'
+		for _, r := range j.refs[txn-j.header.txn:] {
+			lines[r.off+int64(r.n)-from] = '\n'
+		}
 		b = append(b, lines...)
 	}
 	size := (len(b)+fillChunk-1)/fillChunk*fillChunk + fillChunk
@@ -226,6 +234,7 @@ func (s *Store) adoptLocked(j *journal, content []byte, txn uint64, names []stri
 		return s.fail(errors.Join(j.damage(fmt.Errorf("it ends with transaction %d and should end with %d", j.tip(), old.tip())), j.file.Close()))
 	}
 	s.journal = j
+	j.public = j.tip()
 	s.safeID = j.header.nextID
 	ix.points.publish(j.tip())
 	s.setWatchLocked()

@@ -53,7 +53,7 @@ func (s *Store) beginTurn(ctx context.Context) error {
 // holdLock takes the lock on staging, unless the process has it already and nobody
 // else waits. It is our turn.
 func (s *Store) holdLock(ctx context.Context) error {
-	if s.unlock != nil && s.yield.Load() {
+	if s.unlock != nil && s.yield.Load() && !s.isCheckpointing() {
 		if err := s.settle(s.tip()); err != nil {
 			return err
 		}
@@ -73,6 +73,13 @@ func (s *Store) holdLock(ctx context.Context) error {
 		return err
 	}
 	return s.takeOver(unlock)
+}
+
+// isCheckpointing reports whether a checkpoint is under way, which needs the lock.
+func (s *Store) isCheckpointing() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.checkpointing
 }
 
 // waitForOthers waits for the lock on staging, through the turnstile: who waits is
@@ -209,6 +216,9 @@ func (s *Store) discardAll(moves []move) error {
 func (s *Store) writeLine(txn uint64, changes []change, moves []move) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if err := s.failed(); err != nil {
+		return err // the journal may have been given up meanwhile
+	}
 	j, ix := s.journal, s.index.Load()
 	reserved := s.reserved
 	if s.nextID+idBlock/2 > reserved {
@@ -326,6 +336,7 @@ func (s *Store) publish(batch []*written) {
 			s.dirtyTail = true
 			break
 		}
+		s.journal.public = w.txn
 	}
 	s.safeID = last.nextID
 	if len(s.behind) == 0 {

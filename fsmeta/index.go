@@ -386,6 +386,24 @@ func (ix *index) versions(into []*version, entries []*entry, g uint64) []*versio
 	return into
 }
 
+// preferTree adds, for the names in the lines, versions that the tree has and that
+// are later than theirs, and returns the latest transaction it knows of then. It is
+// for a damaged journal, of which lines are missing.
+func (ix *index) preferTree(read func(name string) (*metadata, error)) uint64 {
+	ix.mu.Lock()
+	defer ix.mu.Unlock()
+	for name, e := range ix.entries {
+		if e.head == nil || e.head.txn == 0 {
+			continue
+		}
+		if m, err := read(name); err == nil && m != nil && m.txn > e.head.txn {
+			ix.pushLocked(e, &version{txn: m.txn, meta: m, prev: e.head})
+			ix.tip = max(ix.tip, m.txn)
+		}
+	}
+	return ix.tip
+}
+
 // forget drops what nobody needs of the names: versions before the oldest reader,
 // and names that are gone. The tree holds all lines up to txn.
 func (ix *index) forget(names []string, txn uint64) {

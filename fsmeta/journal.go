@@ -321,12 +321,13 @@ type journal struct {
 	file    *os.File
 	info    os.FileInfo // which file it is
 	header  header
-	settled bool  // the header's newline is there: the file is in its place for good
-	start   int64 // where the first line begins
-	refs    []ref // the known lines: refs[i] is of transaction header.txn+1+i
-	filled  int64 // the file's size; NUL from the last line to here
-	bad     error // what is wrong with it, an ErrDamaged
-	stray   bool  // the lines that verify in a damaged journal were taken in
+	settled bool   // the header's newline is there: the file is in its place for good
+	start   int64  // where the first line begins
+	refs    []ref  // the known lines: refs[i] is of transaction header.txn+1+i
+	public  uint64 // the last transaction whose newline is known to be there
+	filled  int64  // the file's size; NUL from the last line to here
+	bad     error  // what is wrong with it, an ErrDamaged
+	stray   bool   // the lines that verify in a damaged journal were taken in
 }
 
 func (j *journal) tip() uint64 { return j.header.txn + uint64(len(j.refs)) }
@@ -392,6 +393,7 @@ func (j *journal) readHeader() error {
 	if j.header, err = parseHeader(raw); err != nil {
 		j.bad = j.damage(err)
 	}
+	j.public = j.header.txn
 	return nil
 }
 

@@ -6,11 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"io"
 	"maps"
 	"slices"
 	"strconv"
 	"time"
-	"unicode"
 	"unicode/utf8"
 )
 
@@ -203,7 +203,13 @@ func fileVouches(data []byte, parent string) bool {
 func decodeStrict(data []byte, into any) error {
 	d := json.NewDecoder(bytes.NewReader(data))
 	d.DisallowUnknownFields()
-	return d.Decode(into)
+	if err := d.Decode(into); err != nil {
+		return err
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return errors.New("there is more behind it")
+	}
+	return nil
 }
 
 // appendImage appends the metadata as it stands in a journal line: compact, with
@@ -255,13 +261,24 @@ func appendString(b []byte, s string) []byte {
 			b = append(b, '\\', byte(r))
 		case ' ' <= r && r < 0x7f:
 			b = append(b, byte(r))
-		case r < 0x80 || r < 0x10000 && !unicode.IsPrint(r):
+		case escaped(r):
 			b = append(b, '\\', 'u', digits[r>>12&15], digits[r>>8&15], digits[r>>4&15], digits[r&15])
 		default:
 			b = append(b, s[i:i+utf8.RuneLen(r)]...)
 		}
 	}
 	return append(b, '"')
+}
+
+// escaped reports whether a character is escaped: controls, and what turns or hides
+// the text around it.
+func escaped(r rune) bool {
+	switch {
+	case r < ' ', 0x7f <= r && r <= 0x9f,
+		0x200b <= r && r <= 0x200f, 0x2028 <= r && r <= 0x202e, 0x2060 <= r && r <= 0x206f, r == 0xfeff:
+		return true
+	}
+	return false
 }
 
 // parseID reads an identifier: a decimal number from 1, without leading zeros.

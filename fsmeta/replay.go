@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+
+	atomicfs "github.com/fsmeta/fsmeta/atomic"
 )
 
 // takeOver makes the process the one that writes, whose lock unlock gives back. It
@@ -14,9 +16,8 @@ import (
 //     rename may have failed or been lost with the power, so each name in the
 //     lines that this Store has not seen applied is compared.
 //   - If other bytes follow it, a writer died or the power was cut. Whole lines
-//     are committed, the tree is brought up to them, and a checkpoint comes before
-//     anything else: they may be known to the page cache alone, and what can't be
-//     read must not be overwritten.
+//     are committed: they are made durable, the tree is brought up to them, and a
+//     checkpoint comes before anything else. What can't be read is not overwritten.
 //
 // A crash leaves it to the next one. After an error the lock is given back.
 func (s *Store) takeOver(unlock func() error) error {
@@ -51,7 +52,7 @@ func (s *Store) catchUpAndReplay() error {
 		}
 	}
 	if !s.visited {
-		if err := s.tree.cleanStaging(); err != nil {
+		if err := s.firstVisit(); err != nil {
 			return err
 		}
 	}
@@ -72,20 +73,40 @@ func (s *Store) catchUpAndReplay() error {
 
 // unclean reports whether the last holder of the lock left something unfinished.
 func unclean(j *journal, tail scanned) bool {
-	return !j.settled || tail.bad || tail.superseded || len(tail.lines) > tail.published
+	return !j.settled || tail.bad || tail.superseded || j.public < j.tip()
 }
 
-// recoverLocked finishes what a holder of the lock that is gone has left.
+// firstVisit does what is done once by every Store that gets the lock.
+func (s *Store) firstVisit() error {
+	// Garbage that can't be deleted harms nobody, and the next one tries again.
+	_ = s.tree.cleanStaging()
+	if s.journal.header.txn > 0 {
+		return nil
+	}
+	// Who made the store may have died before its last sync.
+	return atomicfs.SyncDir(s.dir)
+}
+
+// recoverLocked finishes what a holder of the lock that is gone has left. Lines that
+// may be known to the page cache alone become durable first, in a new file: the
+// tree must not be ahead of them, and syncing the old file could succeed though an
+// earlier sync of it has failed.
+//
+// A crash leaves the old file or one with the same lines, and the tree somewhere on
+// its way up to them.
 func (s *Store) recoverLocked(tail scanned) error {
-	if err := s.tree.cleanStaging(); err != nil {
+	_ = s.tree.cleanStaging() // see firstVisit
+	if err := s.continueIDsLocked(); err != nil {
 		return err
+	}
+	if s.journal.public < s.journal.tip() {
+		if err := s.replaceLocked(s.journal.header.txn, nil); err != nil {
+			return err
+		}
 	}
 	// Where a checkpoint was given up, the tree may not have got to disk though
 	// it can be read: everything is built anew.
 	if err := s.bringUpLocked(s.journal.header.txn, tail.superseded); err != nil {
-		return err
-	}
-	if err := s.continueIDsLocked(); err != nil {
 		return err
 	}
 	if err := s.foldLocked(); err != nil {

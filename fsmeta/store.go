@@ -205,6 +205,9 @@ func makeStore(dir string) error {
 		if err := atomicfs.WriteFile(filepath.Join(dir, journalFile), staging, head); err != nil {
 			return err
 		}
+		if len(missing) == 0 {
+			missing = []string{filepath.Dir(dir)} // it may have been made by one that died then
+		}
 		for _, d := range append([]string{snapshots, staging, dir}, missing...) {
 			if err := atomicfs.SyncDir(d); err != nil {
 				return err
@@ -290,12 +293,14 @@ func mkdir(path string) error {
 // shareLayout takes the lock that every open Store holds shared. Who closes a store
 // takes it exclusively for an instant.
 func shareLayout(layout *lock.Lock) (func() error, error) {
-	for {
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Microsecond) {
 		unlock, ok, err := layout.TryRLock()
 		if ok || err != nil {
 			return unlock, err
 		}
-		time.Sleep(50 * time.Microsecond)
+		if time.Now().After(deadline) {
+			return nil, errors.New("another program keeps the file layout locked: see /proc/locks")
+		}
 	}
 }
 
@@ -348,6 +353,9 @@ func (s *Store) openUnfinished() error {
 	}
 	for deadline := time.Now().Add(2 * time.Second); ; time.Sleep(time.Millisecond) {
 		unlock, ok, err := try()
+		if s.readOnly && errors.Is(err, fs.ErrNotExist) {
+			unlock, ok, err = func() error { return nil }, true, nil // so nobody can hold it
+		}
 		if err != nil {
 			return err
 		}
@@ -522,11 +530,11 @@ func (w *watch) quiet(off int64) bool {
 
 // setWatchLocked points the watch behind what is known.
 func (s *Store) setWatchLocked() {
-	j, ix := s.journal, s.index.Load()
+	j := s.journal
 	w := &watch{file: j.file, next: j.next(j.tip())}
 	w.publish = w.next
-	if published := max(ix.points.newest(), j.header.txn); published < j.tip() {
-		w.publish = j.next(published+1) - 1
+	if j.public < j.tip() {
+		w.publish = j.next(j.public+1) - 1
 	}
 	s.watch.Store(w)
 }
@@ -537,35 +545,25 @@ func (s *Store) setWatchLocked() {
 func (s *Store) catchUpLocked(whole bool) (scanned, error) {
 	defer s.setWatchLocked()
 	for {
-		j, ix := s.journal, s.index.Load()
+		j := s.journal
 		if j.bad != nil {
-			return scanned{}, s.strayLocked(whole)
+			return scanned{}, s.strayLocked()
 		}
-		from := max(ix.points.newest(), j.header.txn)
-		if from > j.tip() {
-			from = j.tip() // a new file, of which no line is known yet
-		}
-		tail, err := s.scanLocked(from, whole)
+		tail, err := s.scanLocked(whole)
 		if err != nil {
 			return tail, err
 		}
 		if tail.damaged {
-			// Or it was being written while we read it.
-			if tail, err = s.scanLocked(from, true); err != nil {
-				return tail, err
-			}
-		}
-		if tail.damaged {
-			j.bad = j.damage(fmt.Errorf("the line of transaction %d is damaged", from+uint64(len(tail.lines))+1))
+			j.bad = j.damage(fmt.Errorf("the line of transaction %d is damaged", j.public+uint64(len(tail.lines))+1))
 		}
 		if !s.takeInLocked(tail) {
 			// Not what was there before: somebody put another file here.
 			s.resetIndexLocked()
-			j.refs = nil
+			j.refs, j.public = nil, j.header.txn
 			continue
 		}
 		if tail.damaged {
-			return tail, s.strayLocked(true)
+			return tail, s.strayLocked()
 		}
 		if !tail.superseded {
 			return tail, nil
@@ -576,13 +574,22 @@ func (s *Store) catchUpLocked(whole bool) (scanned, error) {
 	}
 }
 
-func (s *Store) scanLocked(from uint64, whole bool) (scanned, error) {
+// scanLocked reads the lines behind the last published one. Where a line is damaged
+// it may just have been written while it was read, if others hold the lock; if so, it
+// is whole when it is read again.
+func (s *Store) scanLocked(whole bool) (scanned, error) {
 	j := s.journal
-	buf, err := j.readFrom(j.next(from), !whole)
-	if err != nil {
-		return scanned{}, err
+	for before := -1; ; {
+		buf, err := j.readFrom(j.next(j.public), !whole)
+		if err != nil {
+			return scanned{}, err
+		}
+		tail := scan(buf, j.next(j.public), j.public, j.crcOf(j.public))
+		if !tail.damaged || len(tail.lines) == before {
+			return tail, nil
+		}
+		before, whole = len(tail.lines), true
 	}
-	return scan(buf, j.next(from), from, j.crcOf(from)), nil
 }
 
 // takeInLocked takes in good lines, some of which may be known. It reports whether
@@ -604,31 +611,36 @@ func (s *Store) takeInLocked(tail scanned) bool {
 	}
 	ix.addLines(fresh)
 	if tail.published > 0 {
-		ix.points.publish(tail.lines[tail.published-1].txn)
+		j.public = tail.lines[tail.published-1].txn
+		ix.points.publish(j.public)
 	}
 	return true
 }
 
 // strayLocked takes in, once, the lines of a damaged journal that can be verified
-// one by one. Reads make do with them and the tree.
-func (s *Store) strayLocked(whole bool) error {
+// one by one. Reads make do with them and the tree; whichever of the two has the later
+// version of a name is believed.
+func (s *Store) strayLocked() error {
 	j, ix := s.journal, s.index.Load()
 	if j.stray {
 		return nil
 	}
-	j.stray = true
-	buf, err := j.readFrom(0, !whole)
+	buf, err := j.readFrom(0, false)
 	if err != nil {
 		return err
 	}
+	j.stray = true
 	var all scanned
 	all.scanRest(buf, 0, 0)
 	for _, l := range all.stray {
 		if l.txn > ix.tip {
 			ix.addLines([]line{l})
-			ix.points.publish(l.txn)
 		}
 	}
+	if err := ix.ready(); err != nil {
+		return err
+	}
+	ix.points.publish(ix.preferTree(s.tree.read))
 	return nil
 }
 

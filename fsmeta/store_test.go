@@ -78,11 +78,18 @@ func smallJournals(t *testing.T, size int64) {
 	t.Cleanup(func() { foldSize = before })
 }
 
-// foldAll waits until the journal is folded.
-func foldAll(s *Store) {
+// foldAll folds the journal.
+func foldAll(t *testing.T, s *Store) {
+	t.Helper()
 	s.group.Wait()
-	s.checkpointIfDue()
-	s.group.Wait()
+	defer s.leave()
+	if err := s.beginTurn(bg); err != nil {
+		t.Fatal(err)
+	}
+	defer s.turn.release()
+	if err := s.fold(); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // A failed sync ends writing: the commit's outcome is unknown, later ones are
@@ -180,7 +187,7 @@ func TestFailedRename(t *testing.T) {
 	}
 	smallJournals(t, 1)
 	mustCreate(t, s, "d")
-	foldAll(s)
+	foldAll(t, s)
 	if there, err := s.tree.exists("c"); !there || err != nil {
 		t.Errorf("c is still not in the tree: %v", err)
 	}
@@ -229,7 +236,7 @@ func TestGap(t *testing.T) {
 	smallJournals(t, 1)
 	s := openTest(t, filepath.Join(t.TempDir(), "store"))
 	mustCreate(t, s, "a", "b")
-	foldAll(s)
+	foldAll(t, s)
 	other := openTest(t, s.dir)
 	if _, err := other.Stat(bg, "a"); err != nil {
 		t.Fatal(err)
@@ -241,7 +248,7 @@ func TestGap(t *testing.T) {
 	defer txn.Rollback()
 	for _, key := range []string{"c", "d", "e"} {
 		mustCreate(t, s, key)
-		foldAll(s)
+		foldAll(t, s)
 	}
 	if err := s.WithTransaction(bg, true, func(ctx context.Context) error {
 		_, err := s.Remove(ctx, "b")
@@ -249,7 +256,7 @@ func TestGap(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	foldAll(s)
+	foldAll(t, s)
 	if _, err := other.Stat(old, "a"); err != nil {
 		t.Errorf("what was read before: %v", err)
 	}
