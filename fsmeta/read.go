@@ -20,7 +20,7 @@ func (s *Store) lookup(ix *index, name string, g uint64) (*metadata, error) {
 			return m, err
 		}
 		m, damage := s.tree.read(name)
-		if err := s.look(true); err != nil {
+		if err := s.look(); err != nil {
 			return nil, err
 		}
 		if ix.stale.Load() {
@@ -79,7 +79,7 @@ func (s *Store) list(ix *index) (entries []*entry, unnamed []string, err error) 
 				nameless = append(nameless, entry)
 			}
 		}
-		if err := s.look(true); err != nil {
+		if err := s.look(); err != nil {
 			return nil, nil, err
 		}
 		if ix.stale.Load() {

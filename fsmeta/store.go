@@ -75,7 +75,8 @@ type Store struct {
 }
 
 // watch is where other processes' next step would show: the newline of the first
-// line that is not published, or the next line, and the latter alone.
+// line that is not published, if there is one, and the next line, or the word that
+// the file is superseded.
 type watch struct {
 	file          *os.File
 	publish, next int64
@@ -362,7 +363,7 @@ func (s *Store) openUnfinished() error {
 		if ok {
 			return s.takeUnfinished(seen, unlock)
 		}
-		if err := s.look(true); err != nil {
+		if err := s.look(); err != nil {
 			return err
 		}
 		if s.index.Load().points.newest() >= seen || time.Now().After(deadline) {
@@ -501,15 +502,15 @@ func (s *Store) resetIndexLocked() {
 	s.index.Store(newIndex(s.journal.path, s.journal.header.txn))
 }
 
-// look takes in what other processes have written since: published lines, and, for
-// all, every whole one, as must be known after the tree was read. Where nothing is
-// new it costs one small read, while this process writes none.
-func (s *Store) look(all bool) error {
+// look takes in what other processes have written since. Where nothing is new it
+// costs one small read, two where a line is not published yet, and none while this
+// process writes.
+func (s *Store) look() error {
 	if s.holding.Load() {
 		return nil
 	}
 	w := s.watch.Load()
-	if w.quiet(w.publish) && (!all || w.next == w.publish || w.quiet(w.next)) {
+	if w.quiet(w.publish) && (w.next == w.publish || w.quiet(w.next)) {
 		return nil
 	}
 	s.mu.Lock()

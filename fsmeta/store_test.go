@@ -352,3 +352,39 @@ func TestIndexForgets(t *testing.T) {
 		t.Errorf("%d identifiers for no snapshots", n)
 	}
 }
+
+// A reader that has seen an unpublished line goes on when its writer has died and
+// another has taken over.
+func TestReaderOutlivesWriter(t *testing.T) {
+	s := openTest(t, filepath.Join(t.TempDir(), "store"))
+	mustCreate(t, s, "a")
+	reader := openTest(t, s.dir, ReadOnly())
+	ctx, txn, err := s.TransactionContext(bg, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.CreateActive(ctx, "b", "", false); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.append(txn.(*transaction).netChanges()); err != nil {
+		t.Fatal(err)
+	}
+	wantNames(t, reader, bg, "a")
+	if reader.tip() != s.tip() {
+		t.Fatal("the reader has not seen the line")
+	}
+	// It dies: its lock is free, and it writes nothing more.
+	if err := s.fail(errors.New("dead")); !errors.Is(err, ErrFailed) {
+		t.Fatal(err)
+	}
+	if err := s.unlock(); err != nil {
+		t.Fatal(err)
+	}
+	again := openTest(t, s.dir)
+	mustCreate(t, again, "c")
+	wantNames(t, reader, bg, "a b c")
+	wantNames(t, again, bg, "a b c")
+	if err := txn.Rollback(); !errors.Is(err, ErrFailed) {
+		t.Errorf("Rollback: %v", err)
+	}
+}

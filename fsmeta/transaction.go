@@ -101,7 +101,7 @@ func (s *Store) begin(ctx context.Context, writable bool) (*transaction, error) 
 }
 
 func (t *transaction) beginRead() error {
-	if err := t.store.look(false); err != nil {
+	if err := t.store.look(); err != nil {
 		return err
 	}
 	for {
