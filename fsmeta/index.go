@@ -40,7 +40,7 @@ type index struct {
 	points points
 }
 
-// patience is how many lookups search the pending lines before they are decoded.
+// patience is how many lookups search the pending lines before all are decoded.
 const patience = 32
 
 // entry is one name.
@@ -128,8 +128,8 @@ func newIndex(path string, txn uint64) *index {
 }
 
 // addLines takes lines in, which follow the tip. They are decoded when somebody
-// needs more than single names that they don't mention: a process that only looks
-// up a name or two should not pay for them.
+// needs more than a few single names: a process that only looks up one or two should
+// not pay for them.
 func (ix *index) addLines(lines []line) {
 	ix.mu.Lock()
 	defer ix.mu.Unlock()
@@ -268,14 +268,19 @@ func (ix *index) countLocked(m *metadata, delta int) {
 // the tree has to be asked.
 func (ix *index) find(name string, g uint64) (m *metadata, known bool, err error) {
 	ix.mu.RLock()
-	if len(ix.pending) > 0 && (ix.searches.Add(1) > patience || ix.mentionedLocked(name)) {
-		ix.mu.RUnlock()
-		if err := ix.ready(); err != nil {
-			return nil, false, err
-		}
-		ix.mu.RLock()
-	}
 	defer ix.mu.RUnlock()
+	if len(ix.pending) > 0 {
+		if ix.searches.Add(1) > patience {
+			ix.mu.RUnlock()
+			err := ix.ready()
+			ix.mu.RLock()
+			if err != nil {
+				return nil, false, err
+			}
+		} else if m, known, err := ix.searchLocked(name, g); known || err != nil {
+			return m, known, err
+		}
+	}
 	e := ix.entries[name]
 	if e == nil {
 		// Or it is one of those that can't be read to know their names.
@@ -285,6 +290,34 @@ func (ix *index) find(name string, g uint64) (m *metadata, known bool, err error
 		return v.meta, true, nil
 	}
 	return nil, false, nil
+}
+
+// searchLocked is find in the pending lines alone.
+func (ix *index) searchLocked(name string, g uint64) (m *metadata, known bool, err error) {
+	quoted := appendString(nil, name)
+	for _, l := range ix.pending {
+		if known && l.txn > g {
+			break
+		}
+		if !bytes.Contains(l.raw, quoted) {
+			continue
+		}
+		r, err := l.decode()
+		if err != nil {
+			return nil, false, &DamagedError{Path: ix.path, Err: err}
+		}
+		i := slices.IndexFunc(r.changes, func(c change) bool { return c.name == name })
+		switch {
+		case i < 0: // mentioned, as a parent say
+		case l.txn <= g:
+			m, known = r.changes[i].after, true
+		case ix.entries[name] != nil && ix.entries[name].at(g) != nil:
+			return nil, false, nil // known from before these lines
+		default:
+			return r.changes[i].before, true, nil
+		}
+	}
+	return m, known, nil
 }
 
 // mentionedLocked reports whether a pending line may be about name.

@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
 	"strconv"
 	"time"
 
@@ -20,7 +21,7 @@ const (
 
 	// fillChunk is how far the file is filled ahead with NUL bytes, so that
 	// writing a line neither grows the file nor allocates anything.
-	fillChunk = 256 << 10
+	fillChunk = 128 << 10
 )
 
 // Every line, the header too, ends in its own checksum.
@@ -401,29 +402,53 @@ func (j *journal) damage(err error) error {
 	return &DamagedError{Path: j.path, Err: fmt.Errorf("%w; reads go on from the tree, writes need the journal repaired, see 'Repairing by hand' in layout.md", err)}
 }
 
-// readFrom reads the file from off to its end, or, where stop is set, at least to
-// where two NUL bytes follow each other: no lines are further apart than one.
-func (j *journal) readFrom(off int64, stop bool) ([]byte, error) {
-	size := 16 << 10
-	if !stop {
-		info, err := j.file.Stat()
-		if err != nil {
-			return nil, err
-		}
-		size = int(max(info.Size()-off, 0)) + 1
-	}
+// readFrom reads the file from off to where two NUL bytes follow each other: no lines
+// are further apart than one. With whole it looks whether there is anything else
+// behind, and if so reads to the end.
+func (j *journal) readFrom(off int64, whole bool) ([]byte, error) {
+	const step = 16 << 10
 	var buf []byte
 	for {
 		at := len(buf)
-		buf = append(buf, make([]byte, size)...)
+		buf = slices.Grow(buf, step)[:at+step]
 		n, err := j.file.ReadAt(buf[at:], off+int64(at))
 		buf = buf[:at+n]
-		if err == io.EOF || err == nil && stop && bytes.HasSuffix(buf, []byte{0, 0}) {
+		if err == io.EOF {
 			return buf, nil
 		}
 		if err != nil {
 			return nil, err
 		}
+		if !bytes.HasSuffix(buf, []byte{0, 0}) {
+			continue
+		}
+		if whole {
+			whole, err = j.anythingFrom(off + int64(len(buf)))
+			if err != nil {
+				return nil, err
+			}
+		}
+		if !whole {
+			return buf, nil
+		}
+	}
+}
+
+// anythingFrom reports whether there is any byte from off on that is not NUL.
+func (j *journal) anythingFrom(off int64) (bool, error) {
+	buf := make([]byte, 32<<10)
+	for {
+		n, err := j.file.ReadAt(buf, off)
+		if len(bytes.TrimLeft(buf[:n], "\x00")) > 0 {
+			return true, nil
+		}
+		if err == io.EOF {
+			return false, nil
+		}
+		if err != nil {
+			return false, err
+		}
+		off += int64(n)
 	}
 }
 

@@ -35,6 +35,7 @@ type event struct {
 	ID   string `json:",omitempty"` // identifier handed out
 	Name string `json:",omitempty"` // committed snapshot added
 	Gone string `json:",omitempty"` // committed snapshot removed
+	Seen int64  `json:",omitempty"` // how many snapshots a reader found
 	Text string `json:",omitempty"` // what went wrong
 
 	from *child
@@ -166,9 +167,8 @@ func (c *childProcess) transaction(name, old string, n int) string {
 
 func (c *childProcess) read() {
 	for n := 0; c.goesOn(); n++ {
-		count(c.Store, true)
-		if n%100 == 0 {
-			c.tell(event{Kind: evRead})
+		if seen := count(c.Store, true); n%100 == 0 {
+			c.tell(event{Kind: evRead, Seen: seen})
 		}
 	}
 }
@@ -239,6 +239,7 @@ type family struct {
 
 type child struct {
 	name  string
+	role  string
 	cmd   *exec.Cmd
 	stdin io.WriteCloser
 }
@@ -264,7 +265,7 @@ func newFamily(t *testing.T) *family {
 // start starts a child, which waits until it is told to begin.
 func (f *family) start(role, name string) *child {
 	f.t.Helper()
-	c := &child{name: name, cmd: exec.CommandContext(f.ctx, must(os.Executable()))}
+	c := &child{name: name, role: role, cmd: exec.CommandContext(f.ctx, must(os.Executable()))}
 	c.cmd.Env = append(os.Environ(), roleVariable+"="+role, dirVariable+"="+f.dir, nameVariable+"="+name)
 	var stderr strings.Builder
 	c.cmd.Stderr = &stderr
@@ -374,15 +375,41 @@ func (f *family) kill(c *child) {
 func (f *family) end(children ...*child) {
 	f.t.Helper()
 	for _, c := range children {
-		c.stdin.Close()
+		if c.role != roleReader {
+			c.stdin.Close()
+			f.await(c, evExited)
+		}
 	}
-	for f.alive > 0 {
-		f.next()
+	for _, c := range children {
+		if c.role == roleReader {
+			f.upToDate(c)
+			c.stdin.Close()
+			f.await(c, evExited)
+		}
 	}
 	f.verify(fsmeta.ReadOnly())
 	f.verify()
 	f.verify() // after the last Close has folded the journal
 	f.t.Logf("%d identifiers, %d snapshots, %d unknown, turns %v, %d reads", len(f.issued), len(f.acked), len(f.trying), f.turns, f.reads)
+}
+
+// upToDate requires that a reader comes to see what the others have written.
+func (f *family) upToDate(reader *child) {
+	f.t.Helper()
+	s := must(fsmeta.Open(f.dir, fsmeta.ReadOnly()))
+	defer s.Close()
+	for want, tries := count(s, true), 0; ; {
+		e := f.next()
+		if e.from != reader || e.Kind != evRead {
+			continue
+		}
+		if e.Seen == want {
+			return
+		}
+		if tries++; tries > 1000 {
+			f.t.Fatalf("the reader sees %d snapshots, there are %d", e.Seen, want)
+		}
+	}
 }
 
 func (f *family) verify(opts ...fsmeta.Option) {

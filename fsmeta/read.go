@@ -140,6 +140,9 @@ func (s *Store) unnamedDamage(entry string) error {
 // readAll reads every snapshot that is not known yet, so that the index is whole. It
 // returns what is damaged, and, as the second error, what else went wrong.
 func (s *Store) readAll(ix *index, g uint64) (damage, err error) {
+	if err := ix.ready(); err != nil {
+		return nil, err
+	}
 	ix.mu.RLock()
 	done := ix.allRead
 	ix.mu.RUnlock()

@@ -274,7 +274,7 @@ func checkUnused(path string) error {
 	if err != nil {
 		return err
 	}
-	buf, err := j.readFrom(j.start, true)
+	buf, err := j.readFrom(j.start, false)
 	if err = errors.Join(err, j.file.Close()); err != nil {
 		return err
 	}
@@ -581,7 +581,7 @@ func (s *Store) catchUpLocked(whole bool) (scanned, error) {
 func (s *Store) scanLocked(whole bool) (scanned, error) {
 	j := s.journal
 	for before := -1; ; {
-		buf, err := j.readFrom(j.next(j.public), !whole)
+		buf, err := j.readFrom(j.next(j.public), whole)
 		if err != nil {
 			return scanned{}, err
 		}
@@ -626,7 +626,7 @@ func (s *Store) strayLocked() error {
 	if j.stray {
 		return nil
 	}
-	buf, err := j.readFrom(0, false)
+	buf, err := j.readFrom(0, true)
 	if err != nil {
 		return err
 	}
