@@ -3210,6 +3210,10 @@ func TestFullDisk(t *testing.T) {
 			must(s.Update(ctx, fsmeta.Info{Name: "base", Labels: map[string]string{"a": "b"}}))
 		}},
 		{"no room to remove", 0, func(ctx context.Context, s *store) { must(s.Remove(ctx, "work")) }},
+		{"no room for the second one", 4096, func(ctx context.Context, s *store) {
+			s.make(ctx, "*a < base")
+			must(s.Create(ctx, "b", "base", false, fsmeta.WithLabels(map[string]string{"text": strings.Repeat("text ", 6000)})))
+		}},
 		{"no room in the journal", 1 << 20, func(ctx context.Context, s *store) {
 			labels := map[string]string{"text": strings.Repeat("text ", 6000)}
 			for i := range 200 {
@@ -3248,7 +3252,12 @@ func withRoom(t *testing.T, room uint64, do func() error) error {
 	var limit syscall.Rlimit
 	nilError(t, syscall.Getrlimit(syscall.RLIMIT_FSIZE, &limit))
 	small := limit
-	small.Cur = room
+	switch cur := any(&small.Cur).(type) { // which it is depends on the system
+	case *uint64:
+		*cur = room
+	case *int64:
+		*cur = int64(room)
+	}
 	nilError(t, syscall.Setrlimit(syscall.RLIMIT_FSIZE, &small))
 	defer syscall.Setrlimit(syscall.RLIMIT_FSIZE, &limit)
 	return do()
