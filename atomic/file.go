@@ -139,6 +139,9 @@ func (f *File) Discard() error {
 	return err
 }
 
+// Name returns where the file is until Replace.
+func (f *File) Name() string { return f.pending.Name() }
+
 // Symlink makes path a symlink to target, which need not exist. What was at
 // path is replaced, even a file; a directory is not, but an error.
 //

@@ -5,9 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
+	"path/filepath"
 	"slices"
 
 	atomicfs "github.com/fsmeta/fsmeta/atomic"
+	"golang.org/x/sys/unix"
 )
 
 // foldSize is how long the lines may get, in bytes, before a checkpoint folds them
@@ -125,10 +128,14 @@ func namesOf(records []*record) []string {
 	return slices.Sorted(maps.Keys(names))
 }
 
-// giveUpLocked ends writing after the tree could not be synced, and tells who takes
+// giveUpLocked ends writing after a sync of the tree has failed, and tells who takes
 // the lock next not to trust what the tree seems to hold: a journal that ends as if
-// superseded, with no successor, has to be replayed in full.
+// superseded, with no successor, has to be replayed in full. An error of another kind,
+// of opening a file say, costs nothing but the checkpoint.
 func (s *Store) giveUpLocked(err error) error {
+	if !errors.Is(err, errSync) {
+		return err
+	}
 	return s.fail(errors.Join(err, s.supersedeLocked()))
 }
 
@@ -160,40 +167,62 @@ func (s *Store) unsupersedeLocked() error {
 // the old one, unless the directory could not be synced: then which of the two a
 // power cut leaves is unknown, and writing has ended.
 func (s *Store) replaceLocked(txn uint64, names []string) error {
-	old := s.journal
 	content, err := s.successorLocked(txn)
 	if err != nil {
 		return err
 	}
-	f, err := atomicfs.Create(old.path, s.tree.staging)
+	f, j, err := s.stageJournal(content)
+	if errors.Is(err, unix.ENOSPC) {
+		// Filling ahead is for speed alone.
+		f, j, err = s.stageJournal(append(bytes.TrimRight(content, "\x00"), 0, 0))
+	}
 	if err != nil {
 		return err
+	}
+	dir, err := os.Open(s.dir)
+	if err != nil {
+		return errors.Join(err, f.Discard(), j.file.Close())
+	}
+	defer dir.Close()
+	// Readers who find this look for the new file from now on, so it has to be
+	// there before the old one is out of sight.
+	err = s.supersedeLocked()
+	if err == nil {
+		err = f.Replace()
+	}
+	if err != nil {
+		return errors.Join(err, f.Discard(), j.file.Close(), s.keepOldLocked())
+	}
+	if err := dir.Sync(); err != nil {
+		return errors.Join(s.fail(err), j.file.Close())
+	}
+	return s.adoptLocked(j, content, txn, names)
+}
+
+// stageJournal writes a journal's content to a file in staging/ and syncs it. It
+// returns the file to be put in place and, open already, the journal that it is then.
+// A crash leaves garbage; an error leaves nothing.
+func (s *Store) stageJournal(content []byte) (*atomicfs.File, *journal, error) {
+	path := filepath.Join(s.dir, journalFile)
+	f, err := atomicfs.Create(path, s.tree.staging)
+	if err != nil {
+		return nil, nil, err
 	}
 	if _, err = f.Write(content); err == nil {
 		err = f.Sync()
 	}
-	if err != nil {
-		return errors.Join(err, f.Discard())
+	var j *journal
+	if err == nil {
+		j, err = openJournal(f.Name(), true)
 	}
-	// Readers who find this look for the new file from now on, so it has to be
-	// there before the old one is out of sight.
-	if err := s.supersedeLocked(); err != nil {
-		return errors.Join(err, f.Discard(), s.keepOldLocked())
-	}
-	if err := f.Replace(); err != nil {
-		return errors.Join(err, f.Discard(), s.keepOldLocked())
-	}
-	if err := atomicfs.SyncDir(s.dir); err != nil {
-		return s.fail(err)
-	}
-	j, err := openJournal(old.path, true)
 	if err == nil && j.bad != nil {
 		err = errors.Join(j.bad, j.file.Close())
 	}
 	if err != nil {
-		return s.fail(err)
+		return nil, nil, errors.Join(err, f.Discard())
 	}
-	return s.adoptLocked(j, content, txn, names)
+	j.path = path
+	return f, j, nil
 }
 
 // keepOldLocked undoes supersedeLocked. Where it can't, the next transaction makes a
@@ -231,7 +260,7 @@ func (s *Store) adoptLocked(j *journal, content []byte, txn uint64, names []stri
 	}
 	ix := s.index.Load()
 	if j.tip() != old.tip() {
-		return s.fail(errors.Join(j.damage(fmt.Errorf("it ends with transaction %d and should end with %d", j.tip(), old.tip())), j.file.Close()))
+		return s.fail(errors.Join(old.damage(fmt.Errorf("it ends with transaction %d and should end with %d", j.tip(), old.tip())), j.file.Close()))
 	}
 	s.journal = j
 	j.public = j.tip()

@@ -7,6 +7,8 @@ import (
 	"maps"
 	"slices"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // idBlock is how many identifiers a line reserves beyond those handed out. Reserved
@@ -172,7 +174,12 @@ func (s *Store) append(changes []change) (uint64, error) {
 	if err != nil {
 		return 0, errors.Join(err, s.discardAll(moves))
 	}
-	if err := s.writeLine(txn, changes, moves); err != nil {
+	err = s.writeLine(txn, changes, moves)
+	if errors.Is(err, unix.ENOSPC) && s.fold() == nil {
+		// A journal without lines needs less room, and the old one's is free.
+		err = s.writeLine(txn, changes, moves)
+	}
+	if err != nil {
 		return 0, errors.Join(err, s.discardAll(moves))
 	}
 	return txn, nil

@@ -18,7 +18,8 @@ import (
 // it is stale: what it holds stays true for the transactions that use it, but it
 // can't be added to any more.
 type index struct {
-	path     string // of the journal, for errors
+	path     string            // of the journal, for errors
+	remember func(name string) // is told every name in a version
 	stale    atomic.Bool
 	searches atomic.Int32 // how often pending was searched
 
@@ -121,8 +122,8 @@ func (p *points) oldest() uint64 {
 	return p.published
 }
 
-func newIndex(path string, txn uint64) *index {
-	ix := &index{path: path, entries: map[string]*entry{}, unnamed: map[string]bool{}, tip: txn}
+func newIndex(path string, txn uint64, remember func(string)) *index {
+	ix := &index{path: path, remember: remember, entries: map[string]*entry{}, unnamed: map[string]bool{}, tip: txn}
 	ix.points.init(txn)
 	return ix
 }
@@ -209,6 +210,10 @@ func (ix *index) newEntryLocked(name string) *entry {
 
 func (ix *index) pushLocked(e *entry, v *version) {
 	e.head = v
+	if v.meta != nil {
+		ix.remember(v.meta.name)
+		ix.remember(v.meta.parent)
+	}
 	if ix.byID != nil && v.meta != nil {
 		ix.noteIDLocked(v.meta.id, e)
 	}

@@ -475,17 +475,24 @@ func (j *journal) write(raw []byte) error {
 // errDirtyTail: a line that was not wanted could not be taken back.
 var errDirtyTail = errors.New("the journal's end could not be cleaned, a checkpoint has to come first")
 
-// fill makes the file at least end bytes long, in whole chunks of NUL bytes. The
-// sync of the next line makes the new length durable. A crash or an error leaves
-// the file longer by a part of it, which harms nothing.
+// fill makes the file at least end bytes long, and in whole chunks of NUL bytes if
+// there is room. The sync of the next line makes the new length durable. A crash or an
+// error leaves the file longer by a part of it, which harms nothing.
 func (j *journal) fill(end int64) error {
 	if end <= j.filled {
 		return nil
 	}
-	to := (end + fillChunk - 1) / fillChunk * fillChunk
-	zeros := make([]byte, fillChunk)
-	for j.filled < to {
-		n, err := j.file.WriteAt(zeros[:min(to-j.filled, fillChunk)], j.filled)
+	err := j.fillTo((end + fillChunk - 1) / fillChunk * fillChunk)
+	if err != nil && j.filled < end {
+		return j.fillTo(end) // filling ahead is for speed alone
+	}
+	return nil
+}
+
+func (j *journal) fillTo(end int64) error {
+	zeros := make([]byte, min(end-j.filled, fillChunk))
+	for j.filled < end {
+		n, err := j.file.WriteAt(zeros[:min(end-j.filled, fillChunk)], j.filled)
 		j.filled += int64(n)
 		if err != nil {
 			return err

@@ -39,6 +39,9 @@ func (s *Store) lookup(ix *index, name string, g uint64) (*metadata, error) {
 		if again {
 			return nil, damage
 		}
+		if err := ix.ready(); err != nil { // a line may tell a parent's name
+			return nil, err
+		}
 	}
 }
 
@@ -66,6 +69,12 @@ func (s *Store) list(ix *index) (entries []*entry, unnamed []string, err error) 
 		if ok {
 			unnamed, err = s.revisit(ix, unnamed)
 			return entries, unnamed, err
+		}
+		if err := s.look(); err != nil {
+			return nil, nil, err
+		}
+		if err := ix.ready(); err != nil { // names that entries don't spell out are in lines, too
+			return nil, nil, err
 		}
 		dirents, err := s.tree.list()
 		if err != nil {

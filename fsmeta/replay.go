@@ -84,7 +84,11 @@ func (s *Store) firstVisit() error {
 		return nil
 	}
 	// Who made the store may have died before its last sync.
-	return atomicfs.SyncDir(s.dir)
+	err := tellSync(atomicfs.SyncDir(s.dir))
+	if errors.Is(err, errSync) {
+		return s.fail(err)
+	}
+	return err
 }
 
 // recoverLocked finishes what a holder of the lock that is gone has left. Lines that

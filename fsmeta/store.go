@@ -391,8 +391,9 @@ func (s *Store) takeUnfinished(txn uint64, unlock func() error) error {
 // Close ends the use of the store. Open transactions are rolled back; commits that
 // are under way are finished first. Where no one else has the store open, the
 // journal is folded into the tree. If Close returns an error, that or giving back
-// a lock has failed; nothing that was committed is lost. Every call after the first
-// returns nil.
+// a lock has failed, say because the disk is full; or, with [ErrFailed], a sync did
+// earlier. Nothing that was committed is lost: the journal has it, and the next one to
+// write brings it into the tree. Every call after the first returns nil.
 func (s *Store) Close() error {
 	if !s.closed.CompareAndSwap(false, true) {
 		return nil
@@ -411,7 +412,7 @@ func (s *Store) Close() error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	err = errors.Join(err, s.journal.file.Close(), s.opened())
+	err = errors.Join(err, s.failed(), s.journal.file.Close(), s.opened())
 	if err != nil {
 		return fmt.Errorf("fsmeta: close %s: %w", s.dir, err)
 	}
@@ -499,7 +500,7 @@ func (s *Store) resetIndexLocked() {
 	if old := s.index.Load(); old != nil {
 		old.stale.Store(true)
 	}
-	s.index.Store(newIndex(s.journal.path, s.journal.header.txn))
+	s.index.Store(newIndex(s.journal.path, s.journal.header.txn, s.tree.remember))
 }
 
 // look takes in what other processes have written since. Where nothing is new it

@@ -46,8 +46,21 @@ type tree struct {
 	staging   string
 	prefix    string // of what this tree stages
 
+	long sync.Map // names by their entries, of those that entries don't spell out
+
 	mu     sync.Mutex
 	staged uint64 // how many were
+}
+
+// remember keeps a name that its entry does not spell out, so that the entry is
+// known by it even if what is in there can't be read.
+func (t *tree) remember(name string) {
+	if len(name) <= maxEntry/3 {
+		return // every byte escaped, it still fits
+	}
+	if entry := encodeName(name); isHashed(entry) {
+		t.long.Store(entry, name)
+	}
 }
 
 func newTree(dir string) *tree {
@@ -175,8 +188,12 @@ func (t *tree) guessParent(entry string, names iter.Seq[string]) guess {
 }
 
 // readName returns the name of the snapshot in an entry that does not spell it
-// out. The hash in the entry vouches for it, whatever else is wrong there.
+// out, if it was not seen before. The hash in the entry vouches for it, whatever else is
+// wrong there.
 func (t *tree) readName(entry string) (string, error) {
+	if name, ok := t.long.Load(entry); ok {
+		return name.(string), nil
+	}
 	path := t.snapshots + "/" + entry + "/" + metadataFile
 	data, err := readFile(path)
 	if err != nil {
@@ -340,9 +357,12 @@ func (t *tree) cleanStaging() error {
 	return err
 }
 
+// errSync: a sync failed, not just what comes before it.
+var errSync = errors.New("what is on disk is not known any more")
+
 // sync makes the named snapshots durable as they are in the tree, and which there
-// are. Those that are gone are passed over. After an error nothing is known of
-// any of them: see journal.sync.
+// are. Those that are gone are passed over. After an error that is also errSync
+// nothing is known of any of them: see journal.sync. After another, call it again.
 func (t *tree) sync(names []string) error {
 	work := make(chan string)
 	errs := make(chan error, syncers)
@@ -368,7 +388,7 @@ func (t *tree) sync(names []string) error {
 	if err != nil {
 		return err
 	}
-	return atomic.SyncDir(t.snapshots)
+	return tellSync(atomic.SyncDir(t.snapshots))
 }
 
 func (t *tree) syncSnapshot(name string) error {
@@ -380,7 +400,16 @@ func (t *tree) syncSnapshot(name string) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	return err
+	return tellSync(err)
+}
+
+// tellSync makes the error of a sync an errSync, but not that of an open.
+func tellSync(err error) error {
+	var path *fs.PathError
+	if errors.As(err, &path) && path.Op == "open" || err == nil {
+		return err
+	}
+	return errors.Join(err, errSync)
 }
 
 // readFile reads a small file that nobody can have made a pipe or a link of to

@@ -117,7 +117,11 @@ func (l *Lock) unlocker(held *flock.Flock) func() error {
 	l.unlocks.Load()
 	return func() error {
 		l.unlocks.Add(1)
-		if err := unlock(held); err != nil {
+		err := unlock(held)
+		if err != nil {
+			err = unlock(held) // once more: a lock that stays blocks everyone
+		}
+		if err != nil {
 			return pathError("unlock", l.path, err)
 		}
 		return nil
