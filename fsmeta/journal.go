@@ -326,7 +326,7 @@ type journal struct {
 	start   int64  // where the first line begins
 	refs    []ref  // the known lines: refs[i] is of transaction header.txn+1+i
 	public  uint64 // the last transaction whose newline is known to be there
-	filled  int64  // the file's size; NUL from the last line to here
+	filled  int64  // the file is at least that long
 	bad     error  // what is wrong with it, an ErrDamaged
 	stray   bool   // the lines that verify in a damaged journal were taken in
 }
@@ -482,7 +482,14 @@ func (j *journal) fill(end int64) error {
 	if end <= j.filled {
 		return nil
 	}
-	err := j.fillTo((end + fillChunk - 1) / fillChunk * fillChunk)
+	info, err := j.file.Stat() // others may have filled, and written there
+	if err != nil {
+		return err
+	}
+	if j.filled = info.Size(); end <= j.filled {
+		return nil
+	}
+	err = j.fillTo((end + fillChunk - 1) / fillChunk * fillChunk)
 	if err != nil && j.filled < end {
 		return j.fillTo(end) // filling ahead is for speed alone
 	}

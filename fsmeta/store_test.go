@@ -388,3 +388,31 @@ func TestReaderOutlivesWriter(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Stores that write in turn and fill the journal further do not overwrite each
+// other's lines.
+func TestFillingInTurn(t *testing.T) {
+	smallJournals(t, 1<<30)
+	s := openTest(t, filepath.Join(t.TempDir(), "store"))
+	stores := []*Store{s, openTest(t, s.dir)}
+	label := WithLabels(map[string]string{"big": strings.Repeat("x", 20_000)})
+	var want []string
+	for i := range 60 {
+		key := fmt.Sprintf("%02d", i)
+		want = append(want, key)
+		store := stores[i%2]
+		err := store.WithTransaction(bg, true, func(ctx context.Context) error {
+			_, err := store.Create(ctx, key, "", false, label)
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, store := range stores {
+		wantNames(t, store, bg, strings.Join(want, " "))
+	}
+	again := openTest(t, crashed(t, s))
+	wantNames(t, again, bg, strings.Join(want, " "))
+	mustCreate(t, again, "a")
+}
