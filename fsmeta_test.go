@@ -1490,6 +1490,8 @@ func TestNesting(t *testing.T) {
 
 	nested := func(ctx context.Context) {
 		t.Helper()
+		ctx, cancel := context.WithTimeout(ctx, 10*time.Second) // or it waits for itself
+		defer cancel()
 		for i, same := range []*store{s, second, linked} {
 			t.Log("store", i)
 			_, _, err := same.TransactionContext(ctx, true)
@@ -1776,11 +1778,8 @@ func (s *store) reset(before []fsmeta.Info) {
 	if must(s.list(bg)) == list(before) {
 		return
 	}
-	for {
+	for range 6 { // the longest chain has three
 		infos := must(s.walk(bg))
-		if len(infos) == 0 {
-			break
-		}
 		s.write(func(ctx context.Context) {
 			for _, info := range infos {
 				if err := drop(s.Remove(ctx, info.Name)); err != nil {
@@ -2248,6 +2247,37 @@ func TestClose(t *testing.T) {
 		nilError(t, tx.Rollback())
 	}
 	openStore(t, s.dir).want(bg, "base")
+}
+
+// Stores that are opened, the first time too, and closed while others are at work,
+// as short-lived programs do.
+func TestOpenAndCloseAtOnce(t *testing.T) {
+	const programs, rounds = 6, 12
+	dir := filepath.Join(t.TempDir(), "store")
+	ids := sync.Map{}
+	var wg sync.WaitGroup
+	for p := range programs {
+		wg.Go(func() {
+			for r := range rounds {
+				s := must(fsmeta.Open(dir))
+				err := s.WithTransaction(bg, true, func(ctx context.Context) error {
+					id := must(s.CreateActive(ctx, fmt.Sprint(p, ".", r), "", false)).ID
+					if other, ok := ids.LoadOrStore(id, p); ok {
+						t.Errorf("identifier %s was handed out to %d and to %d", id, other, p)
+					}
+					return nil
+				})
+				for old := range r + 1 {
+					err = errors.Join(err, drop(s.Stat(bg, fmt.Sprint(p, ".", old))))
+				}
+				if err = errors.Join(err, s.Close()); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	equal(t, "number of snapshots", len(must(openStore(t, dir).walk(bg))), programs*rounds)
 }
 
 // Close lets nobody wait for ever.
@@ -2966,36 +2996,59 @@ func TestJournalOnDisk(t *testing.T) {
 
 // What was never acknowledged is cut, whatever it is.
 func TestJournalTorn(t *testing.T) {
+	const next = "a line of another history\n"
 	for _, tail := range []string{
 		"{", `{"txn":`, "garbage", "\x01\x02\x03", "\xff", "garbage\n", "garbage\ngarbage\n", "\n", "{}\n", "{}", "null\n",
-		"\x00\x00garbage", strings.Repeat("\x00", 9000) + "garbage", strings.Repeat("garbage ", 9000),
-		"the last line", "the last line again\n",
+		"\x00\x00garbage", strings.Repeat("\x00", 9000) + "garbage", strings.Repeat("garbage ", 9000), "half a line", "the last line again\n", next,
 	} {
 		t.Run(fmt.Sprintf("%.20q", tail), func(t *testing.T) {
-			dir := history(t).kill()
+			s := history(t)
+			dir := s.kill()
 			lines := journalLines(t, dir)
-			last := lines[len(lines)-1]
-			switch tail {
-			case "the last line":
+			switch last := lines[len(lines)-1]; tail {
+			case "half a line":
 				tail = string(last[:len(last)/2])
 			case "the last line again\n":
 				tail = string(last)
+			case next: // which would be the next one, if only it stood on this one
+				other := openOnly(t, dir)
+				other.want(bg, historyEnd)
+				other.write(func(ctx context.Context) { must(other.SetUsage(ctx, "work", fsmeta.Usage{Size: 1})) })
+				other.write(func(ctx context.Context) { must(other.Remove(ctx, "view")) })
+				s.write(func(ctx context.Context) { must(s.SetUsage(ctx, "work", fsmeta.Usage{Size: 2})) })
+				tail = string(journalLines(t, dir)[len(lines)+1])
+				dir = s.kill()
 			}
-			path := filepath.Join(dir, "journal")
-			data := must(os.ReadFile(path))
-			end := len(bytes.TrimRight(data, "\x00"))
-			torn := append(slices.Clone(data[:end]), tail...)
-			torn = append(torn, data[min(len(data), len(torn)):]...)
-			nilError(t, os.WriteFile(path, torn, 0o600))
-
-			openOnly(t, dir, fsmeta.ReadOnly()).want(bg, historyEnd)
-			s := openStore(t, dir)
-			s.want(bg, historyEnd)
-			s.build("new < top")
-			s.want(bg, strings.Replace(historyEnd, "; top", "; new < top; top", 1))
-			openStore(t, s.kill()).agree(bg)
+			putTail(t, filepath.Join(dir, "journal"), tail)
+			s.isCut(dir)
 		})
 	}
+}
+
+// putTail writes behind the last line of a journal, over the NUL bytes there.
+func putTail(t *testing.T, journal, tail string) {
+	t.Helper()
+	data := must(os.ReadFile(journal))
+	torn := append(bytes.TrimRight(data, "\x00"), tail...)
+	torn = append(torn, make([]byte, max(0, len(data)-len(torn)))...)
+	nilError(t, os.WriteFile(journal, torn, 0o600))
+}
+
+// isCut requires that what is in dir is as in s, and that before anything is
+// written there a new journal takes over from the torn one.
+func (s *store) isCut(dir string) {
+	s.t.Helper()
+	infos := must(dump(bg, s.Store))
+	equal(s.t, "read-only", must(dump(bg, openOnly(s.t, dir, fsmeta.ReadOnly()).Store)), infos)
+	torn := must(os.Stat(filepath.Join(dir, "journal")))
+	cut := openStore(s.t, dir)
+	equal(s.t, "opened", must(dump(bg, cut.Store)), infos)
+	cut.build("new < top")
+	cut.want(bg, strings.Replace(list(infos), "; top", "; new < top; top", 1))
+	if os.SameFile(torn, must(os.Stat(filepath.Join(dir, "journal")))) {
+		s.t.Error("a line was written to a journal that was torn")
+	}
+	openStore(s.t, cut.kill()).agree(bg)
 }
 
 // A line that is whole but for its newline may still fail while its writer is at
@@ -3123,6 +3176,30 @@ func TestJournalDamaged(t *testing.T) {
 			nilError(t, readonly.Close())
 			equal(t, "journal", fingerprint(t, journal), before)
 		})
+	}
+}
+
+// What was removed is not in the tree any more to bear witness. The lines are.
+func TestJournalDamagedWhereNothingIsLeft(t *testing.T) {
+	s := newStore(t)
+	s.build("*x; *y; *z")
+	for _, key := range []string{"x", "y", "z"} {
+		s.write(func(ctx context.Context) { must(s.Remove(ctx, key)) })
+	}
+	lines := journalLines(t, s.dir)
+	for i, key := range []string{"x", "y"} { // each but the last line
+		line := len(lines) - 3 + i
+		dir := s.kill()
+		editJournal(t, dir, func(lines [][]byte) [][]byte { lines[line][20] ^= 1; return lines })
+		before := fingerprint(t, filepath.Join(dir, "journal"))
+		damaged := openOnly(t, dir)
+		if got := must(damaged.list(bg)); got != "" && got != "*"+key { // there is no telling
+			t.Errorf("got %s, want nothing, or *%s at most", got, key)
+		}
+		_, _, err := damaged.TransactionContext(bg, true)
+		wantError(t, err, fsmeta.ErrDamaged, filepath.Join(dir, "journal"))
+		nilError(t, damaged.Close())
+		equal(t, "journal", fingerprint(t, filepath.Join(dir, "journal")), before)
 	}
 }
 
