@@ -228,6 +228,9 @@ func (s *Store) stageJournal(content []byte) (*atomicfs.File, *journal, error) {
 // keepOldLocked undoes supersedeLocked. Where it can't, the next transaction makes a
 // checkpoint first.
 func (s *Store) keepOldLocked() error {
+	if s.distrust {
+		return nil // the mark was there before
+	}
 	err := s.unsupersedeLocked()
 	s.dirtyTail = s.dirtyTail || err != nil
 	return err
@@ -246,6 +249,9 @@ func (s *Store) successorLocked(txn uint64) ([]byte, error) {
 			lines[r.off+int64(r.n)-from] = '\n'
 		}
 		b = append(b, lines...)
+		if s.distrust {
+			b = append(b, encodeSuperseded(j.tip(), j.crcOf(j.tip()))...)
+		}
 	}
 	size := (len(b)+fillChunk-1)/fillChunk*fillChunk + fillChunk
 	return append(b, make([]byte, size-len(b))...), nil

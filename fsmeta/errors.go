@@ -73,10 +73,11 @@ type DamagedError struct {
 }
 
 func (e *DamagedError) Error() string {
+	const next = "see 'Repairing by hand' in layout.md"
 	if e.Name == "" {
-		return fmt.Sprintf("%v: %s: %v", ErrDamaged, e.Path, e.Err)
+		return fmt.Sprintf("%v: %s: %v; %s", ErrDamaged, e.Path, e.Err, next)
 	}
-	return fmt.Sprintf("%v: snapshot %q: %s: %v", ErrDamaged, e.Name, e.Path, e.Err)
+	return fmt.Sprintf("%v: snapshot %.256q: %s: %v; %s", ErrDamaged, e.Name, e.Path, e.Err, next)
 }
 
 // Unwrap makes the error an [ErrDamaged] and whatever Err is.

@@ -18,10 +18,11 @@ import (
 // it is stale: what it holds stays true for the transactions that use it, but it
 // can't be added to any more.
 type index struct {
-	path     string            // of the journal, for errors
-	remember func(name string) // is told every name in a version
-	stale    atomic.Bool
-	searches atomic.Int32 // how often pending was searched
+	path        string            // of the journal, for errors
+	remember    func(name string) // is told every name in a version
+	stale       atomic.Bool
+	searches    atomic.Int32  // how often pending was searched
+	generations atomic.Uint64 // see generation; changes under mu
 
 	mu      sync.RWMutex
 	pending []line            // lines added and not decoded yet, oldest first; see ready
@@ -138,6 +139,7 @@ func (ix *index) addLines(lines []line) {
 		ix.pending = append(ix.pending, l)
 		ix.tip = l.txn
 	}
+	ix.generations.Add(1)
 }
 
 // addRecord takes a transaction in that this process has just written.
@@ -146,6 +148,7 @@ func (ix *index) addRecord(r *record) {
 	defer ix.mu.Unlock()
 	ix.addRecordLocked(r)
 	ix.tip = r.txn
+	ix.generations.Add(1)
 }
 
 // ready decodes the lines that were taken in.
@@ -299,12 +302,12 @@ func (ix *index) find(name string, g uint64) (m *metadata, known bool, err error
 
 // searchLocked is find in the pending lines alone.
 func (ix *index) searchLocked(name string, g uint64) (m *metadata, known bool, err error) {
-	quoted := appendString(nil, name)
+	needle := needleOf(name)
 	for _, l := range ix.pending {
 		if known && l.txn > g {
 			break
 		}
-		if !bytes.Contains(l.raw, quoted) {
+		if !bytes.Contains(l.raw, needle) {
 			continue
 		}
 		r, err := l.decode()
@@ -325,22 +328,26 @@ func (ix *index) searchLocked(name string, g uint64) (m *metadata, known bool, e
 	return m, known, nil
 }
 
-// mentionedLocked reports whether a pending line may be about name.
-func (ix *index) mentionedLocked(name string) bool {
+// needleOf returns what every line about name contains: the end of the name as lines
+// spell it, short enough for bytes.Contains to be fast.
+func needleOf(name string) []byte {
 	quoted := appendString(nil, name)
-	return slices.ContainsFunc(ix.pending, func(l line) bool { return bytes.Contains(l.raw, quoted) })
+	return quoted[max(0, len(quoted)-40):]
 }
 
-// learn keeps what the tree has for name, which no line added so far is about. If
-// one is, or another has learned it, nothing happens. Of names that aren't there
-// nothing is kept.
-func (ix *index) learn(name string, m *metadata) {
+// generation changes whenever lines are added.
+func (ix *index) generation() uint64 { return ix.generations.Load() }
+
+// learn keeps what the tree has for name, which no line is about that was added up to
+// a generation. If others were added since, or somebody else has learned it, nothing
+// happens. Of names that aren't there nothing is kept.
+func (ix *index) learn(name string, m *metadata, generation uint64) {
 	if m == nil {
 		return
 	}
 	ix.mu.Lock()
 	defer ix.mu.Unlock()
-	if ix.stale.Load() || len(ix.pending) > 0 && ix.mentionedLocked(name) {
+	if ix.stale.Load() || ix.generations.Load() != generation {
 		return
 	}
 	e := ix.entries[name]

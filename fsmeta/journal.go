@@ -358,7 +358,7 @@ func openJournal(path string, writable bool) (*journal, error) {
 		flag = os.O_RDWR
 	}
 	if info, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
-		return nil, &DamagedError{Path: path, Err: errors.New("the file is missing; see 'Repairing by hand' in layout.md")}
+		return nil, &DamagedError{Path: path, Err: errors.New("the file is missing")}
 	} else if err == nil && !info.Mode().IsRegular() {
 		return nil, &DamagedError{Path: path, Err: errors.New("not a regular file")}
 	} else if err != nil {
@@ -388,7 +388,7 @@ func (j *journal) readHeader() error {
 	}
 	raw, newline := cutLine(buf[:n])
 	if len(raw) == 0 {
-		return &DamagedError{Path: j.path, Err: errors.New("the file is empty; see 'Repairing by hand' in layout.md")}
+		return &DamagedError{Path: j.path, Err: errors.New("there is nothing in it")}
 	}
 	j.start, j.settled = int64(len(raw))+1, newline
 	if j.header, err = parseHeader(raw); err != nil {
@@ -399,7 +399,7 @@ func (j *journal) readHeader() error {
 }
 
 func (j *journal) damage(err error) error {
-	return &DamagedError{Path: j.path, Err: fmt.Errorf("%w; reads go on from the tree, writes need the journal repaired, see 'Repairing by hand' in layout.md", err)}
+	return &DamagedError{Path: j.path, Err: fmt.Errorf("%w; reads go on from the tree, writes need the journal repaired", err)}
 }
 
 // readFrom reads the file from off to where two NUL bytes follow each other: no lines

@@ -178,8 +178,8 @@ func decodeFile(data []byte, parent string) (*metadata, error) {
 		if !ok || !bytes.HasPrefix(data, []byte(crcLineStart)) || !bytes.HasSuffix(data[:min(crcLineLen, len(data))], []byte(crcLineEnd)) {
 			return nil, errors.New("crc32c is not the first line")
 		}
-		if got := fileChecksum(data[crcLineLen:], parent); got != want {
-			return nil, fmt.Errorf("checksum is %08x and should be %08x (of the file and the parent's name)", want, got)
+		if fileChecksum(data[crcLineLen:], parent) != want {
+			return nil, fmt.Errorf("the checksum does not match: the file has changed, or the link to the parent (now %q) was changed or lost", parent)
 		}
 	} else if err := decodeStrict(data, &wire{}); err != nil {
 		return nil, err

@@ -21,6 +21,8 @@ var nameVectors = []struct{ name, entry string }{
 	{"~", "%7E"},
 	{"A", "A"},
 	{"a", "a"},
+	{"-n", "-n"},
+	{"a!*'()b", "a%21%2A%27%28%29b"},
 	{"\x00\n", "%00%0A"},
 	{"é", "%C3%A9"},
 	{strings.Repeat("x", 255), strings.Repeat("x", 255)},

@@ -16,6 +16,7 @@ import (
 // looks damaged is read again, for its directory may just have been replaced.
 func (s *Store) lookup(ix *index, name string, g uint64) (*metadata, error) {
 	for again := false; ; again = true {
+		generation := ix.generation()
 		if m, known, err := ix.find(name, g); known || err != nil {
 			return m, err
 		}
@@ -26,14 +27,17 @@ func (s *Store) lookup(ix *index, name string, g uint64) (*metadata, error) {
 		if ix.stale.Load() {
 			return nil, ErrOutdated
 		}
-		if m, known, err := ix.find(name, g); known || err != nil {
-			return m, err
+		if now := ix.generation(); now != generation {
+			generation = now
+			if m, known, err := ix.find(name, g); known || err != nil {
+				return m, err
+			}
 		}
 		if damage == nil && m != nil && m.parent != "" {
 			damage = s.checkParent(ix, m, g)
 		}
 		if damage == nil {
-			ix.learn(name, m)
+			ix.learn(name, m, generation)
 			return m, nil
 		}
 		if again {

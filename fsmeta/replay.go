@@ -103,19 +103,22 @@ func (s *Store) recoverLocked(tail scanned) error {
 	if err := s.continueIDsLocked(); err != nil {
 		return err
 	}
+	// Where a checkpoint was given up, the tree may not have got to disk though
+	// it can be read: everything is built anew. The mark that says so stays until
+	// that is done.
+	s.distrust = tail.superseded
 	if s.journal.public < s.journal.tip() {
 		if err := s.replaceLocked(s.journal.header.txn, nil); err != nil {
 			return err
 		}
 	}
-	// Where a checkpoint was given up, the tree may not have got to disk though
-	// it can be read: everything is built anew.
-	if err := s.bringUpLocked(s.journal.header.txn, tail.superseded); err != nil {
+	if err := s.bringUpLocked(s.journal.header.txn, s.distrust); err != nil {
 		return err
 	}
 	if err := s.foldLocked(); err != nil {
 		return err
 	}
+	s.distrust = false
 	s.visited = true
 	return nil
 }

@@ -70,6 +70,7 @@ type Store struct {
 	reserved      uint64     // identifiers below are reserved by the last line
 	safeID        uint64     // identifiers below are reserved by a synced line
 	dirtyTail     bool       // the journal takes no more lines before a checkpoint
+	distrust      bool       // the journal ends with the mark of a checkpoint given up
 	checkpointing bool
 	checkpointAt  int64 // journal offset from which on a checkpoint is due
 }
@@ -82,9 +83,9 @@ type watch struct {
 	publish, next int64
 }
 
-// Open opens the store in dir, or makes one where dir is empty or does not exist
-// (not its parents, though, if [MustExist] or [ReadOnly] is given). Close must be
-// called in the end.
+// Open opens the store in dir. Where dir is empty or does not exist it makes one, with
+// the directories above, unless [MustExist] or [ReadOnly] is given. Close must be called
+// in the end.
 //
 // Any number of processes may have a store open, and each as often as it likes.
 // What another process did and did not finish, because it died or the power was
@@ -158,7 +159,7 @@ func readLayout(dir string) error {
 		Version int    `json:"version"`
 	}
 	if err := json.Unmarshal(data, &layout); err != nil || layout.Format != layoutFormat {
-		return fmt.Errorf("%w: %s says %.100q", ErrNotStore, path, bytes.TrimSpace(data))
+		return fmt.Errorf("%w: %s says %.100q; if it was a store, see 'A layout that is missing' in layout.md", ErrNotStore, path, bytes.TrimSpace(data))
 	}
 	if layout.Version != formatVersion {
 		return fmt.Errorf("%w: %s says version %d, and this program knows version %d: use the program that wrote it, or a newer one",
@@ -259,7 +260,7 @@ func checkVacant(dir string) error {
 				return err
 			}
 			if len(inside) > 0 {
-				return &DamagedError{Path: filepath.Join(dir, layoutFile), Err: errors.New("the file is missing, and there are snapshots; see 'Repairing by hand' in layout.md")}
+				return &DamagedError{Path: filepath.Join(dir, layoutFile), Err: errors.New("the file is missing, and there are snapshots")}
 			}
 		default:
 			return fmt.Errorf("%w: there is no layout file, and there is %q: choose an empty directory", ErrNotStore, e.Name())
@@ -279,7 +280,7 @@ func checkUnused(path string) error {
 		return err
 	}
 	if j.bad != nil || j.header.nextID != 1 || len(bytes.TrimLeft(buf, "\x00")) > 0 {
-		return &DamagedError{Path: filepath.Join(filepath.Dir(path), layoutFile), Err: errors.New("the file is missing, and the journal has been used; see 'Repairing by hand' in layout.md")}
+		return &DamagedError{Path: filepath.Join(filepath.Dir(path), layoutFile), Err: errors.New("the file is missing, and the journal has been used")}
 	}
 	return nil
 }
@@ -311,7 +312,7 @@ func (s *Store) openFiles() error {
 	var err error
 	s.identity, err = os.Lstat(s.tree.snapshots)
 	if errors.Is(err, fs.ErrNotExist) || err == nil && !s.identity.IsDir() {
-		return &DamagedError{Path: s.tree.snapshots, Err: errors.New("the directory is missing; see 'Repairing by hand' in layout.md")}
+		return &DamagedError{Path: s.tree.snapshots, Err: errors.New("the directory is missing")}
 	}
 	if err != nil {
 		return err
@@ -611,7 +612,9 @@ func (s *Store) takeInLocked(tail scanned) bool {
 		}
 		j.refs = append(j.refs, ref{l.off, len(l.raw), l.crc})
 	}
-	ix.addLines(fresh)
+	if len(fresh) > 0 {
+		ix.addLines(fresh)
+	}
 	if tail.published > 0 {
 		j.public = tail.lines[tail.published-1].txn
 		ix.points.publish(j.public)

@@ -58,7 +58,8 @@ func (s *Store) transactionOf(ctx context.Context) (*transaction, error) {
 // transactions changed may not be durable yet, but it is before this one's Commit or
 // Rollback returns.
 //
-// A transaction may begin inside another: it is independent of it. Errors are those
+// A transaction may begin inside another: it is independent of it. A context that ends
+// later does not end the transaction. Errors are those
 // of ctx if it ends before the turn has come, [ErrNestedTransaction] for a writable
 // transaction in a context that carries an open one of the same store,
 // [ErrReadOnlyTransaction] for a writable one in a store opened [ReadOnly],

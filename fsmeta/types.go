@@ -160,9 +160,9 @@ func WithUsage(usage Usage) SnapshotOption {
 // WithParent gives, at commit, an active snapshot that was created on nothing
 // the committed snapshot parent to stand on (a "rebase": layers unpacked side by
 // side are put on top of each other when they are done). An empty parent changes
-// nothing. Naming the parent that the snapshot already has is allowed; another
-// one fails with [ErrParentSet], a parent that does not exist with
-// [ErrNotExist], one that is active with [ErrNotCommitted].
+// nothing. Naming the parent that the snapshot already has is allowed. Errors, in this
+// order: [ErrParentSet] where it has another, [ErrNotExist], [ErrNotCommitted] where the
+// parent is active.
 //
 // It is an option of [Store.CommitActive] only; [Store.Create] has its own
 // argument for the parent and ignores the option.
