@@ -95,13 +95,18 @@ func (s *Store) fold() error {
 	if len(j.refs) == 0 && j.settled && !s.dirtyTail && j.header.nextID == s.nextID {
 		return nil
 	}
-	s.reserved = s.nextID // the rest of the block is given back
 	if s.applied < j.tip() {
 		if err := s.bringUpLocked(max(s.applied, j.header.txn), false); err != nil {
 			return err
 		}
 	}
-	return s.foldLocked()
+	reserved := s.reserved
+	s.reserved = s.nextID // the rest of the block is given back
+	err := s.foldLocked()
+	if err != nil && s.journal == j {
+		s.reserved = reserved
+	}
+	return err
 }
 
 // foldLocked syncs the tree, which holds every line, and drops them all.
@@ -270,7 +275,7 @@ func (s *Store) adoptLocked(j *journal, content []byte, txn uint64, names []stri
 	}
 	s.journal = j
 	j.public = j.tip()
-	s.safeID = j.header.nextID
+	s.reserved, s.safeID = j.header.nextID, j.header.nextID
 	ix.points.publish(j.tip())
 	s.setWatchLocked()
 	ix.forget(names, txn)

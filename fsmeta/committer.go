@@ -55,7 +55,11 @@ func (s *Store) beginTurn(ctx context.Context) error {
 // holdLock takes the lock on staging, unless the process has it already and nobody
 // else waits. It is our turn.
 func (s *Store) holdLock(ctx context.Context) error {
-	if s.unlock != nil && s.yield.Load() && !s.isCheckpointing() {
+	if now := time.Now(); s.unlock != nil && now.Sub(s.lookedAt) > time.Millisecond {
+		s.lookedAt = now // also while nobody writes anything
+		s.yieldIfAwaited()
+	}
+	if s.unlock != nil && s.yield.Load() {
 		if err := s.settle(s.tip()); err != nil {
 			return err
 		}
@@ -75,13 +79,6 @@ func (s *Store) holdLock(ctx context.Context) error {
 		return err
 	}
 	return s.takeOver(unlock)
-}
-
-// isCheckpointing reports whether a checkpoint is under way, which needs the lock.
-func (s *Store) isCheckpointing() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.checkpointing
 }
 
 // waitForOthers waits for the lock on staging, through the turnstile: who waits is
@@ -106,15 +103,19 @@ func (s *Store) waitForOthers(ctx context.Context) (unlock func() error, err err
 	return nil, fmt.Errorf("wait for other processes: %w", err)
 }
 
-// letGo gives the lock back. It is our turn, and nothing is written that is not
-// published, unless the Store has failed. If the lock can't be given back, the
-// process still has it.
+// letGo gives the lock back, unless a checkpoint needs it. It is our turn, and nothing
+// is written that is not published, unless the Store has failed. If the lock can't be
+// given back, the process still has it.
 func (s *Store) letGo() error {
 	s.mu.Lock()
+	if s.checkpointing {
+		s.mu.Unlock()
+		return nil
+	}
 	s.setWatchLocked()
 	s.leftAt, s.leftIn = s.journal.tip(), s.journal
-	s.mu.Unlock()
 	s.holding.Store(false)
+	s.mu.Unlock()
 	if err := s.unlock(); err != nil {
 		s.holding.Store(s.failed() == nil)
 		return err
@@ -137,14 +138,12 @@ func (s *Store) leave() {
 // newID returns an identifier that was never handed out, and never will be again
 // even if the power is cut now: it is below a synced nextID. It is our turn.
 func (s *Store) newID() (uint64, error) {
-	s.mu.Lock()
-	safe, reserved := s.safeID, s.reserved
-	s.mu.Unlock()
-	if s.nextID >= safe {
+	for settled := false; s.nextID >= s.safe(); settled = true {
 		var err error
-		if s.nextID < reserved {
-			err = s.settle(s.tip())
-		} else if _, err = s.append(nil); err == nil {
+		if settled { // what the lines so far reserve is used up
+			_, err = s.append(nil)
+		}
+		if err == nil {
 			err = s.settle(s.tip())
 		}
 		if err != nil {
@@ -153,6 +152,13 @@ func (s *Store) newID() (uint64, error) {
 	}
 	s.nextID++
 	return s.nextID - 1, nil
+}
+
+// safe returns the identifier below which all are reserved durably.
+func (s *Store) safe() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.safeID
 }
 
 // append stages what changes and writes its line. It is our turn; the next one

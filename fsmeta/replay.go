@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"slices"
 
 	atomicfs "github.com/fsmeta/fsmeta/atomic"
@@ -36,10 +37,13 @@ func (s *Store) takeOver(unlock func() error) error {
 func (s *Store) catchUpAndReplay() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.visited && !s.dirtyTail && s.journal.bad == nil && s.applied == s.journal.tip() && s.watch.Load().quiet(s.watch.Load().next) {
-		return nil // nobody was here meanwhile
+	if s.visited && !s.dirtyTail && s.journal.bad == nil && s.applied == s.journal.tip() {
+		info, err := os.Stat(s.journal.path)
+		if err == nil && os.SameFile(info, s.journal.info) && s.watch.Load().quiet(s.watch.Load().next) {
+			return nil // nobody was here meanwhile
+		}
 	}
-	tail, err := s.catchUpLocked(true)
+	tail, err := s.catchUpLocked(true, true)
 	if err != nil {
 		return err
 	}

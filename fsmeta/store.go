@@ -52,12 +52,13 @@ type Store struct {
 
 	// turn is whose turn to write it is in this process. What is below it
 	// belongs to whom the turn belongs to.
-	turn    turn
-	unlock  func() error // of staging, nil while it is not held
-	visited bool         // this Store has held staging before
-	leftAt  uint64       // the tip when it gave it back
-	leftIn  *journal     // and the file
-	nextID  uint64       // the next identifier to hand out
+	turn     turn
+	unlock   func() error // of staging, nil while it is not held
+	visited  bool         // this Store has held staging before
+	leftAt   uint64       // the tip when it gave it back
+	leftIn   *journal     // and the file
+	lookedAt time.Time    // when a turn last looked whether another process waits
+	nextID   uint64       // the next identifier to hand out
 
 	// flush is held by whom syncs, renames and publishes, for all who wait.
 	flush  sync.Mutex
@@ -182,6 +183,9 @@ func makeStore(dir string) error {
 		return err
 	}
 	if err := checkVacant(dir); err != nil {
+		if readLayout(dir) == nil {
+			return nil // somebody has just made it
+		}
 		return err
 	}
 	staging, snapshots := filepath.Join(dir, stagingDir), filepath.Join(dir, snapshotsDir)
@@ -331,7 +335,7 @@ func (s *Store) openFiles() error {
 	s.mu.Lock()
 	s.journal = j
 	s.resetIndexLocked()
-	tail, err := s.catchUpLocked(true)
+	tail, err := s.catchUpLocked(true, false)
 	s.mu.Unlock()
 	if err != nil {
 		return err
@@ -520,7 +524,7 @@ func (s *Store) look() error {
 	if s.closed.Load() {
 		return ErrClosed
 	}
-	_, err := s.catchUpLocked(false)
+	_, err := s.catchUpLocked(false, false)
 	return err
 }
 
@@ -544,8 +548,9 @@ func (s *Store) setWatchLocked() {
 
 // catchUpLocked takes in the lines behind the last published one, whole those that
 // are not published too, and goes on in a new file where one has taken over. With
-// whole it reads to the end of the file. It returns what it found last.
-func (s *Store) catchUpLocked(whole bool) (scanned, error) {
+// whole it reads to the end of the file. Who is alone, having the lock on staging, goes
+// on in whatever file is in place. It returns what it found last.
+func (s *Store) catchUpLocked(whole, alone bool) (scanned, error) {
 	defer s.setWatchLocked()
 	for {
 		j := s.journal
@@ -568,10 +573,10 @@ func (s *Store) catchUpLocked(whole bool) (scanned, error) {
 		if tail.damaged {
 			return tail, s.strayLocked()
 		}
-		if !tail.superseded {
+		if !tail.superseded && !alone {
 			return tail, nil
 		}
-		if switched, err := s.switchLocked(); err != nil || !switched {
+		if switched, err := s.switchLocked(alone); err != nil || !switched {
 			return tail, err
 		}
 	}
@@ -650,23 +655,28 @@ func (s *Store) strayLocked() error {
 }
 
 // switchLocked goes on to the file that has taken the journal's place, if it is
-// there for good. Where it does not continue what is known, lines are missing: the
-// index is dropped.
-func (s *Store) switchLocked() (bool, error) {
+// there for good, or who asks is alone and has to do with what is there. Where it does
+// not continue what is known, lines are missing: the index is dropped.
+func (s *Store) switchLocked(alone bool) (bool, error) {
 	old, ix := s.journal, s.index.Load()
 	j, err := openJournal(old.path, !s.readOnly)
 	if err != nil {
 		return false, err
 	}
-	if os.SameFile(j.info, old.info) || !j.settled || j.bad != nil {
+	if os.SameFile(j.info, old.info) || !alone && (!j.settled || j.bad != nil) {
 		return false, j.file.Close()
 	}
-	s.journal = j
 	c := j.header.txn
-	if c < old.header.txn || c > old.tip() || old.crcOf(c) != j.header.prev {
+	if j.bad != nil || c < old.header.txn || c > old.tip() || old.crcOf(c) != j.header.prev {
+		s.journal = j
 		s.resetIndexLocked()
 	} else {
 		ix.points.publish(c)
+		// What can't be forgotten now only costs memory.
+		if records, err := s.recordsLocked(old.header.txn, c); err == nil && ix.ready() == nil {
+			ix.forget(namesOf(records), c)
+		}
+		s.journal = j
 	}
 	s.setWatchLocked()
 	return true, old.file.Close()

@@ -82,12 +82,7 @@ func smallJournals(t *testing.T, size int64) {
 func foldAll(t *testing.T, s *Store) {
 	t.Helper()
 	s.group.Wait()
-	defer s.leave()
-	if err := s.beginTurn(bg); err != nil {
-		t.Fatal(err)
-	}
-	defer s.turn.release()
-	if err := s.fold(); err != nil {
+	if err := fold(s); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -415,4 +410,78 @@ func TestFillingInTurn(t *testing.T) {
 	again := openTest(t, crashed(t, s))
 	wantNames(t, again, bg, strings.Join(want, " "))
 	mustCreate(t, again, "a")
+}
+
+// fold makes a checkpoint of everything, as a transaction of its own.
+func fold(s *Store) error {
+	defer s.leave()
+	if err := s.beginTurn(bg); err != nil {
+		return err
+	}
+	defer s.turn.release()
+	return s.fold()
+}
+
+// A process that dies between putting a new journal in place and saying so leaves two
+// files that others may have open. All of them go on in one.
+func TestCheckpointNotSettled(t *testing.T) {
+	s := openTest(t, filepath.Join(t.TempDir(), "store"))
+	old := openTest(t, s.dir)
+	mustCreate(t, s, "1", "2")
+	wantNames(t, old, bg, "1 2")
+	if err := fold(s); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.journal.file.WriteAt([]byte{0}, s.journal.start-1); err != nil {
+		t.Fatal(err)
+	}
+	fresh := openTest(t, s.dir)
+	mustCreate(t, old, "3")
+	mustCreate(t, fresh, "4")
+	mustCreate(t, old, "5")
+	wantNames(t, old, bg, "1 2 3 4 5")
+	wantNames(t, fresh, bg, "1 2 3 4 5")
+	if ids, err := fresh.IDs(bg); err != nil || len(ids) != 5 {
+		t.Errorf("identifiers %v, %v", ids, err)
+	}
+}
+
+// A checkpoint that fails gives no identifiers back.
+func TestFailedFoldKeepsIdentifiers(t *testing.T) {
+	s := openTest(t, filepath.Join(t.TempDir(), "store"))
+	mustCreate(t, s, "a", "b")
+	staging := s.tree.staging
+	s.tree.staging += ".gone"
+	if err := fold(s); err == nil {
+		t.Fatal("fold worked without staging/")
+	}
+	s.tree.staging = staging
+	used := map[string]bool{}
+	undo := errors.New("undo")
+	err := s.WithTransaction(bg, true, func(ctx context.Context) error {
+		for _, key := range []string{"c", "d"} {
+			active, err := s.CreateActive(ctx, key, "", false)
+			if err != nil {
+				return err
+			}
+			used[active.ID] = true
+		}
+		return undo
+	})
+	if !errors.Is(err, undo) || len(used) != 2 {
+		t.Fatal(err)
+	}
+	if err := s.beginTurn(bg); err != nil { // so that the process has the lock
+		t.Fatal(err)
+	}
+	s.turn.release()
+	if err := s.checkpoint(); err != nil {
+		t.Fatal(err)
+	}
+	s.leave()
+	again := openTest(t, crashed(t, s))
+	mustCreate(t, again, "e")
+	if info, err := again.Stat(bg, "e"); err != nil || used[info.ID] {
+		t.Errorf("identifier %s was handed out again: %v", info.ID, err)
+	}
 }
