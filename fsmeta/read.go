@@ -215,7 +215,7 @@ const walkBatch = 256
 // reports the damaged ones one by one. What fn does in the transaction does not
 // change what is visited.
 func (t *transaction) walk(ctx context.Context, fn func(*metadata) error, damaged func(error) error) error {
-	entries, unnamed, changed, err := t.freeze()
+	entries, unnamed, changed, at, err := t.freeze()
 	if err != nil {
 		return err
 	}
@@ -236,7 +236,7 @@ func (t *transaction) walk(ctx context.Context, fn func(*metadata) error, damage
 	batch := make([]*version, 0, walkBatch)
 	for len(entries) > 0 {
 		n := min(len(entries), walkBatch)
-		batch = t.index.versions(batch[:0], entries[:n], t.at())
+		batch = t.index.versions(batch[:0], entries[:n], at)
 		for i, e := range entries[:n] {
 			for len(changed) > 0 && changed[0].name < e.name {
 				if err := visit(changed[0].after, nil); err != nil {
@@ -252,7 +252,7 @@ func (t *transaction) walk(ctx context.Context, fn func(*metadata) error, damage
 			case batch[i] != nil:
 				m = batch[i].meta
 			default:
-				m, err = t.store.lookup(t.index, e.name, t.at())
+				m, err = t.store.lookup(t.index, e.name, at)
 			}
 			if err := visit(m, err); err != nil {
 				return err
@@ -277,18 +277,19 @@ func (t *transaction) walk(ctx context.Context, fn func(*metadata) error, damage
 }
 
 // freeze returns what a walk is to visit: the entries of the index and the unnamed
-// ones, see Store.list, and what the transaction has changed, in order of the names.
-func (t *transaction) freeze() (entries []*entry, unnamed []string, changed []change, err error) {
+// ones, see Store.list, what the transaction has changed, in order of the names, and
+// the point in time it reads at.
+func (t *transaction) freeze() (entries []*entry, unnamed []string, changed []change, at uint64, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if err := t.usableLocked(); err != nil {
-		return nil, nil, nil, err
+		return nil, nil, nil, 0, err
 	}
 	for _, name := range slices.Sorted(maps.Keys(t.changes)) {
 		changed = append(changed, *t.changes[name])
 	}
 	entries, unnamed, err = t.store.list(t.index)
-	return entries, unnamed, changed, err
+	return entries, unnamed, changed, t.at(), err
 }
 
 func (t *transaction) usable() error {

@@ -71,7 +71,7 @@ func (s *Store) catchUpAndReplay() error {
 			return err
 		}
 	}
-	s.visited = true
+	s.visited, s.distrust = true, false
 	return nil
 }
 

@@ -84,7 +84,10 @@ func (s *Store) WithTransaction(ctx context.Context, writable bool, fn func(cont
 	}
 	defer t.Rollback() //nolint:errcheck // does nothing, unless fn panics
 	if err := fn(ctx); err != nil {
-		return errors.Join(err, t.Rollback())
+		if undo := t.Rollback(); undo != nil {
+			err = errors.Join(err, undo)
+		}
+		return err
 	}
 	return t.Commit()
 }
@@ -233,7 +236,7 @@ func (t *transaction) Rollback() error {
 	return nil
 }
 
-// usable returns why the transaction can't be used any more, if so. The caller
+// usableLocked returns why the transaction can't be used any more, if so. The caller
 // holds mu.
 func (t *transaction) usableLocked() error {
 	if t.done {

@@ -183,8 +183,9 @@ func (d *driver) removeActives(ctx context.Context, prefix, except string) (keys
 			continue // the damaged ones come last; sweep reports them
 		}
 		if err == nil && info.Kind == fsmeta.KindActive && info.Name != except && strings.HasPrefix(info.Name, prefix) {
-			err = d.remove(ctx, info.Name)
-			keys = append(keys, info.Name)
+			if err = d.remove(ctx, info.Name); err == nil {
+				keys = append(keys, info.Name)
+			}
 		}
 		if err != nil {
 			return keys, err
