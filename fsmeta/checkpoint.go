@@ -38,7 +38,8 @@ func (s *Store) checkpointIfDue() {
 		s.checkpointAt = 0
 		if err != nil {
 			// Nothing is lost: the journal is kept. Try again when it has
-			// grown; what lasts is reported by Close or by the next write.
+			// grown. A failed sync is in failure; of anything else, Close
+			// tells, if its own checkpoint fails as well.
 			s.checkpointAt = s.journal.next(s.journal.tip()) + foldSize
 		}
 	})

@@ -98,7 +98,7 @@ func (t *tree) read(name string) (*metadata, error) {
 	if err != nil {
 		return nil, unreadable(name, dir+"/"+metadataFile, err)
 	}
-	parent, err := t.readParent(name)
+	parent, err := t.readParent(encodeName(name), name)
 	if err != nil {
 		return nil, err
 	}
@@ -123,13 +123,10 @@ func unreadable(name, path string, err error) error {
 	return &DamagedError{Name: name, Path: path, Err: err}
 }
 
-// readParent returns the name of the parent that the snapshot's symlink points
-// at, "" where it has none. It does not look whether the parent is there.
-func (t *tree) readParent(name string) (string, error) {
-	return t.readParentAt(encodeName(name), name)
-}
-
-func (t *tree) readParentAt(at, name string) (string, error) {
+// readParent returns the name of the parent that the symlink in an entry points
+// at, "" where there is none, without looking whether the parent is there. Errors name
+// the snapshot name, which may be "".
+func (t *tree) readParent(at, name string) (string, error) {
 	path := t.snapshots + "/" + at + "/" + parentLink
 	target, err := os.Readlink(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -170,7 +167,7 @@ func (t *tree) guessParent(entry string, names iter.Seq[string]) guess {
 	if err == nil && !info.IsDir() {
 		return guess{known: true, stray: true}
 	}
-	parent, err := t.readParentAt(entry, "")
+	parent, err := t.readParent(entry, "")
 	if err != nil || parent == "" {
 		return guess{}
 	}
