@@ -28,6 +28,8 @@ type index struct {
 	pending []line            // lines added and not decoded yet, oldest first; see ready
 	entries map[string]*entry // a name that is not in it is as the tree has it, or nothing if listed
 	tip     uint64            // the last transaction added
+	used    bool              // something was committed once:
+	usedAt  uint64            // in this transaction or before
 
 	listed   bool                // entries has every name there is
 	sorted   []*entry            // by name, those known when it was made; never changed in place
@@ -125,6 +127,7 @@ func (p *points) oldest() uint64 {
 
 func newIndex(path string, txn uint64, remember func(string)) *index {
 	ix := &index{path: path, remember: remember, entries: map[string]*entry{}, unnamed: map[string]bool{}, tip: txn}
+	ix.used = txn > 0
 	ix.points.init(txn)
 	return ix
 }
@@ -181,6 +184,9 @@ func (ix *index) readyLocked() error {
 
 func (ix *index) addRecordLocked(r *record) {
 	oldest := ix.points.oldest()
+	if len(r.changes) > 0 {
+		ix.noteUseLocked(r.txn)
+	}
 	for i := range r.changes {
 		c := &r.changes[i]
 		e := ix.entries[c.name]
@@ -200,6 +206,29 @@ func (ix *index) addRecordLocked(r *record) {
 			delete(ix.orphans, c.name)
 		}
 	}
+}
+
+// noteUse notes that something was committed in txn or before.
+func (ix *index) noteUse(txn uint64) {
+	ix.mu.Lock()
+	defer ix.mu.Unlock()
+	ix.noteUseLocked(txn)
+}
+
+func (ix *index) noteUseLocked(txn uint64) {
+	if !ix.used {
+		ix.used, ix.usedAt = true, txn
+	}
+}
+
+// usedBy reports whether something was committed up to g.
+func (ix *index) usedBy(g uint64) (bool, error) {
+	if err := ix.ready(); err != nil {
+		return false, err
+	}
+	ix.mu.RLock()
+	defer ix.mu.RUnlock()
+	return ix.used && ix.usedAt <= g, nil
 }
 
 func (ix *index) newEntryLocked(name string) *entry {

@@ -272,6 +272,24 @@ func (s *Store) NameOf(ctx context.Context, id string) (string, error) {
 	return name, nil
 }
 
+// Unused reports whether nothing was ever committed to the store, as the transaction
+// sees it, its own changes included: to tell a new store from one whose snapshots were
+// all removed. A store in which transactions were rolled back counts as unused until all
+// who have it open have closed it. Errors are those of the transaction.
+func (s *Store) Unused(ctx context.Context) (bool, error) {
+	var used bool
+	err := s.read(ctx, func(t *transaction) error {
+		var err error
+		used, err = t.index.usedBy(t.at())
+		used = used || len(t.changes) > 0
+		return err
+	})
+	if err != nil {
+		return false, fmt.Errorf("fsmeta: look whether the store was used: %w", err)
+	}
+	return !used, nil
+}
+
 // CreateActive makes the active snapshot key on top of the committed snapshot
 // parent, or on nothing where parent is empty, and returns what a driver needs to
 // mount it. Its identifier has never been handed out before and never will be again,
@@ -309,6 +327,9 @@ func collect(opts []SnapshotOption) snapshotOptions {
 	return o
 }
 
+// now is the time as it is stored.
+func now() time.Time { return time.Now().Round(0).UTC() }
+
 func (t *transaction) create(key, parent string, readonly bool, o snapshotOptions) (Active, error) {
 	if err := errors.Join(checkName("key", key), checkLabels(o.labels)); err != nil {
 		return Active{}, err
@@ -323,10 +344,10 @@ func (t *transaction) create(key, parent string, readonly bool, o snapshotOption
 	} else if there != nil {
 		return Active{}, ErrExist
 	}
-	now := time.Now().UTC()
+	created := now()
 	m := &metadata{
 		name: key, parent: parent, kind: KindActive, readonly: readonly,
-		labels: o.labels, created: now, updated: now,
+		labels: o.labels, created: created, updated: created,
 	}
 	if o.usage != nil {
 		m.usage = *o.usage
@@ -415,7 +436,7 @@ func (t *transaction) commitActive(key, name string, o snapshotOptions) (string,
 	}
 	after := *before
 	after.name, after.kind, after.readonly, after.labels = name, KindCommitted, true, o.labels
-	after.created = time.Now().UTC()
+	after.created = now()
 	after.updated = after.created
 	if o.usage != nil {
 		after.usage = *o.usage
@@ -530,7 +551,7 @@ func (s *Store) change(ctx context.Context, key, operation string, fn func(*meta
 		if err := fn(&after); err != nil {
 			return err
 		}
-		after.updated = time.Now().UTC()
+		after.updated = now()
 		t.put(key, before, &after)
 		info = after.info()
 		return nil

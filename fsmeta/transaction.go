@@ -30,6 +30,15 @@ type transaction struct {
 
 type contextKey struct{}
 
+// FromContext returns the store whose transaction ctx carries, of nested ones the
+// innermost; nil where it carries none. It costs a look into the context.
+func FromContext(ctx context.Context) *Store {
+	if t, ok := ctx.Value(contextKey{}).(*transaction); ok {
+		return t.store
+	}
+	return nil
+}
+
 // transactionOf returns the transaction of this store that ctx carries, nil where
 // it carries none. One of another store alone is an error.
 func (s *Store) transactionOf(ctx context.Context) (*transaction, error) {
@@ -201,6 +210,9 @@ func (t *transaction) commit() error {
 	}
 	s.turn.release()
 	serr := s.settle(txn)
+	if err == nil && serr == nil && len(t.changes) > 0 {
+		t.index.noteUse(txn) // also where one change has undone another
+	}
 	if serr != nil && wrote {
 		return fmt.Errorf("%w: %w", ErrOutcomeUnknown, serr)
 	}

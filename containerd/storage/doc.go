@@ -1,0 +1,43 @@
+// Package storage keeps the metadata of containerd snapshot drivers in an fsmeta
+// store. It has the exported surface of
+// github.com/containerd/containerd/v2/core/snapshots/storage, which keeps it in a
+// bbolt file, and behaves the same: a driver switches by changing the import path.
+//
+// The path that [NewMetaStore] is given becomes a directory. Where it is a bbolt file
+// already, the error says how to take its content over with [Import].
+//
+// # What differs
+//
+// On purpose, and for the better:
+//
+//   - Identifiers are never handed out twice. bbolt's are used again after a rollback.
+//   - A writable transaction begun inside a writable one of the same store is an
+//     error ([fsmeta.ErrNestedTransaction]); with bbolt it waits for itself forever.
+//   - A context ends the wait for a writable transaction, and a walk.
+//   - Any number of processes can have a store open, and see each other's commits.
+//   - Readers never block writers. [MetaStore.Close] doesn't wait for open
+//     transactions: it rolls them back.
+//   - A call in a transaction that has ended is an error; with bbolt it panics. A
+//     panic in the function given to [MetaStore.WithTransaction] rolls back; with bbolt
+//     it leaves the store locked.
+//   - A call that fails leaves nothing of itself in its transaction. bbolt's leave an
+//     empty snapshot under the new name if [CommitActive] fails, and changed labels if
+//     [UpdateInfo] does.
+//   - Maps that are passed in are never changed. bbolt's functions delete empty labels
+//     from them. Where no label is left, labels are nil.
+//   - A snapshot can't become its own parent in [CommitActive]: with bbolt it can, and
+//     every later look at its parents hangs.
+//   - What a callback of [WalkInfo] changes does not change what is visited.
+//   - One damaged snapshot gives an error ([fsmeta.ErrDamaged]) that names its
+//     path where it is asked for. Walks visit all others before they report it.
+//
+// And what can't be the same:
+//
+//   - Names, and label keys and values, must be valid UTF-8, and names at most 32,768
+//     bytes long: errdefs.ErrInvalidArgument.
+//   - The options are bbolt's, so that what sets them compiles. ReadOnly is heeded; the
+//     others have no counterpart, and a commit is always durable.
+//   - A store on which nothing but rolled back transactions were tried is as one that was
+//     never written to (WalkInfo and IDMap say errdefs.ErrNotFound) until it is opened
+//     the next time, and then as an empty one. bbolt forgets the attempts altogether.
+package storage

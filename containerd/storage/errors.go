@@ -1,0 +1,98 @@
+package storage
+
+import (
+	"errors"
+	"fmt"
+	"unicode/utf8"
+
+	"github.com/containerd/errdefs"
+	"github.com/fsmeta/fsmeta/fsmeta"
+	errbolt "go.etcd.io/bbolt/errors"
+)
+
+// ErrNoTransaction is returned, as it is, by every function whose context carries no
+// transaction.
+var ErrNoTransaction = errors.New("no transaction in context")
+
+// classified is an error of the store that is also what containerd's package returns
+// in its place, of package errdefs or of bbolt.
+type classified struct {
+	err   error
+	class error
+}
+
+func (e classified) Error() string   { return e.err.Error() }
+func (e classified) Unwrap() []error { return []error{e.class, e.err} }
+
+// reclassified is classified where the store's error is of another class than
+// containerd's: only the latter is to be seen.
+type reclassified struct {
+	err   error
+	class error
+}
+
+func (e reclassified) Error() string { return e.err.Error() }
+func (e reclassified) Unwrap() error { return e.class }
+
+var classes = []struct{ ours, theirs error }{
+	{fsmeta.ErrNotExist, errdefs.ErrNotFound},
+	{fsmeta.ErrExist, errdefs.ErrAlreadyExists},
+	{fsmeta.ErrNotActive, errdefs.ErrFailedPrecondition},
+	{fsmeta.ErrNotCommitted, errdefs.ErrFailedPrecondition},
+	{fsmeta.ErrHasChildren, errdefs.ErrFailedPrecondition},
+	{fsmeta.ErrInvalidName, errdefs.ErrInvalidArgument},
+	{fsmeta.ErrReadOnlyTransaction, errbolt.ErrTxNotWritable},
+	{fsmeta.ErrTransactionClosed, errbolt.ErrTxClosed},
+}
+
+// classify gives an error of the store the class that containerd's package gives it.
+func classify(err error) error {
+	for _, c := range classes {
+		if errors.Is(err, c.ours) {
+			return classified{err, c.theirs}
+		}
+	}
+	return err
+}
+
+// classifyLookup is classify for a call that looks for a snapshot: one whose name is
+// not possible is not there.
+func classifyLookup(err error) error {
+	if errors.Is(err, fsmeta.ErrInvalidName) {
+		return reclassified{err, errdefs.ErrNotFound}
+	}
+	return classify(err)
+}
+
+// notFound says that nothing was ever written to the store.
+func notFound(what string) error {
+	return fmt.Errorf("%s: nothing was ever written to the store: %w", what, errdefs.ErrNotFound)
+}
+
+// checkNew says what is wrong with the name of a snapshot to be made. An empty one
+// is what bbolt calls a bucket without a name.
+func checkNew(name string) error {
+	if name == "" {
+		return reclassified{errors.New("a snapshot's name can't be empty"), errbolt.ErrBucketNameRequired}
+	}
+	if len(name) > maxName || !utf8.ValidString(name) {
+		return fmt.Errorf("snapshot name %.64q is over %d bytes long or not valid UTF-8: %w", name, maxName, errdefs.ErrInvalidArgument)
+	}
+	return nil
+}
+
+// maxName is how long a name can be, in bytes.
+const maxName = 32768
+
+// checkLabels says what is wrong with labels.
+func checkLabels(labels map[string]string) error {
+	for key, value := range labels {
+		switch {
+		case key == "":
+			return reclassified{fmt.Errorf("a label's key can't be empty (its value is %.64q)", value), errbolt.ErrKeyRequired}
+		case !utf8.ValidString(key) || !utf8.ValidString(value):
+			return fmt.Errorf("label %.64q=%.64q is not valid UTF-8: %w", key, value, errdefs.ErrInvalidArgument)
+		}
+	}
+	return nil
+}

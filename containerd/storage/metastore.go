@@ -1,0 +1,197 @@
+package storage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/fsmeta/fsmeta/fsmeta"
+	bolt "go.etcd.io/bbolt"
+	errbolt "go.etcd.io/bbolt/errors"
+)
+
+// Transactor ends a transaction. After it has ended, both methods return bbolt's
+// ErrTxClosed: it ends even if Commit fails.
+type Transactor interface {
+	// Commit makes the changes durable and visible: they survive a power cut if it
+	// returns nil. After an error none of them took effect, unless it is
+	// [fsmeta.ErrOutcomeUnknown]. A read-only transaction can't be committed: bbolt's
+	// ErrTxNotWritable, and it goes on.
+	Commit() error
+
+	// Rollback drops the changes. It ends read-only transactions, too.
+	Rollback() error
+}
+
+// Snapshot is what a driver needs to mount an active snapshot or a view. It belongs
+// to whom it was returned to.
+type Snapshot struct {
+	Kind snapshots.Kind
+	ID   string
+	// ParentIDs are the identifiers of the snapshots below, the immediate parent
+	// first, the lowest base last; nil where there are none.
+	ParentIDs []string
+}
+
+// Opt sets options as containerd's package takes them. Those of [bolt.Options] that
+// mean something here are heeded: ReadOnly.
+type Opt func(*bolt.Options) error
+
+// MetaStore is the metadata of one snapshot driver. All methods may be called
+// concurrently.
+type MetaStore struct {
+	dir  string
+	opts bolt.Options
+
+	mu    sync.Mutex // guards opening
+	store atomic.Pointer[fsmeta.Store]
+}
+
+// NewMetaStore returns the metadata store in the directory path. It is made with the
+// first transaction if there is none then; the directory above must exist. Where path
+// is a file, say one of bbolt's, the error says what to do.
+func NewMetaStore(path string, opts ...Opt) (*MetaStore, error) {
+	dir, err := filepath.Abs(path)
+	if err != nil {
+		return nil, err
+	}
+	ms := &MetaStore{dir: dir, opts: *bolt.DefaultOptions}
+	for _, opt := range opts {
+		if err := opt(&ms.opts); err != nil {
+			return nil, err
+		}
+	}
+	if err := refuseFile(dir); err != nil {
+		return nil, err
+	}
+	return ms, nil
+}
+
+// refuseFile says what to do where a store is to be and a file is.
+func refuseFile(path string) error {
+	info, err := os.Stat(path)
+	if err != nil || info.IsDir() {
+		return nil // what else may be wrong shows when it is opened
+	}
+	if !isBolt(path) {
+		return fmt.Errorf("%s is a file and no store: %w", path, fsmeta.ErrNotStore)
+	}
+	return fmt.Errorf("%s is a bbolt file: stop what uses it, move it away (mv %[1]s %[1]s.bolt), open a store at %[1]s "+
+		"and fill it with storage.Import(ctx, %q, store, nil): %w", path, path+".bolt", fsmeta.ErrNotStore)
+}
+
+// open returns the store, and opens it first if that has not been done.
+func (ms *MetaStore) open() (*fsmeta.Store, error) {
+	if s := ms.store.Load(); s != nil {
+		return s, nil
+	}
+	ms.mu.Lock()
+	defer ms.mu.Unlock()
+	if s := ms.store.Load(); s != nil {
+		return s, nil
+	}
+	// As bbolt does: who forgot to mount a filesystem must not get an empty store.
+	if _, err := os.Stat(filepath.Dir(ms.dir)); err != nil {
+		return nil, fmt.Errorf("open metadata store %s: %w", ms.dir, err)
+	}
+	var opts []fsmeta.Option
+	if ms.opts.ReadOnly {
+		opts = append(opts, fsmeta.ReadOnly())
+	}
+	s, err := fsmeta.Open(ms.dir, opts...)
+	if err != nil {
+		return nil, err
+	}
+	ms.store.Store(s)
+	return s, nil
+}
+
+// TransactionContext begins a transaction and returns a context that carries it to the
+// functions of this package. See [fsmeta.Store.TransactionContext] for what a
+// transaction promises, and for the errors; a writable one in a store that is
+// open read-only is bbolt's ErrDatabaseReadOnly, one after Close its
+// ErrDatabaseNotOpen. With an error it returns ctx as it was.
+func (ms *MetaStore) TransactionContext(ctx context.Context, writable bool) (context.Context, Transactor, error) {
+	s, err := ms.open()
+	if err != nil {
+		return ctx, nil, err
+	}
+	tctx, tx, err := s.TransactionContext(ctx, writable)
+	if err != nil {
+		switch {
+		case errors.Is(err, fsmeta.ErrReadOnlyTransaction):
+			err = classified{err, errbolt.ErrDatabaseReadOnly}
+		case errors.Is(err, fsmeta.ErrClosed):
+			err = classified{err, errbolt.ErrDatabaseNotOpen}
+		}
+		return ctx, nil, err
+	}
+	return tctx, &transactor{tx: tx, writable: writable}, nil
+}
+
+// transactor ends a transaction as bbolt's do.
+type transactor struct {
+	tx       fsmeta.Transactor
+	writable bool
+	done     atomic.Bool
+}
+
+func (t *transactor) Commit() error {
+	if t.done.Load() {
+		return errbolt.ErrTxClosed
+	}
+	if !t.writable {
+		return errbolt.ErrTxNotWritable
+	}
+	if t.done.Swap(true) {
+		return errbolt.ErrTxClosed
+	}
+	return t.tx.Commit()
+}
+
+func (t *transactor) Rollback() error {
+	if t.done.Swap(true) {
+		return errbolt.ErrTxClosed
+	}
+	return t.tx.Rollback()
+}
+
+// TransactionCallback is what [MetaStore.WithTransaction] runs.
+type TransactionCallback func(ctx context.Context) error
+
+// WithTransaction runs fn in a transaction. A writable one is committed if fn returns
+// nil. In every other case, a panic of fn included, the transaction is rolled back. The
+// error is fn's, joined with that of the rollback if that fails too, or the commit's.
+func (ms *MetaStore) WithTransaction(ctx context.Context, writable bool, fn TransactionCallback) error {
+	ctx, tx, err := ms.TransactionContext(ctx, writable)
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback() //nolint:errcheck // does nothing, unless fn panics
+	if err := fn(ctx); err != nil || !writable {
+		if undo := tx.Rollback(); undo != nil {
+			err = errors.Join(err, fmt.Errorf("rollback failed: %w", undo))
+		}
+		return err
+	}
+	if err := tx.Commit(); err != nil {
+		return fmt.Errorf("commit failed: %w", err)
+	}
+	return nil
+}
+
+// Close ends the use of the store, see [fsmeta.Store.Close]. Open transactions are
+// rolled back. Closing it again, or where there was no transaction yet, does nothing.
+func (ms *MetaStore) Close() error {
+	ms.mu.Lock()
+	defer ms.mu.Unlock()
+	if s := ms.store.Load(); s != nil {
+		return s.Close()
+	}
+	return nil
+}
