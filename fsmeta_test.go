@@ -1380,7 +1380,6 @@ func TestRollbackLeavesNothing(t *testing.T) {
 		nilError(t, tx.Rollback())
 		equal(t, "store", must(dump(bg, s.Store)), infos)
 		equal(t, "disk", fingerprint(t, s.dir, "journal"), disk)
-		equal(t, "entries in staging", len(must(os.ReadDir(filepath.Join(s.dir, "staging")))), 0)
 		s.agree(bg)
 	}
 	killed := openStore(t, s.kill())
@@ -3303,6 +3302,7 @@ func TestFullDisk(t *testing.T) {
 			s.build("base; *work < base")
 			infos := must(dump(bg, s.Store))
 			disk := fingerprint(t, s.dir, "journal", "staging")
+			spares := len(must(os.ReadDir(filepath.Join(s.dir, "staging"))))
 			for range 2 {
 				err := withRoom(t, test.room, func() error {
 					return s.WithTransaction(bg, true, func(ctx context.Context) error { test.do(ctx, s); return nil })
@@ -3312,7 +3312,9 @@ func TestFullDisk(t *testing.T) {
 				}
 				equal(t, "store", must(dump(bg, s.Store)), infos)
 				equal(t, "disk", fingerprint(t, s.dir, "journal", "staging"), disk)
-				equal(t, "entries in staging", len(must(os.ReadDir(filepath.Join(s.dir, "staging")))), 0)
+				if n := len(must(os.ReadDir(filepath.Join(s.dir, "staging")))); n > spares {
+					t.Errorf("%d entries in staging, there were %d", n, spares)
+				}
 			}
 			killed := openStore(t, s.kill())
 			equal(t, "store after a crash", must(dump(bg, killed.Store)), infos)

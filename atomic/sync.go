@@ -48,6 +48,19 @@ func SyncData(f *os.File) error {
 	return syncData(f)
 }
 
+// SyncFilesystem makes everything on the filesystem that f is on durable, whosever it
+// is: the cheaper the more files there are to sync, the dearer the more others write.
+//
+// If the error is nil, a crash leaves everything as it was when SyncFilesystem was
+// called, or as changed since. f must have been open since before the first write that
+// it is to vouch for. An error, an *os.PathError, may be about anybody's files: sync
+// one's own with [SyncFile] and [SyncDir] to know of those. It is
+// [errors.ErrUnsupported] where the system has no such call or it does not tell of
+// failures: everywhere but on Linux 5.8 and later.
+func SyncFilesystem(f *os.File) error {
+	return syncFilesystem(f)
+}
+
 func syncPath(path string, flags int) error {
 	f, err := os.OpenFile(path, os.O_RDONLY|flags, 0)
 	if err != nil {

@@ -9,21 +9,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func syncData(f *os.File) error {
+func syncData(f *os.File) error { return control(f, "fdatasync", unix.Fdatasync) }
+
+// control runs a system call on f's descriptor.
+func control(f *os.File, op string, call func(fd int) error) error {
 	conn, err := f.SyscallConn()
 	if err != nil {
-		return &os.PathError{Op: "fdatasync", Path: "", Err: err} // f is nil
+		return &os.PathError{Op: op, Path: "", Err: err} // f is nil
 	}
-	var syncErr error
+	var callErr error
 	// Control, not f.Fd: it keeps f from being closed meanwhile, and fails only
 	// where f was closed before.
 	if conn.Control(func(fd uintptr) {
-		syncErr = retryEINTR(func() error { return unix.Fdatasync(int(fd)) })
+		callErr = retryEINTR(func() error { return call(int(fd)) })
 	}) != nil {
-		syncErr = fs.ErrClosed
+		callErr = fs.ErrClosed
 	}
-	if syncErr != nil {
-		return &os.PathError{Op: "fdatasync", Path: f.Name(), Err: syncErr}
+	if callErr != nil {
+		return &os.PathError{Op: op, Path: f.Name(), Err: callErr}
 	}
 	return nil
 }

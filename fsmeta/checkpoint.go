@@ -56,12 +56,11 @@ func (s *Store) checkpointIfDue() {
 func (s *Store) checkpoint() error {
 	s.mu.Lock()
 	j, upTo := s.journal, s.applied
-	records, err := s.recordsLocked(j.header.txn, max(upTo, j.header.txn))
+	names, err := s.namesLocked(j.header.txn, upTo)
 	s.mu.Unlock()
-	if err != nil || len(records) == 0 {
+	if err != nil || upTo <= j.header.txn {
 		return err
 	}
-	names := namesOf(records)
 	if err := s.tree.sync(names); err != nil {
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -113,25 +112,35 @@ func (s *Store) fold() error {
 // foldLocked syncs the tree, which holds every line, and drops them all.
 func (s *Store) foldLocked() error {
 	j := s.journal
-	records, err := s.recordsLocked(j.header.txn, j.tip())
+	names, err := s.namesLocked(j.header.txn, j.tip())
 	if err != nil {
 		return err
 	}
-	names := namesOf(records)
 	if err := s.tree.sync(names); err != nil {
 		return s.giveUpLocked(err)
 	}
 	return s.replaceLocked(j.tip(), names)
 }
 
-func namesOf(records []*record) []string {
+// namesLocked returns the names that the lines after from are about, up to to.
+func (s *Store) namesLocked(from, to uint64) ([]string, error) {
 	names := map[string]bool{}
-	for _, r := range records {
-		for _, c := range r.changes {
-			names[c.name] = true
+	for txn := from + 1; txn <= to; txn++ {
+		known := s.journal.refs[txn-s.journal.header.txn-1].names
+		if known == nil { // another process has written it
+			records, err := s.recordsLocked(txn-1, txn)
+			if err != nil {
+				return nil, err
+			}
+			for _, c := range records[0].changes {
+				known = append(known, c.name)
+			}
+		}
+		for _, name := range known {
+			names[name] = true
 		}
 	}
-	return slices.Sorted(maps.Keys(names))
+	return slices.Sorted(maps.Keys(names)), nil
 }
 
 // giveUpLocked ends writing after a sync of the tree has failed, and tells who takes
@@ -268,7 +277,7 @@ func (s *Store) adoptLocked(j *journal, content []byte, txn uint64, names []stri
 	old := s.journal
 	tail := scan(bytes.TrimRight(content[j.start:], "\x00"), j.start, j.header.txn, j.header.prev)
 	for _, l := range tail.lines {
-		j.refs = append(j.refs, ref{l.off, len(l.raw), l.crc})
+		j.refs = append(j.refs, ref{l.off, len(l.raw), l.crc, old.refs[l.txn-old.header.txn-1].names})
 	}
 	ix := s.index.Load()
 	if j.tip() != old.tip() {

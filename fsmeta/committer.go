@@ -55,9 +55,8 @@ func (s *Store) beginTurn(ctx context.Context) error {
 // holdLock takes the lock on staging, unless the process has it already and nobody
 // else waits. It is our turn.
 func (s *Store) holdLock(ctx context.Context) error {
-	if now := time.Now(); s.unlock != nil && now.Sub(s.lookedAt) > time.Millisecond {
-		s.lookedAt = now // also while nobody writes anything
-		s.yieldIfAwaited()
+	if s.unlock != nil {
+		s.yieldIfAwaited() // also while nobody writes anything
 	}
 	if s.unlock != nil && s.yield.Load() {
 		if err := s.settle(s.tip()); err != nil {
@@ -124,15 +123,36 @@ func (s *Store) letGo() error {
 	return nil
 }
 
+// linger is how long a process keeps the lock that none of its writers uses, so that
+// one transaction after the other need not take it anew, and how often it looks
+// whether another process waits for it.
+const linger = time.Millisecond
+
 // leave is called once by everyone who has called beginTurn, when nothing of theirs
-// is under way any more. The last one gives the lock back.
+// is under way any more. The last one sees to it that the lock is given back.
 func (s *Store) leave() {
-	if s.turn.leave() {
-		if s.unlock != nil {
-			_ = s.letGo() // where it fails we still have it, and the next one tries again
-		}
-		s.turn.release()
+	if !s.turn.leave() {
+		return
 	}
+	stay := s.unlock != nil && !s.yield.Load() && s.failed() == nil && !s.closed.Load()
+	if s.unlock != nil && !stay {
+		_ = s.letGo() // where it fails we still have it, and the next one tries again
+	}
+	s.turn.release()
+	if stay {
+		s.idle.Reset(linger) // now that letGoIdle can have the turn
+	}
+}
+
+// letGoIdle gives the lock back if no writer has come meanwhile.
+func (s *Store) letGoIdle() {
+	if !s.turn.takeIdle() {
+		return // who has come leaves in the end
+	}
+	if s.unlock != nil {
+		_ = s.letGo() // see leave
+	}
+	s.turn.release()
 }
 
 // newID returns an identifier that was never handed out, and never will be again
@@ -245,7 +265,11 @@ func (s *Store) writeLine(txn uint64, changes []change, moves []move) error {
 		return fmt.Errorf("write %s: %w", j.path, err)
 	}
 	_, crc, _ := verifyLine(raw)
-	j.refs = append(j.refs, ref{off, len(raw), crc})
+	names := make([]string, len(changes))
+	for i := range changes {
+		names[i] = changes[i].name
+	}
+	j.refs = append(j.refs, ref{off, len(raw), crc, names})
 	s.reserved = reserved
 	s.queue = append(s.queue, &written{txn, off + int64(len(raw)), reserved, moves})
 	ix.addRecord(r)
@@ -271,7 +295,7 @@ func (s *Store) settle(txn uint64) error {
 	}
 	for _, path := range garbage {
 		// What can't be deleted now is deleted with the rest of staging later.
-		_ = s.tree.discard(path)
+		_ = s.tree.recycle(path)
 	}
 	s.checkpointIfDue()
 	return nil
@@ -358,8 +382,13 @@ func (s *Store) publish(batch []*written) {
 	s.index.Load().points.publish(last.txn)
 }
 
-// yieldIfAwaited looks whether another process waits at the turnstile.
+// yieldIfAwaited looks whether another process waits at the turnstile, unless somebody
+// has just looked.
 func (s *Store) yieldIfAwaited() {
+	now, before := time.Now().UnixNano(), s.looked.Load()
+	if d := now - before; 0 <= d && d < int64(linger) || !s.looked.CompareAndSwap(before, now) {
+		return
+	}
 	unlock, free, err := s.turnstile.TryLock()
 	if err == nil && free {
 		err = unlock()

@@ -311,9 +311,10 @@ func cutLine(buf []byte) (raw []byte, newline bool) {
 
 // ref is where a known line stands.
 type ref struct {
-	off int64
-	n   int
-	crc uint32
+	off   int64
+	n     int
+	crc   uint32
+	names []string // that it is about, where they are known without decoding it
 }
 
 // journal is an open journal file and what is known of it.

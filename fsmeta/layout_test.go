@@ -204,6 +204,9 @@ func TestLayoutTree(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	if err := s.Close(); err != nil { // which leaves nothing in staging/
+		t.Fatal(err)
+	}
 	var got []string
 	err = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || path == dir {

@@ -41,8 +41,9 @@ type Store struct {
 	ctx     context.Context // ends with Close
 	cancel  context.CancelCauseFunc
 	closed  atomic.Bool
-	holding atomic.Bool // staging is held, and everything in the journal is known
-	yield   atomic.Bool // another process waits: let it in before the next turn
+	holding atomic.Bool  // staging is held, and everything in the journal is known
+	yield   atomic.Bool  // another process waits: let it in before the next turn
+	looked  atomic.Int64 // when we last looked whether one does, in Unix nanoseconds
 	failure atomic.Pointer[error]
 	index   atomic.Pointer[index]
 	watch   atomic.Pointer[watch]
@@ -52,13 +53,13 @@ type Store struct {
 
 	// turn is whose turn to write it is in this process. What is below it
 	// belongs to whom the turn belongs to.
-	turn     turn
-	unlock   func() error // of staging, nil while it is not held
-	visited  bool         // this Store has held staging before
-	leftAt   uint64       // the tip when it gave it back
-	leftIn   *journal     // and the file
-	lookedAt time.Time    // when a turn last looked whether another process waits
-	nextID   uint64       // the next identifier to hand out
+	turn    turn
+	unlock  func() error // of staging, nil while it is not held
+	idle    *time.Timer  // gives staging back when nobody here has used it for a while
+	visited bool         // this Store has held staging before
+	leftAt  uint64       // the tip when it gave it back
+	leftIn  *journal     // and the file
+	nextID  uint64       // the next identifier to hand out
 
 	// flush is held by whom syncs, renames and publishes, for all who wait.
 	flush  sync.Mutex
@@ -130,14 +131,13 @@ func open(dir string, o options) (_ *Store, err error) {
 		behind:    map[string]bool{},
 	}
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
+	s.idle = time.AfterFunc(time.Hour, s.letGoIdle)
+	s.idle.Stop()
 	if s.opened, err = shareLayout(s.layout); err != nil {
 		return nil, err
 	}
 	if err := s.openFiles(); err != nil {
-		if s.journal != nil {
-			err = errors.Join(err, s.journal.file.Close())
-		}
-		return nil, errors.Join(err, s.opened())
+		return nil, errors.Join(err, s.closeFiles())
 	}
 	return s, nil
 }
@@ -326,6 +326,9 @@ func (s *Store) openFiles() error {
 		if err := mkdir(s.tree.staging); err != nil {
 			return err
 		}
+		if s.tree.root, err = os.Open(s.dir); err != nil {
+			return err
+		}
 	}
 	path := filepath.Join(s.dir, journalFile)
 	j, err := openJournal(path, !s.readOnly)
@@ -417,17 +420,31 @@ func (s *Store) Close() error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	err = errors.Join(err, s.failed(), s.journal.file.Close(), s.opened())
+	err = errors.Join(err, s.failed(), s.closeFiles())
 	if err != nil {
 		return fmt.Errorf("fsmeta: close %s: %w", s.dir, err)
 	}
 	return nil
 }
 
+// closeFiles closes what openFiles has opened, as far as it got, and gives back the lock
+// on layout.
+func (s *Store) closeFiles() error {
+	var err error
+	if s.journal != nil {
+		err = s.journal.file.Close()
+	}
+	if s.tree.root != nil {
+		err = errors.Join(err, s.tree.root.Close())
+	}
+	return errors.Join(err, s.opened())
+}
+
 // closeWriter finishes what was written, and folds the journal if nobody else has
 // the store open. It takes the turn for good.
 func (s *Store) closeWriter() error {
 	err := s.turn.take(context.Background(), context.Background())
+	s.idle.Stop()
 	if s.unlock != nil {
 		err = s.settle(s.tip())
 	}
@@ -435,6 +452,7 @@ func (s *Store) closeWriter() error {
 		err = s.closeLast()
 	}
 	if s.unlock != nil {
+		_ = s.tree.dropSpares() // what is left is deleted with the rest of staging later
 		err = errors.Join(err, s.letGo())
 	}
 	return err
@@ -615,7 +633,7 @@ func (s *Store) takeInLocked(tail scanned) bool {
 		case l.txn > ix.tip:
 			fresh = append(fresh, l)
 		}
-		j.refs = append(j.refs, ref{l.off, len(l.raw), l.crc})
+		j.refs = append(j.refs, ref{off: l.off, n: len(l.raw), crc: l.crc})
 	}
 	if len(fresh) > 0 {
 		ix.addLines(fresh)
@@ -673,8 +691,8 @@ func (s *Store) switchLocked(alone bool) (bool, error) {
 	} else {
 		ix.points.publish(c)
 		// What can't be forgotten now only costs memory.
-		if records, err := s.recordsLocked(old.header.txn, c); err == nil && ix.ready() == nil {
-			ix.forget(namesOf(records), c)
+		if names, err := s.namesLocked(old.header.txn, c); err == nil && ix.ready() == nil {
+			ix.forget(names, c)
 		}
 		s.journal = j
 	}

@@ -27,8 +27,6 @@ const (
 
 	dirMode  = 0o700
 	fileMode = 0o600
-
-	syncers = 16 // syncs under way at once in a checkpoint; the kernel merges them
 )
 
 // tree is the directories of the store. It builds every path there is, and knows
@@ -38,18 +36,21 @@ const (
 //     other holder of the lock uses;
 //   - place and displace rename directories between staging/ and snapshots/, never
 //     before the line that says so is durable;
-//   - discard deletes what place and displace left in staging/;
+//   - recycle keeps what place and displace left in staging/ to be used again, or
+//     deletes it;
 //   - what a crash leaves in staging/ is garbage, and cleanStaging deletes it.
 type tree struct {
 	dir       string // the store
 	snapshots string
 	staging   string
-	prefix    string // of what this tree stages
+	prefix    string   // of what this tree stages
+	root      *os.File // dir, open since before the first write; nil where nothing is written
 
 	long sync.Map // names by their entries, of those that entries don't spell out
 
 	mu     sync.Mutex
-	staged uint64 // how many were
+	staged uint64 // how many paths in staging/ were given away
+	spares spares
 }
 
 // remember keeps a name that its entry does not spell out, so that the entry is
@@ -218,13 +219,16 @@ func (t *tree) exists(name string) (bool, error) {
 }
 
 // list returns the entries of snapshots/, in no order.
-func (t *tree) list() ([]string, error) {
-	d, err := os.Open(t.snapshots)
+func (t *tree) list() ([]string, error) { return readNames(t.snapshots, -1) }
+
+// readNames returns the names in a directory: n of them, or all where n is -1.
+func readNames(path string, n int) ([]string, error) {
+	d, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
-	entries, err := d.Readdirnames(-1)
-	return entries, errors.Join(err, d.Close())
+	names, err := d.Readdirnames(n)
+	return names, errors.Join(err, d.Close())
 }
 
 // holds reports whether the tree has exactly this version of the snapshot, or,
@@ -257,17 +261,27 @@ func (t *tree) spare() string {
 	return fmt.Sprintf("%s/%s%d", t.staging, t.prefix, t.staged)
 }
 
-// stage builds the directory of a snapshot under staging/ and returns its path.
-// Nothing of it is synced. A crash leaves garbage in staging/; an error leaves
-// nothing, unless it can't be deleted.
+// stage builds the directory of a snapshot under staging/, of a spare one where there
+// is one, and returns its path. Nothing of it is synced. A crash leaves garbage in
+// staging/; an error leaves nothing, unless it can't be deleted.
 func (t *tree) stage(m *metadata) (string, error) {
+	data, target := m.encodeFile(), ""
+	if m.parent != "" {
+		target = linkTarget(m.parent)
+	}
+	if d, ok := t.takeSpare(target); ok {
+		if t.refill(d, data, target) == nil {
+			return d.path, nil
+		}
+		_ = t.discard(d.path) // it is gone, or not as it was; a new one will do, or say what is wrong
+	}
 	dir := t.spare()
 	if err := os.Mkdir(dir, dirMode); err != nil {
 		return "", err
 	}
-	err := writeFile(dir+"/"+metadataFile, m.encodeFile())
-	if err == nil && m.parent != "" {
-		err = atomic.Symlink(linkTarget(m.parent), dir+"/"+parentLink)
+	err := writeFile(dir+"/"+metadataFile, data)
+	if err == nil {
+		err = t.link(target, dir+"/"+parentLink)
 	}
 	if err != nil {
 		return "", errors.Join(err, t.discard(dir))
@@ -342,71 +356,14 @@ func (t *tree) bringUp(name string, m *metadata, rebuild bool) error {
 
 // cleanStaging deletes everything in staging/. A crash or an error leaves a part.
 func (t *tree) cleanStaging() error {
-	d, err := os.Open(t.staging)
-	if err != nil {
-		return err
-	}
-	entries, err := d.Readdirnames(-1)
-	err = errors.Join(err, d.Close())
+	t.mu.Lock()
+	t.spares = spares{}
+	t.mu.Unlock()
+	entries, err := readNames(t.staging, -1)
 	for _, entry := range entries {
 		err = errors.Join(err, os.RemoveAll(t.staging+"/"+entry))
 	}
 	return err
-}
-
-// errSync: a sync failed, not just what comes before it.
-var errSync = errors.New("what is on disk is not known any more")
-
-// sync makes the named snapshots durable as they are in the tree, and which there
-// are. Those that are gone are passed over. After an error that is also errSync
-// nothing is known of any of them: see journal.sync. After another, call it again.
-func (t *tree) sync(names []string) error {
-	work := make(chan string)
-	errs := make(chan error, syncers)
-	for range syncers {
-		go func() {
-			var err error
-			for name := range work {
-				if err == nil {
-					err = t.syncSnapshot(name)
-				}
-			}
-			errs <- err
-		}()
-	}
-	for _, name := range names {
-		work <- name
-	}
-	close(work)
-	var err error
-	for range syncers {
-		err = errors.Join(err, <-errs)
-	}
-	if err != nil {
-		return err
-	}
-	return tellSync(atomic.SyncDir(t.snapshots))
-}
-
-func (t *tree) syncSnapshot(name string) error {
-	dir := t.path(name)
-	err := atomic.SyncFile(dir + "/" + metadataFile)
-	if err == nil {
-		err = atomic.SyncDir(dir)
-	}
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	return tellSync(err)
-}
-
-// tellSync makes the error of a sync an errSync, but not that of an open.
-func tellSync(err error) error {
-	var path *fs.PathError
-	if errors.As(err, &path) && path.Op == "open" || err == nil {
-		return err
-	}
-	return errors.Join(err, errSync)
 }
 
 // readFile reads a small file that nobody can have made a pipe or a link of to
@@ -446,6 +403,10 @@ func writeFile(path string, data []byte) error {
 	if err != nil {
 		return &fs.PathError{Op: "create", Path: path, Err: err}
 	}
+	return writeAndClose(fd, path, data)
+}
+
+func writeAndClose(fd int, path string, data []byte) error {
 	for len(data) > 0 {
 		n, err := retry(func() (int, error) { return unix.Write(fd, data) })
 		if err != nil {

@@ -96,3 +96,14 @@ func (q *turn) leave() (last bool) {
 	q.taken = true
 	return true
 }
+
+// takeIdle takes the turn if there is no writer at all.
+func (q *turn) takeIdle() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.taken || q.writers > 0 {
+		return false
+	}
+	q.taken = true
+	return true
+}

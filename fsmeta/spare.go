@@ -1,0 +1,204 @@
+package fsmeta
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"slices"
+
+	"github.com/fsmeta/fsmeta/atomic"
+	"golang.org/x/sys/unix"
+)
+
+// What makes a snapshot slow to create is its inodes: some filesystems take ten times
+// as long for one, for minutes, after many were freed. So directories that leave the
+// tree are kept in staging/ and filled again, and parent links are hard links of one
+// symlink for each parent.
+//
+// A directory that is filled again may, after a power cut, be found under the name it
+// had before, with what is new in it. The journal knows better: the line by which it
+// left the tree was durable before it was filled, and stays until a checkpoint has made
+// the names in snapshots/ durable. Readers that had opened its file find another
+// snapshot's name or a wrong checksum there, and ask the journal.
+const (
+	maxSpares  = 64
+	maxSources = 64
+)
+
+// spares is what a tree keeps in staging/ for later. Another process may have deleted
+// it, with everything there, since we had the lock.
+type spares struct {
+	dirs    []spareDir
+	sources map[string]string // paths of symlinks, by what they say
+}
+
+// spareDir is a snapshot's directory that is not used.
+type spareDir struct {
+	path   string
+	target string // what its parent link said when it was put here, "" for none
+}
+
+// recycle keeps a directory that place or displace has left in staging/, if it is one
+// that stage could have made, or deletes it. A crash leaves it, or a part, for
+// cleanStaging; so may an error.
+func (t *tree) recycle(path string) error {
+	if target, ok := plainSnapshot(path); ok {
+		t.mu.Lock()
+		kept := len(t.spares.dirs) < maxSpares
+		if kept {
+			t.spares.dirs = append(t.spares.dirs, spareDir{path, target})
+		}
+		t.mu.Unlock()
+		if kept {
+			return nil
+		}
+	}
+	return t.discard(path)
+}
+
+// plainSnapshot reports whether a directory holds a snapshot and nothing else, and
+// what its parent link says.
+func plainSnapshot(path string) (target string, ok bool) {
+	entries, err := readNames(path, 3)
+	if err != nil || !slices.Contains(entries, metadataFile) {
+		return "", false
+	}
+	if len(entries) == 1 {
+		return "", true
+	}
+	if len(entries) > 2 || !slices.Contains(entries, parentLink) {
+		return "", false
+	}
+	target, err = os.Readlink(path + "/" + parentLink)
+	return target, err == nil
+}
+
+// takeSpare takes a directory out of the spare ones, if there is one: one with the same
+// parent link rather than another.
+func (t *tree) takeSpare(target string) (spareDir, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	dirs := t.spares.dirs
+	if len(dirs) == 0 {
+		return spareDir{}, false
+	}
+	i := slices.IndexFunc(dirs, func(d spareDir) bool { return d.target == target })
+	if i < 0 {
+		i = len(dirs) - 1
+	}
+	d := dirs[i]
+	t.spares.dirs = slices.Delete(dirs, i, i+1)
+	return d, true
+}
+
+// refill makes a spare directory that of another snapshot. A crash or an error leaves
+// garbage, which the caller discards.
+func (t *tree) refill(d spareDir, data []byte, target string) error {
+	if err := overwriteFile(d.path+"/"+metadataFile, data); err != nil {
+		return err
+	}
+	link := d.path + "/" + parentLink
+	has, err := os.Readlink(link) // not d.target: another process may have begun to delete
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if has == target {
+		return nil
+	}
+	if has != "" {
+		if err := os.Remove(link); err != nil {
+			return err
+		}
+	}
+	return t.link(target, link)
+}
+
+// link makes a parent link, where target is not "". It is a hard link where one that
+// says the same was made before, and the filesystem can do that. A crash leaves it or
+// not; an error leaves nothing.
+func (t *tree) link(target, path string) error {
+	if target == "" {
+		return nil
+	}
+	t.mu.Lock()
+	source := t.spares.sources[target]
+	t.mu.Unlock()
+	if source != "" && hardLink(source, path) == nil {
+		return nil
+	}
+	// There is none, or it is gone, or has as many links as it can have.
+	if err := atomic.Symlink(target, path); err != nil {
+		return err
+	}
+	t.keepSource(target, path)
+	return nil
+}
+
+// keepSource keeps a link to the symlink at path, which says target, to make others of.
+func (t *tree) keepSource(target, path string) {
+	source := t.spare()
+	if hardLink(path, source) != nil {
+		return // it is for speed alone
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.spares.sources == nil {
+		t.spares.sources = map[string]string{}
+	}
+	if len(t.spares.sources) >= maxSources {
+		for target, path := range t.spares.sources { // any of them
+			_ = os.Remove(path) // else cleanStaging does
+			delete(t.spares.sources, target)
+			break
+		}
+	}
+	t.spares.sources[target] = source
+}
+
+// hardLink makes to another name of the symlink from.
+func hardLink(from, to string) error {
+	_, err := retry(func() (int, error) { return 0, unix.Linkat(unix.AT_FDCWD, from, unix.AT_FDCWD, to, 0) })
+	return err
+}
+
+// dropSpares deletes what is kept. A crash or an error leaves it for cleanStaging.
+func (t *tree) dropSpares() error {
+	t.mu.Lock()
+	s := t.spares
+	t.spares = spares{}
+	t.mu.Unlock()
+	var err error
+	for _, d := range s.dirs {
+		err = errors.Join(err, t.discard(d.path))
+	}
+	for _, path := range s.sources {
+		if rerr := os.Remove(path); !errors.Is(rerr, fs.ErrNotExist) {
+			err = errors.Join(err, rerr)
+		}
+	}
+	return err
+}
+
+// overwriteFile replaces the content of a file that is there, in place and without
+// syncing it. It refuses one with other names, whose content is somebody else's too.
+// A crash or an error leaves any mixture.
+func overwriteFile(path string, data []byte) error {
+	fd, err := retry(func() (int, error) {
+		return unix.Open(path, unix.O_WRONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	})
+	if err != nil {
+		return &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	var stat unix.Stat_t
+	_, err = retry(func() (int, error) { return 0, unix.Fstat(fd, &stat) })
+	if err == nil && (stat.Mode&unix.S_IFMT != unix.S_IFREG || stat.Mode&0o777 != fileMode || stat.Nlink != 1) {
+		err = unix.EMLINK
+	}
+	if err == nil && stat.Size > int64(len(data)) {
+		_, err = retry(func() (int, error) { return 0, unix.Ftruncate(fd, int64(len(data))) })
+	}
+	if err != nil {
+		return errors.Join(&fs.PathError{Op: "overwrite", Path: path, Err: err}, unix.Close(fd))
+	}
+	return writeAndClose(fd, path, data)
+}

@@ -1,0 +1,102 @@
+package fsmeta
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"github.com/fsmeta/fsmeta/atomic"
+)
+
+const (
+	// syncers is how many syncs are under way at once; the kernel merges them.
+	syncers = 64
+	// manyNames is how many snapshots have to be synced for it to pay to sync the
+	// filesystem instead, while it is quiet: less than quietKB are unwritten, in all.
+	manyNames = 16
+	quietKB   = 64 << 10
+)
+
+// errSync: a sync failed, not just what comes before it.
+var errSync = errors.New("what is on disk is not known any more")
+
+// sync makes the named snapshots durable as they are in the tree, and which there
+// are. Those that are gone are passed over. After an error that is also errSync
+// nothing is known of any of them: see journal.sync. After another, call it again.
+func (t *tree) sync(names []string) error {
+	if len(names) >= manyNames && t.root != nil && quiet() && atomic.SyncFilesystem(t.root) == nil {
+		return nil
+	}
+	// Or one by one, which also tells whether it is ours what could not be written.
+	return t.syncEach(names)
+}
+
+// quiet reports whether so little is waiting to be written on this machine that
+// syncing a whole filesystem keeps nobody waiting.
+func quiet() bool {
+	data, err := os.ReadFile("/proc/meminfo")
+	if err != nil {
+		return false
+	}
+	var sum int
+	for _, field := range []string{"\nDirty:", "\nWriteback:"} {
+		_, rest, found := bytes.Cut(data, []byte(field))
+		var kB int
+		if _, err := fmt.Sscan(string(rest[:min(len(rest), 32)]), &kB); err != nil || !found {
+			return false
+		}
+		sum += kB
+	}
+	return sum < quietKB
+}
+
+func (t *tree) syncEach(names []string) error {
+	work := make(chan string)
+	errs := make(chan error, syncers)
+	for range syncers {
+		go func() {
+			var err error
+			for name := range work {
+				if err == nil {
+					err = t.syncSnapshot(name)
+				}
+			}
+			errs <- err
+		}()
+	}
+	for _, name := range names {
+		work <- name
+	}
+	close(work)
+	var err error
+	for range syncers {
+		err = errors.Join(err, <-errs)
+	}
+	if err != nil {
+		return err
+	}
+	return tellSync(atomic.SyncDir(t.snapshots))
+}
+
+func (t *tree) syncSnapshot(name string) error {
+	dir := t.path(name)
+	err := atomic.SyncFile(dir + "/" + metadataFile)
+	if err == nil {
+		err = atomic.SyncDir(dir)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return tellSync(err)
+}
+
+// tellSync makes the error of a sync an errSync, but not that of an open.
+func tellSync(err error) error {
+	var path *fs.PathError
+	if errors.As(err, &path) && path.Op == "open" || err == nil {
+		return err
+	}
+	return errors.Join(err, errSync)
+}
