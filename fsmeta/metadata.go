@@ -7,9 +7,9 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
-	"maps"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 	"unicode/utf8"
 )
@@ -23,23 +23,48 @@ type metadata struct {
 	parent   string
 	kind     Kind
 	readonly bool
-	labels   map[string]string
+	labels   []label // sorted by key
 	created  time.Time
 	updated  time.Time
 	usage    Usage
 	txn      uint64 // the transaction that wrote this version, 0 where a person did
 }
 
+// label is one label. A snapshot has few, and they are copied for every caller: a slice
+// is smaller than a map, and as fast.
+type label struct{ key, value string }
+
+// labelsOf returns a map's labels, sorted.
+func labelsOf(m map[string]string) []label {
+	if len(m) == 0 {
+		return nil
+	}
+	labels := make([]label, 0, len(m))
+	for key, value := range m {
+		labels = append(labels, label{key, value})
+	}
+	slices.SortFunc(labels, func(a, b label) int { return strings.Compare(a.key, b.key) })
+	return labels
+}
+
+// labelMap returns labels as a map of the caller's own, nil where there are none.
+func labelMap(labels []label) map[string]string {
+	if len(labels) == 0 {
+		return nil
+	}
+	m := make(map[string]string, len(labels))
+	for _, l := range labels {
+		m[l.key] = l.value
+	}
+	return m
+}
+
 // info returns what callers see, with labels of their own.
 func (m *metadata) info() Info {
-	info := Info{
+	return Info{
 		ID: m.id, Name: m.name, Parent: m.parent, Kind: m.kind, Readonly: m.readonly,
-		Created: m.created, Updated: m.updated, Usage: m.usage,
+		Labels: labelMap(m.labels), Created: m.created, Updated: m.updated, Usage: m.usage,
 	}
-	if len(m.labels) > 0 {
-		info.Labels = maps.Clone(m.labels)
-	}
-	return info
 }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -86,14 +111,14 @@ func (m *metadata) encodeFile() []byte {
 	b = append(b, ",\n  \"readonly\": "...)
 	b = strconv.AppendBool(b, m.readonly)
 	b = append(b, ",\n  \"labels\": {"...)
-	for i, key := range slices.Sorted(maps.Keys(m.labels)) {
+	for i, l := range m.labels {
 		if i > 0 {
 			b = append(b, ',')
 		}
 		b = append(b, "\n    "...)
-		b = appendString(b, key)
+		b = appendString(b, l.key)
 		b = append(b, ": "...)
-		b = appendString(b, m.labels[key])
+		b = appendString(b, l.value)
 	}
 	if len(m.labels) > 0 {
 		b = append(b, "\n  "...)
@@ -148,15 +173,11 @@ func (w *wire) metadata() (*metadata, error) {
 	if w.Created.IsZero() || w.Updated.IsZero() {
 		return nil, errors.New("created or updated is missing")
 	}
-	m := &metadata{
-		id: w.ID, name: w.Name, parent: w.Parent, kind: w.Kind,
+	return &metadata{
+		id: w.ID, name: w.Name, parent: w.Parent, kind: w.Kind, labels: labelsOf(w.Labels),
 		readonly: w.Readonly || w.Kind == KindCommitted,
 		created:  w.Created.UTC(), updated: w.Updated.UTC(), usage: w.Usage, txn: w.Txn,
-	}
-	if len(w.Labels) > 0 {
-		m.labels = w.Labels
-	}
-	return m, nil
+	}, nil
 }
 
 // decodeFile is the inverse of encodeFile. The parent's name is what the symlink
@@ -228,13 +249,13 @@ func appendImage(b []byte, m *metadata) []byte {
 	b = append(b, `,"readonly":`...)
 	b = strconv.AppendBool(b, m.readonly)
 	b = append(b, `,"labels":{`...)
-	for i, key := range slices.Sorted(maps.Keys(m.labels)) {
+	for i, l := range m.labels {
 		if i > 0 {
 			b = append(b, ',')
 		}
-		b = appendString(b, key)
+		b = appendString(b, l.key)
 		b = append(b, ':')
-		b = appendString(b, m.labels[key])
+		b = appendString(b, l.value)
 	}
 	b = append(b, `},"created":"`...)
 	b = m.created.AppendFormat(b, time.RFC3339Nano)

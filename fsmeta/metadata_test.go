@@ -12,7 +12,7 @@ import (
 func exampleMetadata() *metadata {
 	return &metadata{
 		id: "7", name: "default/12/web", parent: "sha256:9a0c", kind: KindActive,
-		labels:  map[string]string{"containerd.io/gc.root": "2026", "odd": "\x1b[31m \"\\ \u202e é <&>"},
+		labels:  []label{{"containerd.io/gc.root", "2026"}, {"odd", "\x1b[31m \"\\ \u202e é <&>"}},
 		created: time.Date(2026, 3, 1, 12, 0, 0, 5, time.UTC), updated: time.Date(2026, 3, 2, 12, 0, 0, 0, time.UTC),
 		usage: Usage{Inodes: 3, Size: 4096}, txn: 12,
 	}

@@ -380,10 +380,10 @@ func (t *transaction) checkCommitted(parent string) error {
 }
 
 // checkLabels reports labels that can't be stored.
-func checkLabels(labels map[string]string) error {
-	for key, value := range labels {
-		if key == "" || !utf8.ValidString(key) || !utf8.ValidString(value) {
-			return fmt.Errorf("label %.256q: %.256q has an empty key or is not valid UTF-8: %w", key, value, ErrInvalidName)
+func checkLabels(labels []label) error {
+	for _, l := range labels {
+		if l.key == "" || !utf8.ValidString(l.key) || !utf8.ValidString(l.value) {
+			return fmt.Errorf("label %.256q: %.256q has an empty key or is not valid UTF-8: %w", l.key, l.value, ErrInvalidName)
 		}
 	}
 	return nil
@@ -500,13 +500,13 @@ func (s *Store) Remove(ctx context.Context, key string) (string, error) {
 // error changes nothing.
 func (s *Store) Update(ctx context.Context, info Info, fields ...string) (Info, error) {
 	return s.change(ctx, info.Name, "update", func(m *metadata) error {
-		if err := checkLabels(info.Labels); err != nil {
+		if err := checkLabels(labelsOf(info.Labels)); err != nil {
 			return err
 		}
 		if len(fields) == 0 {
 			fields = []string{"labels"}
 		}
-		labels := maps.Clone(m.labels)
+		labels := labelMap(m.labels)
 		for _, field := range fields {
 			key, one := strings.CutPrefix(field, "labels.")
 			value, given := info.Labels[key]
@@ -524,7 +524,7 @@ func (s *Store) Update(ctx context.Context, info Info, fields ...string) (Info, 
 				labels[key] = value
 			}
 		}
-		m.labels = labels
+		m.labels = labelsOf(labels)
 		return nil
 	})
 }

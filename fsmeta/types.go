@@ -3,7 +3,6 @@ package fsmeta
 import (
 	"context"
 	"fmt"
-	"maps"
 	"time"
 )
 
@@ -139,7 +138,7 @@ type Active struct {
 type SnapshotOption func(*snapshotOptions)
 
 type snapshotOptions struct {
-	labels map[string]string
+	labels []label
 	usage  *Usage
 	parent *string
 }
@@ -148,8 +147,8 @@ type snapshotOptions struct {
 // values must be valid UTF-8, keys not empty, else the call fails with
 // [ErrInvalidName].
 func WithLabels(labels map[string]string) SnapshotOption {
-	labels = maps.Clone(labels)
-	return func(o *snapshotOptions) { o.labels = labels }
+	own := labelsOf(labels)
+	return func(o *snapshotOptions) { o.labels = own }
 }
 
 // WithUsage records what the snapshot's content takes.
