@@ -281,7 +281,7 @@ func (s *Store) Unused(ctx context.Context) (bool, error) {
 	err := s.read(ctx, func(t *transaction) error {
 		var err error
 		used, err = t.index.usedBy(t.at())
-		used = used || len(t.changes) > 0
+		used = used || t.used
 		return err
 	})
 	if err != nil {

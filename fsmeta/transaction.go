@@ -23,6 +23,7 @@ type transaction struct {
 
 	// Of a writable transaction: what it stands on, and what it changes.
 	base     uint64
+	used     bool // it has changed something, and perhaps changed it back
 	changes  map[string]*change
 	children map[string]int    // by parent, against the base
 	ids      map[string]string // identifiers of what it has changed, to names
@@ -210,7 +211,7 @@ func (t *transaction) commit() error {
 	}
 	s.turn.release()
 	serr := s.settle(txn)
-	if err == nil && serr == nil && len(t.changes) > 0 {
+	if err == nil && serr == nil && t.used {
 		t.index.noteUse(txn) // also where one change has undone another
 	}
 	if serr != nil && wrote {
@@ -284,6 +285,7 @@ func (t *transaction) put(name string, before, after *metadata) {
 		c = &change{name: name, before: before}
 		t.changes[name] = c
 	}
+	t.used = true
 	if before != nil {
 		t.children[before.parent]--
 		if t.ids[before.id] == name {
@@ -295,4 +297,7 @@ func (t *transaction) put(name string, before, after *metadata) {
 		t.ids[after.id] = name
 	}
 	c.after = after
+	if c.before == nil && after == nil {
+		delete(t.changes, name) // made and gone again
+	}
 }

@@ -123,9 +123,12 @@ func WalkInfo(ctx context.Context, fn snapshots.WalkFunc, fs ...string) error {
 	if err != nil {
 		return err
 	}
+	if len(fs) == 0 {
+		return s.Walk(ctx, func(ctx context.Context, info fsmeta.Info) error { return fn(ctx, theirs(&info)) })
+	}
 	return s.Walk(ctx, func(ctx context.Context, info fsmeta.Info) error {
 		si := theirs(&info)
-		if len(fs) > 0 && !filter.Match(adapt(&si)) {
+		if !filter.Match(adapt(&si)) {
 			return nil
 		}
 		return fn(ctx, si)
