@@ -73,6 +73,10 @@ func (s *Store) holdLock(ctx context.Context) error {
 		return err
 	}
 	s.yield.Store(false)
+	// It holds nothing that is missed, and some backups leave it out.
+	if err := mkdir(s.tree.staging); err != nil {
+		return err
+	}
 	unlock, err := s.waitForOthers(ctx)
 	if err != nil {
 		return err

@@ -10,6 +10,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/fsmeta/fsmeta/atomic"
@@ -75,9 +76,13 @@ func sealLine(b []byte, prev uint32) []byte {
 	return append(b, crcTailEnd...)
 }
 
+// headerStart is how a header that this package writes begins; see formatVersion.
+const headerStart = `{"format":"` + journalFormat + `","version":1,"txn":`
+
 func encodeHeader(h header) []byte {
-	return sealLine(fmt.Appendf(nil, `{"format":%q,"version":%d,"txn":%d,"nextID":%d`,
-		journalFormat, formatVersion, h.txn, h.nextID), h.prev)
+	b := strconv.AppendUint([]byte(headerStart), h.txn, 10)
+	b = append(b, `,"nextID":`...)
+	return sealLine(strconv.AppendUint(b, h.nextID, 10), h.prev)
 }
 
 func encodeSuperseded(txn uint64, prev uint32) []byte {
@@ -194,9 +199,25 @@ func (l *line) decode() (*record, error) {
 	return r, nil
 }
 
+// ownHeader reads a journal's first line if this package has written it.
+func ownHeader(raw []byte) (h header, ok bool) {
+	h.prev, _, ok = verifyLine(raw)
+	txn, rest, found := strings.Cut(strings.TrimPrefix(string(raw), headerStart), `,"nextID":`)
+	if !ok || !found {
+		return header{}, false
+	}
+	nextID, _, _ := strings.Cut(rest, ",")
+	h.txn, _ = strconv.ParseUint(txn, 10, 63) // what is wrong shows below
+	h.nextID, _ = strconv.ParseUint(nextID, 10, 63)
+	return h, h.nextID > 0 && bytes.Equal(raw, encodeHeader(h))
+}
+
 // parseHeader reads a journal's first line. Its checksum may be missing, where a
 // person wrote the line.
 func parseHeader(raw []byte) (header, error) {
+	if h, ok := ownHeader(raw); ok {
+		return h, nil
+	}
 	var w struct {
 		Format  string  `json:"format"`
 		Version int     `json:"version"`
@@ -276,7 +297,7 @@ func scan(buf []byte, off int64, txn uint64, crc uint32) scanned {
 func (s *scanned) scanRest(buf []byte, off int64, badTxn uint64) {
 	pos := 0
 	for pos < len(buf) {
-		rest := bytes.TrimLeft(buf[pos:], "\x00")
+		rest := trimZeros(buf[pos:])
 		if len(rest) == 0 {
 			return
 		}
@@ -292,6 +313,16 @@ func (s *scanned) scanRest(buf []byte, off int64, badTxn uint64) {
 		}
 		pos += len(raw) + 1
 	}
+}
+
+var zeros [4096]byte
+
+// trimZeros returns b without the NUL bytes that it begins with. There may be many.
+func trimZeros(b []byte) []byte {
+	for len(b) >= len(zeros) && bytes.Equal(b[:len(zeros)], zeros[:]) {
+		b = b[len(zeros):]
+	}
+	return bytes.TrimLeft(b, "\x00")
 }
 
 // cutLine returns the bytes up to the next newline or NUL, and whether it was a
@@ -440,7 +471,7 @@ func (j *journal) anythingFrom(off int64) (bool, error) {
 	buf := make([]byte, 32<<10)
 	for {
 		n, err := j.file.ReadAt(buf, off)
-		if len(bytes.TrimLeft(buf[:n], "\x00")) > 0 {
+		if len(trimZeros(buf[:n])) > 0 {
 			return true, nil
 		}
 		if err == io.EOF {

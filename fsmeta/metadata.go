@@ -2,6 +2,7 @@ package fsmeta
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -161,29 +162,41 @@ type wire struct {
 
 // metadata returns what the JSON says, checked.
 func (w *wire) metadata() (*metadata, error) {
-	if err := checkName("name", w.Name); err != nil {
-		return nil, err
-	}
-	if _, err := parseID(w.ID); err != nil {
-		return nil, err
-	}
-	if w.Kind != KindActive && w.Kind != KindCommitted {
-		return nil, errors.New("kind is missing")
-	}
-	if w.Created.IsZero() || w.Updated.IsZero() {
-		return nil, errors.New("created or updated is missing")
-	}
-	return &metadata{
+	m := &metadata{
 		id: w.ID, name: w.Name, parent: w.Parent, kind: w.Kind, labels: labelsOf(w.Labels),
 		readonly: w.Readonly || w.Kind == KindCommitted,
 		created:  w.Created.UTC(), updated: w.Updated.UTC(), usage: w.Usage, txn: w.Txn,
-	}, nil
+	}
+	if err := m.check(); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// check says what can't be right.
+func (m *metadata) check() error {
+	if err := checkName("name", m.name); err != nil {
+		return err
+	}
+	if _, err := parseID(m.id); err != nil {
+		return err
+	}
+	if m.kind != KindActive && m.kind != KindCommitted {
+		return errors.New("kind is missing")
+	}
+	if m.created.IsZero() || m.updated.IsZero() {
+		return errors.New("created or updated is missing")
+	}
+	return nil
 }
 
 // decodeFile is the inverse of encodeFile. The parent's name is what the symlink
 // beside the file says. Where the file has a crc32c it must match; a person who
 // edits the file deletes that line.
 func decodeFile(data []byte, parent string) (*metadata, error) {
+	if m := ownFile(string(data), parent); m != nil && bytes.Equal(data, m.encodeFile()) {
+		return m, nil
+	}
 	if len(data) == 0 {
 		return nil, errors.New("the file is empty")
 	}
@@ -207,6 +220,74 @@ func decodeFile(data []byte, parent string) (*metadata, error) {
 	}
 	w.Parent = parent
 	return w.metadata()
+}
+
+// ownFile reads the content of a metadata.json that encodeFile has written: then the
+// result encodes to the same bytes again, checksum and all. Of anything else it makes
+// nil, or nonsense. (It is ten times as fast as encoding/json, and the first call in a
+// process a hundred times.)
+func ownFile(data, parent string) *metadata {
+	t := &text{rest: data[min(crcLineLen, len(data)):]}
+	m := &metadata{parent: parent}
+	m.id = t.quoted("  \"id\": ")
+	m.name = t.quoted(",\n  \"name\": ")
+	kind := t.quoted(",\n  \"kind\": ")
+	readonly := t.until(",\n  \"readonly\": ", ",")
+	t.skip("\n  \"labels\": {")
+	for before := "\n    "; strings.HasPrefix(t.rest, before); before = ",\n    " {
+		m.labels = append(m.labels, label{t.quoted(before), t.quoted(": ")})
+	}
+	if len(m.labels) > 0 {
+		t.skip("\n  ")
+	}
+	created := t.quoted("},\n  \"created\": ")
+	updated := t.quoted(",\n  \"updated\": ")
+	inodes := t.until(",\n  \"usage\": {\n    \"inodes\": ", ",")
+	size := t.until("\n    \"size\": ", "\n")
+	txn := t.until("  },\n  \"txn\": ", "\n")
+	// What can't be parsed does not encode to the same bytes.
+	_ = m.kind.UnmarshalText([]byte(kind))
+	m.readonly = readonly == "true"
+	m.created, _ = time.Parse(time.RFC3339Nano, created)
+	m.updated, _ = time.Parse(time.RFC3339Nano, updated)
+	m.usage.Inodes, _ = strconv.ParseInt(inodes, 10, 64)
+	m.usage.Size, _ = strconv.ParseInt(size, 10, 64)
+	m.txn, _ = strconv.ParseUint(txn, 10, 64)
+	sorted := slices.IsSortedFunc(m.labels, func(a, b label) int { return cmp.Or(strings.Compare(a.key, b.key), -1) })
+	if t.bad || m.check() != nil || !sorted || m.readonly != (m.readonly || m.kind == KindCommitted) {
+		return nil
+	}
+	return m
+}
+
+// text is what is left to read of a text of known form. Once it is bad, it is no use.
+type text struct {
+	rest string
+	bad  bool
+}
+
+// skip reads literal text.
+func (t *text) skip(literal string) {
+	rest, found := strings.CutPrefix(t.rest, literal)
+	t.rest, t.bad = rest, t.bad || !found
+}
+
+// until reads what is between literal text and end.
+func (t *text) until(literal, end string) string {
+	t.skip(literal)
+	value, rest, found := strings.Cut(t.rest, end)
+	t.rest, t.bad = rest, t.bad || !found
+	return value
+}
+
+// quoted reads a JSON string behind literal text. One with escapes, which is rare, is
+// bad.
+func (t *text) quoted(literal string) string {
+	t.skip(literal)
+	t.skip(`"`)
+	value := t.until("", `"`)
+	t.bad = t.bad || strings.IndexByte(value, '\\') >= 0
+	return value
 }
 
 // fileVouches reports whether the checksum in a metadata.json, whatever else is wrong

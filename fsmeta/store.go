@@ -19,7 +19,10 @@ import (
 	"github.com/fsmeta/fsmeta/lock"
 )
 
-const layoutFormat = "fsmeta"
+const (
+	layoutFormat  = "fsmeta"
+	layoutContent = `{"format":"` + layoutFormat + `","version":1}` + "\n" // see formatVersion
+)
 
 // Store is an open store. All methods may be called concurrently.
 //
@@ -152,7 +155,7 @@ func readLayout(dir string) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%w: there is no layout file: %w", ErrNotStore, err)
 	}
-	if err != nil {
+	if err != nil || string(data) == layoutContent {
 		return err
 	}
 	var layout struct {
@@ -219,8 +222,7 @@ func makeStore(dir string) error {
 				return err
 			}
 		}
-		layout := fmt.Appendf(nil, "{\"format\":%q,\"version\":%d}\n", layoutFormat, formatVersion)
-		if err := atomicfs.WriteFile(filepath.Join(dir, layoutFile), staging, layout); err != nil {
+		if err := atomicfs.WriteFile(filepath.Join(dir, layoutFile), staging, []byte(layoutContent)); err != nil {
 			return err
 		}
 		return atomicfs.SyncDir(dir)
@@ -322,10 +324,6 @@ func (s *Store) openFiles() error {
 		return err
 	}
 	if !s.readOnly {
-		// It holds nothing that is missed, and some backups leave it out.
-		if err := mkdir(s.tree.staging); err != nil {
-			return err
-		}
 		if s.tree.root, err = os.Open(s.dir); err != nil {
 			return err
 		}
@@ -359,6 +357,8 @@ func (s *Store) openUnfinished() error {
 	try := s.staging.TryLock
 	if s.readOnly {
 		try = s.staging.TryRLock
+	} else if err := mkdir(s.tree.staging); err != nil {
+		return err
 	}
 	for deadline := time.Now().Add(2 * time.Second); ; time.Sleep(time.Millisecond) {
 		unlock, ok, err := try()

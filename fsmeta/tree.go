@@ -43,13 +43,13 @@ type tree struct {
 	dir       string // the store
 	snapshots string
 	staging   string
-	prefix    string   // of what this tree stages
 	root      *os.File // dir, open since before the first write; nil where nothing is written
 
 	long sync.Map // names by their entries, of those that entries don't spell out
 
 	mu     sync.Mutex
-	staged uint64 // how many paths in staging/ were given away
+	prefix string // of paths in staging/ that are given away
+	staged uint64 // how many were
 	spares spares
 }
 
@@ -69,7 +69,6 @@ func newTree(dir string) *tree {
 		dir:       dir,
 		snapshots: filepath.Join(dir, snapshotsDir),
 		staging:   filepath.Join(dir, stagingDir),
-		prefix:    fmt.Sprintf("%08x-", rand.Uint32()),
 	}
 }
 
@@ -257,6 +256,9 @@ func (t *tree) holds(name string, m *metadata) (bool, error) {
 func (t *tree) spare() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if t.prefix == "" {
+		t.prefix = fmt.Sprintf("%08x-", rand.Uint32())
+	}
 	t.staged++
 	return fmt.Sprintf("%s/%s%d", t.staging, t.prefix, t.staged)
 }
