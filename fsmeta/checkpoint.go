@@ -13,9 +13,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// foldSize is how long the lines may get, in bytes, before a checkpoint folds them
-// into the tree. It bounds what opening a store reads. A variable for tests alone.
-var foldSize int64 = 128 << 10
+// closedFill is how far a journal is filled ahead when the store is closed: whoever opens it
+// next reads that.
+const closedFill = 4 << 10
+
+// foldAt is how long the lines may get, in bytes, before a checkpoint folds them into the
+// tree. It bounds what opening a store reads.
+const foldAt = 256 << 10
+
+// foldSize is foldAt but in tests.
+var foldSize int64 = foldAt
 
 // checkpointIfDue starts a checkpoint in the background when the lines are long
 // enough.
@@ -268,8 +275,11 @@ func (s *Store) successorLocked(txn uint64) ([]byte, error) {
 			b = append(b, encodeSuperseded(j.tip(), j.crcOf(j.tip()))...)
 		}
 	}
-	size := (len(b)+fillChunk-1)/fillChunk*fillChunk + fillChunk
-	return append(b, make([]byte, size-len(b))...), nil
+	ahead := foldAt + fillChunk
+	if s.closed.Load() {
+		ahead = closedFill
+	}
+	return append(b, make([]byte, ahead)...), nil
 }
 
 // adoptLocked goes on with the new journal, which is in its place for good.

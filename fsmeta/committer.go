@@ -26,7 +26,8 @@ type written struct {
 // move brings one name of the tree up to a transaction.
 type move struct {
 	name   string
-	staged string // "" to take the name away
+	staged string    // "" to take the name away
+	before *metadata // what is there, nil for nothing
 }
 
 // beginTurn waits until it is our turn in this process and the process holds the
@@ -225,7 +226,7 @@ func (s *Store) needsFolding() bool {
 func (s *Store) stageAll(changes []change, txn uint64) ([]move, error) {
 	moves := make([]move, 0, len(changes))
 	for _, c := range changes {
-		m := move{name: c.name}
+		m := move{name: c.name, before: c.before}
 		if c.after != nil {
 			c.after.txn = txn
 			var err error
@@ -297,9 +298,9 @@ func (s *Store) settle(txn uint64) error {
 	if err != nil {
 		return err
 	}
-	for _, path := range garbage {
+	for _, dir := range garbage {
 		// What can't be deleted now is deleted with the rest of staging later.
-		_ = s.tree.recycle(path)
+		_ = s.tree.recycle(dir)
 	}
 	s.checkpointIfDue()
 	return nil
@@ -307,7 +308,7 @@ func (s *Store) settle(txn uint64) error {
 
 // flushLocked syncs, renames and publishes all that is written. It returns what is
 // left in staging.
-func (s *Store) flushLocked() (garbage []string, err error) {
+func (s *Store) flushLocked() (garbage []spareDir, err error) {
 	if err := s.failed(); err != nil {
 		return nil, err
 	}
@@ -334,14 +335,14 @@ func (s *Store) flushLocked() (garbage []string, err error) {
 
 // renameAll brings the tree up to a durable transaction. What can't be renamed is
 // left to retryBehind; until then the journal serves it.
-func (s *Store) renameAll(moves []move) (garbage []string) {
+func (s *Store) renameAll(moves []move) (garbage []spareDir) {
 	for _, m := range moves {
 		old, err := m.staged, error(nil)
 		switch {
 		case s.behind[m.name]:
 			err = errors.New("an earlier rename has to come first")
 		case m.staged != "":
-			old, err = s.tree.place(m.staged, m.name)
+			old, err = s.tree.place(m.staged, m.name, m.before != nil)
 		default:
 			old, err = s.tree.displace(m.name)
 		}
@@ -349,7 +350,7 @@ func (s *Store) renameAll(moves []move) (garbage []string) {
 			s.behind[m.name] = true
 		}
 		if old != "" {
-			garbage = append(garbage, old)
+			garbage = append(garbage, spareDir{old, targetOf(m.before)})
 		}
 	}
 	return garbage

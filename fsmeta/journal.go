@@ -521,7 +521,7 @@ func (j *journal) fill(end int64) error {
 	if j.filled = info.Size(); end <= j.filled {
 		return nil
 	}
-	err = j.fillTo((end + fillChunk - 1) / fillChunk * fillChunk)
+	err = j.fillTo(max(foldAt+fillChunk, (end+fillChunk-1)/fillChunk*fillChunk))
 	if err != nil && j.filled < end {
 		return j.fillTo(end) // filling ahead is for speed alone
 	}

@@ -82,6 +82,12 @@ func unclean(j *journal, tail scanned) bool {
 
 // firstVisit does what is done once by every Store that gets the lock.
 func (s *Store) firstVisit() error {
+	if s.tree.root == nil {
+		var err error
+		if s.tree.root, err = os.Open(s.dir); err != nil {
+			return err
+		}
+	}
 	// Garbage that can't be deleted harms nobody, and the next one tries again.
 	_ = s.tree.cleanStaging()
 	if s.journal.header.txn > 0 {

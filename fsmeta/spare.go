@@ -35,42 +35,46 @@ type spares struct {
 // spareDir is a snapshot's directory that is not used.
 type spareDir struct {
 	path   string
-	target string // what its parent link said when it was put here, "" for none
+	target string // what its parent link should say, "" for none
 }
 
 // recycle keeps a directory that place or displace has left in staging/, if it is one
 // that stage could have made, or deletes it. A crash leaves it, or a part, for
 // cleanStaging; so may an error.
-func (t *tree) recycle(path string) error {
-	if target, ok := plainSnapshot(path); ok {
+func (t *tree) recycle(d spareDir) error {
+	kept := false
+	if plainSnapshot(d.path) {
 		t.mu.Lock()
-		kept := len(t.spares.dirs) < maxSpares
-		if kept {
-			t.spares.dirs = append(t.spares.dirs, spareDir{path, target})
+		if kept = len(t.spares.dirs) < maxSpares; kept {
+			t.spares.dirs = append(t.spares.dirs, d)
 		}
 		t.mu.Unlock()
-		if kept {
-			return nil
-		}
 	}
-	return t.discard(path)
+	if kept {
+		return nil
+	}
+	return t.discard(d.path)
 }
 
-// plainSnapshot reports whether a directory holds a snapshot and nothing else, and
-// what its parent link says.
-func plainSnapshot(path string) (target string, ok bool) {
-	entries, err := readNames(path, 3)
-	if err != nil || !slices.Contains(entries, metadataFile) {
-		return "", false
+// plainSnapshot reports whether a directory holds the files of a snapshot and nothing
+// else. It is called for each change, so it does without the standard library's
+// preparations.
+func plainSnapshot(path string) bool {
+	fd, err := retry(func() (int, error) {
+		return unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW|unix.O_DIRECTORY, 0)
+	})
+	if err != nil {
+		return false
 	}
-	if len(entries) == 1 {
-		return "", true
+	var names []string
+	for n := 1; n > 0 && err == nil && len(names) <= 2; {
+		var buf [1024]byte
+		n, err = retry(func() (int, error) { return unix.ReadDirent(fd, buf[:]) })
+		_, _, names = unix.ParseDirent(buf[:max(n, 0)], -1, names)
 	}
-	if len(entries) > 2 || !slices.Contains(entries, parentLink) {
-		return "", false
-	}
-	target, err = os.Readlink(path + "/" + parentLink)
-	return target, err == nil
+	ours := func(name string) bool { return name == metadataFile || name == parentLink }
+	return errors.Join(err, unix.Close(fd)) == nil && len(names) <= 2 &&
+		slices.Contains(names, metadataFile) && !slices.ContainsFunc(names, func(name string) bool { return !ours(name) })
 }
 
 // takeSpare takes a directory out of the spare ones, if there is one: one with the same
@@ -98,7 +102,7 @@ func (t *tree) refill(d spareDir, data []byte, target string) error {
 		return err
 	}
 	link := d.path + "/" + parentLink
-	has, err := os.Readlink(link) // not d.target: another process may have begun to delete
+	has, err := os.Readlink(link) // it should be d.target, but others may have begun to delete
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}

@@ -210,7 +210,7 @@ func makeStore(dir string) error {
 			return err
 		}
 		head := append(encodeHeader(header{nextID: 1}), '\n')
-		head = append(head, make([]byte, 2*fillChunk-len(head))...)
+		head = append(head, make([]byte, foldAt+fillChunk)...)
 		if err := atomicfs.WriteFile(filepath.Join(dir, journalFile), staging, head); err != nil {
 			return err
 		}
@@ -324,9 +324,6 @@ func (s *Store) openFiles() error {
 		return err
 	}
 	if !s.readOnly {
-		if s.tree.root, err = os.Open(s.dir); err != nil {
-			return err
-		}
 	}
 	path := filepath.Join(s.dir, journalFile)
 	j, err := openJournal(path, !s.readOnly)

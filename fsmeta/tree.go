@@ -77,6 +77,14 @@ func (t *tree) path(name string) string { return t.snapshots + "/" + encodeName(
 // linkTarget is what the parent symlink of a snapshot on parent says.
 func linkTarget(parent string) string { return "../" + encodeName(parent) }
 
+// targetOf returns what the parent symlink of m says, "" where it has none.
+func targetOf(m *metadata) string {
+	if m == nil || m.parent == "" {
+		return ""
+	}
+	return linkTarget(m.parent)
+}
+
 // read returns the snapshot name as its directory has it, or nil where there is
 // none. What can't be right is a *DamagedError. Without the lock the directory may
 // be replaced meanwhile: the caller asks the journal afterwards.
@@ -218,15 +226,15 @@ func (t *tree) exists(name string) (bool, error) {
 }
 
 // list returns the entries of snapshots/, in no order.
-func (t *tree) list() ([]string, error) { return readNames(t.snapshots, -1) }
+func (t *tree) list() ([]string, error) { return readNames(t.snapshots) }
 
-// readNames returns the names in a directory: n of them, or all where n is -1.
-func readNames(path string, n int) ([]string, error) {
+// readNames returns the names in a directory, in no order.
+func readNames(path string) ([]string, error) {
 	d, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
-	names, err := d.Readdirnames(n)
+	names, err := d.Readdirnames(-1)
 	return names, errors.Join(err, d.Close())
 }
 
@@ -267,10 +275,7 @@ func (t *tree) spare() string {
 // is one, and returns its path. Nothing of it is synced. A crash leaves garbage in
 // staging/; an error leaves nothing, unless it can't be deleted.
 func (t *tree) stage(m *metadata) (string, error) {
-	data, target := m.encodeFile(), ""
-	if m.parent != "" {
-		target = linkTarget(m.parent)
-	}
+	data, target := m.encodeFile(), targetOf(m)
 	if d, ok := t.takeSpare(target); ok {
 		if t.refill(d, data, target) == nil {
 			return d.path, nil
@@ -293,10 +298,15 @@ func (t *tree) stage(m *metadata) (string, error) {
 
 // place renames a staged directory to where the snapshot belongs. What was there, if
 // anything, goes to where the directory was staged; that is what place returns, ""
-// for nothing. A crash leaves either the one or the other in place; which it should
-// be, the journal knows.
-func (t *tree) place(staged, name string) (old string, err error) {
+// for nothing. With over something is likely to be there. A crash leaves either the one
+// or the other in place; which it should be, the journal knows.
+func (t *tree) place(staged, name string, over bool) (old string, err error) {
 	path := t.path(name)
+	if over {
+		if err = atomic.Exchange(staged, path); !errors.Is(err, fs.ErrNotExist) {
+			return staged, err
+		}
+	}
 	err = atomic.RenameNew(staged, path)
 	if errors.Is(err, fs.ErrExist) {
 		return staged, atomic.Exchange(staged, path)
@@ -348,7 +358,7 @@ func (t *tree) bringUp(name string, m *metadata, rebuild bool) error {
 	if m == nil {
 		old, err = t.displace(name)
 	} else if old, err = t.stage(m); err == nil {
-		old, err = t.place(old, name)
+		old, err = t.place(old, name, true)
 	}
 	if old != "" {
 		err = errors.Join(err, t.discard(old))
@@ -361,7 +371,7 @@ func (t *tree) cleanStaging() error {
 	t.mu.Lock()
 	t.spares = spares{}
 	t.mu.Unlock()
-	entries, err := readNames(t.staging, -1)
+	entries, err := readNames(t.staging)
 	for _, entry := range entries {
 		err = errors.Join(err, os.RemoveAll(t.staging+"/"+entry))
 	}
