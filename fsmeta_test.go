@@ -3481,3 +3481,115 @@ func wantPermission(t *testing.T, err error, path string) {
 		t.Errorf("got error %v, want one of %v that mentions %s", err, fs.ErrPermission, path)
 	}
 }
+
+// importable returns a small store as another one would have it.
+func importable() []fsmeta.Info {
+	at := time.Date(2020, 1, 2, 3, 4, 5, 6, time.FixedZone("", 3600))
+	return []fsmeta.Info{
+		{ID: "9", Name: "web", Parent: "top", Kind: fsmeta.KindActive, Created: at, Updated: at.Add(1)},
+		{ID: "40", Name: "view", Parent: "base", Kind: fsmeta.KindActive, Readonly: true, Created: at, Updated: at},
+		{ID: "2", Name: "top", Parent: "base", Kind: fsmeta.KindCommitted, Created: at, Updated: at,
+			Labels: map[string]string{"a": "b"}, Usage: fsmeta.Usage{Inodes: 3, Size: 4}},
+		{ID: "1", Name: "base", Kind: fsmeta.KindCommitted, Created: at, Updated: at},
+	}
+}
+
+func TestImport(t *testing.T) {
+	s := newStore(t)
+	given := importable()
+	var progress []int
+	nilError(t, s.Import(bg, given, 100, func(done int) { progress = append(progress, done) }))
+	equal(t, "progress", progress, []int{1, 2, 3, 4})
+	for _, s := range []*store{s, openStore(t, s.kill())} {
+		for _, want := range given {
+			got := must(s.Stat(bg, want.Name))
+			want.Created, want.Updated = want.Created.UTC(), want.Updated.UTC()
+			want.Readonly = want.Readonly || want.Kind == fsmeta.KindCommitted
+			equal(t, want.Name, got, want)
+		}
+		equal(t, "parents of web", must(s.GetActive(bg, "web")).ParentIDs, []string{"1", "2"})
+		equal(t, "name of 40", must(s.NameOf(bg, "40")), "view")
+		if err := s.Import(bg, given, 100, nil); !errors.Is(err, fsmeta.ErrUsed) {
+			t.Errorf("a second import: %v", err)
+		}
+		s.write(func(ctx context.Context) {
+			id, err := strconv.Atoi(must(s.CreateActive(ctx, "new", "top", false)).ID)
+			nilError(t, err)
+			if id < 100 {
+				t.Errorf("identifier %d is handed out after the import, below 100", id)
+			}
+			_, err = s.Remove(ctx, "base")
+			wantError(t, err, fsmeta.ErrHasChildren)
+		})
+		s.agree(bg)
+	}
+	emptied := newStore(t)
+	emptied.build("*a")
+	emptied.write(func(ctx context.Context) { must(emptied.Remove(ctx, "a")) })
+	wantError(t, emptied.Import(bg, given, 1, nil), fsmeta.ErrUsed)
+	nilError(t, newStore(t).Import(bg, nil, 0, nil))
+}
+
+// What can't be imported is named, and leaves the store as new as it was.
+func TestImportRefuses(t *testing.T) {
+	for name, test := range map[string]struct {
+		change func(infos []fsmeta.Info) []fsmeta.Info
+		want   error
+		says   string
+	}{
+		"a name":                  {func(i []fsmeta.Info) []fsmeta.Info { i[0].Name = ""; return i }, fsmeta.ErrInvalidName, `""`},
+		"an identifier":           {func(i []fsmeta.Info) []fsmeta.Info { i[0].ID = "01"; return i }, fsmeta.ErrInvalidName, `"web"`},
+		"a high identifier":       {func(i []fsmeta.Info) []fsmeta.Info { i[0].ID = "9000000000000000000"; return i }, fsmeta.ErrInvalidName, "9000"},
+		"a kind":                  {func(i []fsmeta.Info) []fsmeta.Info { i[0].Kind = 0; return i }, fsmeta.ErrInvalidName, `"web"`},
+		"no time":                 {func(i []fsmeta.Info) []fsmeta.Info { i[0].Created = time.Time{}; return i }, fsmeta.ErrInvalidName, `"web"`},
+		"a label":                 {func(i []fsmeta.Info) []fsmeta.Info { i[0].Labels = map[string]string{"": "x"}; return i }, fsmeta.ErrInvalidName, `"web"`},
+		"a name twice":            {func(i []fsmeta.Info) []fsmeta.Info { i[0].Name = "view"; return i }, fsmeta.ErrExist, `"view"`},
+		"an identifier twice":     {func(i []fsmeta.Info) []fsmeta.Info { i[0].ID = "40"; return i }, fsmeta.ErrExist, "40"},
+		"a parent that is not":    {func(i []fsmeta.Info) []fsmeta.Info { return i[:3] }, fsmeta.ErrNotExist, `"base"`},
+		"a parent that is active": {func(i []fsmeta.Info) []fsmeta.Info { i[3].Kind = fsmeta.KindActive; return i }, fsmeta.ErrNotCommitted, `"base"`},
+		"a circle":                {func(i []fsmeta.Info) []fsmeta.Info { i[3].Parent = "top"; return i }, fsmeta.ErrInvalidName, "lead back"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newStore(t)
+			disk := fingerprint(t, s.dir)
+			err := s.Import(bg, test.change(importable()), 1, nil)
+			wantError(t, err, test.want)
+			if err != nil && !strings.Contains(err.Error(), test.says) {
+				t.Errorf("%v does not say %s", err, test.says)
+			}
+			equal(t, "unused", must(s.Unused(bg)), true)
+			equal(t, "disk", fingerprint(t, s.dir), disk)
+		})
+	}
+	s := newStore(t)
+	s.write(func(ctx context.Context) {
+		wantError(t, s.Import(ctx, importable(), 1, nil), fsmeta.ErrNestedTransaction)
+	})
+}
+
+func TestUnused(t *testing.T) {
+	s := newStore(t)
+	equal(t, "a new store", must(s.Unused(bg)), true)
+	ctx, tx := s.begin(bg, true)
+	must(s.CreateActive(ctx, "a", "", false))
+	equal(t, "inside the first transaction", must(s.Unused(ctx)), false)
+	nilError(t, tx.Rollback())
+	equal(t, "after its rollback", must(s.Unused(bg)), true)
+	before, reader := s.begin(bg, false)
+	s.write(func(ctx context.Context) {
+		must(s.CreateActive(ctx, "a", "", false))
+		must(s.Remove(ctx, "a"))
+	})
+	equal(t, "after one that came to nothing", must(s.Unused(bg)), false)
+	s.build("*a")
+	s.write(func(ctx context.Context) { must(s.Remove(ctx, "a")) })
+	equal(t, "emptied", must(s.Unused(bg)), false)
+	equal(t, "emptied, in another process", must(openStore(t, s.kill()).Unused(bg)), false)
+	nilError(t, reader.Rollback())
+	if _, err := s.Unused(before); !errors.Is(err, fsmeta.ErrTransactionClosed) {
+		t.Errorf("in a transaction that has ended: %v", err)
+	}
+	if fsmeta.FromContext(bg) != nil || fsmeta.FromContext(before) != s.Store {
+		t.Error("FromContext does not tell the store")
+	}
+}

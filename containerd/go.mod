@@ -6,6 +6,7 @@ require (
 	github.com/containerd/containerd/v2 v2.4.2
 	github.com/containerd/errdefs v1.0.0
 	github.com/fsmeta/fsmeta v0.0.0
+	github.com/google/go-cmp v0.7.0
 	github.com/moby/sys/mountinfo v0.7.2
 	go.etcd.io/bbolt v1.5.0
 	golang.org/x/image v0.30.0

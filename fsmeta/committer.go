@@ -166,7 +166,7 @@ func (s *Store) newID() (uint64, error) {
 	for settled := false; s.nextID >= s.safe(); settled = true {
 		var err error
 		if settled { // what the lines so far reserve is used up
-			_, err = s.append(nil)
+			_, err = s.append(nil, nil)
 		}
 		if err == nil {
 			err = s.settle(s.tip())
@@ -187,11 +187,12 @@ func (s *Store) safe() uint64 {
 }
 
 // append stages what changes and writes its line. It is our turn; the next one
-// builds on this transaction. Nothing is durable yet, see settle.
+// builds on this transaction. Nothing is durable yet, see settle. Where staged is not
+// nil it is told how many changes are staged, after each.
 //
 // A crash leaves the transaction written or not: a whole line will be committed. An
 // error leaves nothing of it, and can be tried again.
-func (s *Store) append(changes []change) (uint64, error) {
+func (s *Store) append(changes []change, staged func(int)) (uint64, error) {
 	if err := s.failed(); err != nil {
 		return 0, err
 	}
@@ -201,7 +202,7 @@ func (s *Store) append(changes []change) (uint64, error) {
 		}
 	}
 	txn := s.tip() + 1
-	moves, err := s.stageAll(changes, txn)
+	moves, err := s.stageAll(changes, txn, staged)
 	if err != nil {
 		return 0, errors.Join(err, s.discardAll(moves))
 	}
@@ -223,7 +224,7 @@ func (s *Store) needsFolding() bool {
 }
 
 // stageAll builds the directories of what changes.
-func (s *Store) stageAll(changes []change, txn uint64) ([]move, error) {
+func (s *Store) stageAll(changes []change, txn uint64, staged func(int)) ([]move, error) {
 	moves := make([]move, 0, len(changes))
 	for _, c := range changes {
 		m := move{name: c.name, before: c.before}
@@ -235,6 +236,9 @@ func (s *Store) stageAll(changes []change, txn uint64) ([]move, error) {
 			}
 		}
 		moves = append(moves, m)
+		if staged != nil {
+			staged(len(moves))
+		}
 	}
 	return moves, nil
 }

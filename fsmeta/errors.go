@@ -57,6 +57,9 @@ var (
 	// ErrNotStore: the path does not hold a store, or one in a layout that
 	// this version of the package does not know.
 	ErrNotStore error = failedPrecondition{"not an fsmeta store"}
+	// ErrUsed: something was committed to the store before, so that it can't be
+	// filled with the snapshots of another.
+	ErrUsed error = failedPrecondition{"not a new store"}
 	// ErrFailed: a sync failed earlier, so that what is on disk is not known
 	// any more. This Store writes nothing until it is closed and opened anew.
 	ErrFailed error = unavailable{"writing has ended", nil}

@@ -192,7 +192,7 @@ func (l *line) decode() (*record, error) {
 			*image.to = m
 		}
 		if err := checkName("name", c.name); err != nil {
-			return nil, fmt.Errorf("line of transaction %d: %w", l.txn, err)
+			return nil, fmt.Errorf("line of transaction %d: %v", l.txn, err)
 		}
 		r.changes = append(r.changes, c)
 	}

@@ -173,10 +173,11 @@ func (w *wire) metadata() (*metadata, error) {
 	return m, nil
 }
 
-// check says what can't be right.
+// check says what can't be right. It is nobody's argument: the error is not an
+// ErrInvalidName.
 func (m *metadata) check() error {
 	if err := checkName("name", m.name); err != nil {
-		return err
+		return errors.New(err.Error())
 	}
 	if _, err := parseID(m.id); err != nil {
 		return err

@@ -114,6 +114,9 @@ func Open(dir string, opts ...Option) (*Store, error) {
 }
 
 func open(dir string, o options) (_ *Store, err error) {
+	if dir == "" {
+		return nil, fmt.Errorf("%w: the path is empty: %w", ErrNotStore, fs.ErrNotExist)
+	}
 	dir, err = filepath.Abs(dir)
 	if err != nil {
 		return nil, err

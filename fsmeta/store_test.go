@@ -159,7 +159,7 @@ func TestFailedRename(t *testing.T) {
 	if _, err := s.CreateActive(ctx, "c", "", false); err != nil {
 		t.Fatal(err)
 	}
-	last, err := s.append(txn.(*transaction).netChanges())
+	last, err := s.append(txn.(*transaction).netChanges(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -361,7 +361,7 @@ func TestReaderOutlivesWriter(t *testing.T) {
 	if _, err := s.CreateActive(ctx, "b", "", false); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.append(txn.(*transaction).netChanges()); err != nil {
+	if _, err := s.append(txn.(*transaction).netChanges(), nil); err != nil {
 		t.Fatal(err)
 	}
 	wantNames(t, reader, bg, "a")

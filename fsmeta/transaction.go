@@ -23,7 +23,8 @@ type transaction struct {
 
 	// Of a writable transaction: what it stands on, and what it changes.
 	base     uint64
-	used     bool // it has changed something, and perhaps changed it back
+	used     bool      // it has changed something, and perhaps changed it back
+	staged   func(int) // is told of progress at commit, where it is not nil
 	changes  map[string]*change
 	children map[string]int    // by parent, against the base
 	ids      map[string]string // identifiers of what it has changed, to names
@@ -203,7 +204,7 @@ func (t *transaction) commit() error {
 	changes := t.netChanges()
 	txn, wrote, err := t.base, false, error(nil)
 	if len(changes) > 0 {
-		if txn, err = s.append(changes); err == nil {
+		if txn, err = s.append(changes, t.staged); err == nil {
 			wrote = true
 		} else {
 			txn = t.base

@@ -41,12 +41,16 @@ var classes = []struct{ ours, theirs error }{
 	{fsmeta.ErrNotCommitted, errdefs.ErrFailedPrecondition},
 	{fsmeta.ErrHasChildren, errdefs.ErrFailedPrecondition},
 	{fsmeta.ErrInvalidName, errdefs.ErrInvalidArgument},
-	{fsmeta.ErrReadOnlyTransaction, errbolt.ErrTxNotWritable},
-	{fsmeta.ErrTransactionClosed, errbolt.ErrTxClosed},
 }
 
 // classify gives an error of the store the class that containerd's package gives it.
 func classify(err error) error {
+	switch {
+	case errors.Is(err, fsmeta.ErrReadOnlyTransaction):
+		return reclassified{err, errbolt.ErrTxNotWritable}
+	case errors.Is(err, fsmeta.ErrTransactionClosed):
+		return reclassified{err, errbolt.ErrTxClosed}
+	}
 	for _, c := range classes {
 		if errors.Is(err, c.ours) {
 			return classified{err, c.theirs}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"sync"
@@ -56,11 +57,15 @@ type MetaStore struct {
 // first transaction if there is none then; the directory above must exist. Where path
 // is a file, say one of bbolt's, the error says what to do.
 func NewMetaStore(path string, opts ...Opt) (*MetaStore, error) {
-	dir, err := filepath.Abs(path)
-	if err != nil {
-		return nil, err
+	dir := path
+	if path != "" { // which is no path, and says so when the store is opened
+		var err error
+		if dir, err = filepath.Abs(path); err != nil {
+			return nil, err
+		}
 	}
 	ms := &MetaStore{dir: dir, opts: *bolt.DefaultOptions}
+	ms.opts.NoStatistics = true // as containerd's package gives them to options
 	for _, opt := range opts {
 		if err := opt(&ms.opts); err != nil {
 			return nil, err
@@ -104,6 +109,9 @@ func (ms *MetaStore) open() (*fsmeta.Store, error) {
 		opts = append(opts, fsmeta.ReadOnly())
 	}
 	s, err := fsmeta.Open(ms.dir, opts...)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, reclassified{err, fs.ErrNotExist}
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -125,9 +133,9 @@ func (ms *MetaStore) TransactionContext(ctx context.Context, writable bool) (con
 	if err != nil {
 		switch {
 		case errors.Is(err, fsmeta.ErrReadOnlyTransaction):
-			err = classified{err, errbolt.ErrDatabaseReadOnly}
+			err = reclassified{err, errbolt.ErrDatabaseReadOnly}
 		case errors.Is(err, fsmeta.ErrClosed):
-			err = classified{err, errbolt.ErrDatabaseNotOpen}
+			err = reclassified{err, errbolt.ErrDatabaseNotOpen}
 		}
 		return ctx, nil, err
 	}

@@ -239,12 +239,8 @@ func collect(opts []snapshots.Opt) (base snapshots.Info, err error) {
 // createMisuse says which error comes first where a name or label is not possible.
 func createMisuse(ctx context.Context, s *fsmeta.Store, key, parent string, labels map[string]string) error {
 	if parent != "" {
-		info, err := s.Stat(ctx, parent)
-		if err != nil {
-			return classifyLookup(err)
-		}
-		if info.Kind != fsmeta.KindCommitted {
-			return fmt.Errorf("parent %.64q is not committed: %w", parent, errdefs.ErrInvalidArgument)
+		if err := checkParent(ctx, s, parent, errdefs.ErrInvalidArgument); err != nil {
+			return err
 		}
 	}
 	if err := checkFree(ctx, s, key); err != nil {
@@ -331,30 +327,29 @@ func CommitActive(ctx context.Context, key, name string, usage snapshots.Usage, 
 	}
 	labels := withoutEmpty(base.Labels)
 	id, err := s.CommitActive(ctx, key, name, fsmeta.WithLabels(labels), fsmeta.WithUsage(fsmeta.Usage(usage)), fsmeta.WithParent(base.Parent))
-	switch {
-	case err == nil:
+	if err == nil {
 		return id, nil
-	case errors.Is(err, fsmeta.ErrInvalidName):
-		return "", commitMisuse(ctx, s, key, name, base.Parent, labels)
-	case errors.Is(err, fsmeta.ErrParentSet):
-		return "", reclassified{err, errdefs.ErrInvalidArgument}
-	case errors.Is(err, fsmeta.ErrNotCommitted) && base.Parent == key:
-		return "", reclassified{err, errdefs.ErrNotFound} // it won't be there any more
-	case errors.Is(err, fsmeta.ErrReadOnlyTransaction):
-		if _, uerr := usedStore(ctx, "commit"); uerr != nil {
-			return "", uerr
-		}
+	}
+	if first := commitMisuse(ctx, s, key, name, base.Parent, labels, errors.Is(err, fsmeta.ErrReadOnlyTransaction)); first != nil {
+		return "", first
 	}
 	return "", classify(err)
 }
 
-// commitMisuse says which error comes first where a name or label is not possible.
-func commitMisuse(ctx context.Context, s *fsmeta.Store, key, name, parent string, labels map[string]string) error {
+// commitMisuse says which error comes first of those that a call of CommitActive can
+// be the reason of, nil where it is not the reason of any.
+func commitMisuse(ctx context.Context, s *fsmeta.Store, key, name, parent string, labels map[string]string, readOnly bool) error {
 	if _, err := usedStore(ctx, "commit"); err != nil {
 		return err
 	}
+	if readOnly {
+		return nil
+	}
 	if err := checkFree(ctx, s, name); err != nil {
 		return err
+	}
+	if key == name { // it would be what is just being made
+		return fmt.Errorf("snapshot %.64q can't become itself: %w", key, errdefs.ErrFailedPrecondition)
 	}
 	info, err := s.Stat(ctx, key)
 	switch {
@@ -368,7 +363,26 @@ func commitMisuse(ctx context.Context, s *fsmeta.Store, key, name, parent string
 	if err := checkLabels(labels); err != nil {
 		return err
 	}
-	return fmt.Errorf("parent %.64q of snapshot %.64q: %w", parent, key, errdefs.ErrNotFound) // its name is not possible
+	if parent == "" || parent == info.Parent {
+		return nil
+	}
+	if parent == key { // which will not be there any more
+		return fmt.Errorf("snapshot %.64q can't stand on itself: %w", key, errdefs.ErrNotFound)
+	}
+	return checkParent(ctx, s, parent, errdefs.ErrFailedPrecondition)
+}
+
+// checkParent says why nothing can stand on parent: it is not there, or not committed,
+// which is of the class given.
+func checkParent(ctx context.Context, s *fsmeta.Store, parent string, notCommitted error) error {
+	info, err := s.Stat(ctx, parent)
+	if err != nil {
+		return classifyLookup(err)
+	}
+	if info.Kind != fsmeta.KindCommitted {
+		return fmt.Errorf("parent %.64q is not committed: %w", parent, notCommitted)
+	}
+	return nil
 }
 
 // IDMap returns the names of all snapshots by their identifiers. Errors are

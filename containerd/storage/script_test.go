@@ -1,6 +1,7 @@
 package storage_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,6 +17,7 @@ import (
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
 	"github.com/fsmeta/fsmeta/containerd/internal/peers"
+	"github.com/fsmeta/fsmeta/fsmeta"
 	bolt "go.etcd.io/bbolt"
 	errbolt "go.etcd.io/bbolt/errors"
 )
@@ -61,6 +63,11 @@ type player struct {
 	ids          map[string]string // what identifiers are called
 	times        map[time.Time]string
 	created      int
+	err          error // of the last call
+
+	// Where the peers are meant to differ, outcomes also tell of panics, of identifiers that
+	// bbolt uses again, and of fsmeta's own errors.
+	differs bool
 }
 
 type transaction struct {
@@ -142,6 +149,17 @@ func (p *player) play(script string) string {
 	return played.String()
 }
 
+// prepare plays a script in which every call must succeed.
+func (p *player) prepare(script string) {
+	p.t.Helper()
+	for _, line := range lines(script) {
+		call, _, _ := strings.Cut(line, " => ")
+		if outcome := p.do(call); p.err != nil {
+			p.t.Fatalf("%s: %s: %s", p.peer.Name, call, outcome)
+		}
+	}
+}
+
 // lines returns the lines of a script, with an outcome on each.
 func lines(script string) []string {
 	var lines []string
@@ -189,6 +207,7 @@ func (p *player) words(line string) []string {
 // do makes one call and returns its outcome.
 func (p *player) do(call string) string {
 	p.t.Helper()
+	p.err = nil
 	words := p.words(call)
 	if name, ok := strings.CutSuffix(words[0], ":"); ok {
 		return shorten.Replace(p.call(p.context(name), words[1], words[2:]))
@@ -257,7 +276,11 @@ func (p *player) outcome(err error) string {
 
 // failed is the class of an error. A call that fails must return nothing else.
 func (p *player) failed(err error, nothing bool) string {
+	p.err = err
 	class := classOf(err, p.peer.NoTransaction)
+	if p.differs {
+		class = cmp.Or(ownClassOf(err), class)
+	}
 	if !nothing {
 		class += " and values"
 	}
@@ -265,8 +288,15 @@ func (p *player) failed(err error, nothing bool) string {
 }
 
 // call makes a call in a transaction.
-func (p *player) call(ctx context.Context, verb string, args []string) string {
+func (p *player) call(ctx context.Context, verb string, args []string) (outcome string) {
 	p.t.Helper()
+	if p.differs {
+		defer func() {
+			if recover() != nil {
+				outcome = "panic"
+			}
+		}()
+	}
 	switch verb {
 	case "create":
 		return p.create(ctx, args)
@@ -317,8 +347,8 @@ func (p *player) create(ctx context.Context, args []string) string {
 	}
 	p.created++
 	again := ""
-	if p.peer.Name == peers.FS.Name && p.ids[s.ID] != "" {
-		again = " which was " + p.ids[s.ID] // bbolt's may have been
+	if (p.differs || p.peer.Name == peers.FS.Name) && p.ids[s.ID] != "" {
+		again = " which was " + p.ids[s.ID]
 	}
 	p.ids[s.ID] = fmt.Sprintf("#%d", p.created)
 	return p.snapshot(s, nil) + again
@@ -537,17 +567,20 @@ func (p *player) committed() string {
 	p.t.Helper()
 	p.do("begin committed read")
 	defer p.do("rollback committed")
-	ids := p.do("committed: ids")
-	if ids == "NotFound" {
-		return "" // it may be an empty store when it is opened again, see the package comment
-	}
-	names := p.do("committed: walk")
-	if names == "nothing" {
+	return p.seen("committed")
+}
+
+// seen returns everything that a transaction sees. A store that nothing was ever written
+// to is as an empty one: it may be one when it is opened again.
+func (p *player) seen(transaction string) string {
+	p.t.Helper()
+	ids := p.do(transaction + ": ids")
+	if p.err != nil || ids == "nothing" {
 		return ""
 	}
 	seen := ids + "\n"
-	for _, name := range p.words(names) {
-		seen += p.do("committed: info "+word(name)) + "; " + p.do("committed: get "+word(name)) + "\n"
+	for _, name := range p.words(p.do(transaction + ": walk")) {
+		seen += p.do(transaction+": info "+word(name)) + "; " + p.do(transaction+": get "+word(name)) + "\n"
 	}
 	return seen
 }
@@ -615,6 +648,19 @@ func classOf(err, noTransaction error) string {
 		return "error"
 	}
 	return strings.Join(names, "+")
+}
+
+// ownClassOf names an error that only fsmeta has.
+func ownClassOf(err error) string {
+	switch {
+	case errors.Is(err, fsmeta.ErrNestedTransaction):
+		return "nested"
+	case errors.Is(err, fsmeta.ErrClosed):
+		return "closed"
+	case errors.Is(err, fsmeta.ErrDamaged):
+		return "damaged"
+	}
+	return ""
 }
 
 func noError(t *testing.T, err error) {

@@ -1,0 +1,128 @@
+package fsmeta
+
+import (
+	"context"
+	"errors"
+	"fmt"
+)
+
+// Import fills a store that was never used with the snapshots of another metadata
+// store, just as they are given: with identifiers, kinds, parents, labels, times and usage.
+// They may come in any order. From then on, identifiers are handed out from nextID and
+// above the highest given: identifiers of snapshots that are gone are not used again.
+// Progress, unless it is nil, is called with the number of snapshots that are written.
+//
+// It is a transaction of its own: all of them are there and durable when it returns nil,
+// none after an error or a crash, unless it is [ErrOutcomeUnknown]. Errors are [ErrUsed],
+// [ErrInvalidName] for names, labels, identifiers, kinds and times that can't be stored
+// and parents that lead back to where they began, [ErrExist] for a name or identifier
+// that is given twice, [ErrNotExist] and [ErrNotCommitted] of a parent, and those of
+// [Store.TransactionContext] and [Transactor].
+//
+// It costs about as much as creating each of them, without the syncs, and, while it runs,
+// about two kilobytes of memory for each.
+func (s *Store) Import(ctx context.Context, snapshots []Info, nextID uint64, progress func(done int)) error {
+	if err := s.importAll(ctx, snapshots, nextID, progress); err != nil {
+		return fmt.Errorf("fsmeta: import: %w", err)
+	}
+	return nil
+}
+
+// maxImportID leaves enough identifiers for as long as a store may exist.
+const maxImportID = 1 << 62
+
+func (s *Store) importAll(ctx context.Context, snapshots []Info, nextID uint64, progress func(done int)) error {
+	images, highest, err := imagesOf(snapshots)
+	if err != nil {
+		return err
+	}
+	if max(highest, nextID) > maxImportID {
+		return fmt.Errorf("identifier %d is above %d: %w", max(highest, nextID), uint64(maxImportID), ErrInvalidName)
+	}
+	t, err := s.begin(ctx, true)
+	if err != nil {
+		return err
+	}
+	err = t.do(func(t *transaction) error {
+		if used, err := t.index.usedBy(t.at()); err != nil || used {
+			return errors.Join(err, ErrUsed)
+		}
+		for name, m := range images {
+			t.put(name, nil, m)
+		}
+		s.nextID = max(s.nextID, nextID, highest+1)
+		return nil
+	})
+	if err != nil {
+		return errors.Join(err, t.Rollback())
+	}
+	t.staged = progress
+	return t.Commit()
+}
+
+// imagesOf returns what is to be stored of snapshots, by name, and their highest
+// identifier.
+func imagesOf(snapshots []Info) (images map[string]*metadata, highest uint64, err error) {
+	images = make(map[string]*metadata, len(snapshots))
+	ids := make(map[uint64]string, len(snapshots))
+	for _, info := range snapshots {
+		m := imageOf(info)
+		id, err := m.checkImport()
+		if err != nil {
+			return nil, 0, fmt.Errorf("snapshot %.256q: %w", info.Name, err)
+		}
+		if images[m.name] != nil {
+			return nil, 0, fmt.Errorf("snapshot %.256q is given twice: %w", m.name, ErrExist)
+		}
+		if other, taken := ids[id]; taken {
+			return nil, 0, fmt.Errorf("snapshots %.256q and %.256q have the identifier %d: %w", other, m.name, id, ErrExist)
+		}
+		images[m.name], ids[id] = m, m.name
+		highest = max(highest, id)
+	}
+	for _, m := range images {
+		if err := checkAncestors(images, m); err != nil {
+			return nil, 0, fmt.Errorf("snapshot %.256q: %w", m.name, err)
+		}
+	}
+	return images, highest, nil
+}
+
+func imageOf(info Info) *metadata {
+	return &metadata{
+		id: info.ID, name: info.Name, parent: info.Parent, kind: info.Kind,
+		readonly: info.Readonly || info.Kind == KindCommitted, labels: labelsOf(info.Labels),
+		created: info.Created.Round(0).UTC(), updated: info.Updated.Round(0).UTC(), usage: info.Usage,
+	}
+}
+
+// checkImport says what can't be stored, and returns the identifier.
+func (m *metadata) checkImport() (id uint64, err error) {
+	if err := m.check(); err != nil {
+		return 0, fmt.Errorf("%w: %w", err, ErrInvalidName)
+	}
+	if err := checkLabels(m.labels); err != nil {
+		return 0, err
+	}
+	return parseID(m.id)
+}
+
+// checkAncestors says what is wrong with those that m stands on.
+func checkAncestors(images map[string]*metadata, m *metadata) error {
+	seen := map[string]bool{}
+	for m.parent != "" {
+		if seen[m.name] {
+			return fmt.Errorf("its parents lead back to %.256q: %w", m.name, ErrInvalidName)
+		}
+		seen[m.name] = true
+		parent := images[m.parent]
+		switch {
+		case parent == nil:
+			return fmt.Errorf("parent %.256q: %w", m.parent, ErrNotExist)
+		case parent.kind != KindCommitted:
+			return fmt.Errorf("parent %.256q: %w", m.parent, ErrNotCommitted)
+		}
+		m = parent
+	}
+	return nil
+}
