@@ -93,12 +93,12 @@ func (f *File) WriteAt(data []byte, offset int64) (int, error) {
 	return n, err
 }
 
-// Sync makes what was written so far durable, in the pending file; [File.Replace]
-// does so itself. A crash leaves path as it was; so does an error, after which
-// only Discard is of use.
+// Sync makes what was written so far durable, in the pending file, as [SyncData] does;
+// [File.Replace] syncs it itself. A crash leaves path as it was; so does an error, after
+// which only Discard is of use.
 func (f *File) Sync() error {
 	if f.err == nil {
-		f.err = f.pending.Sync()
+		f.err = SyncData(f.pending.File)
 	}
 	return f.err
 }
@@ -123,11 +123,14 @@ func (f *File) Replace() error {
 }
 
 // Discard closes and removes the pending file; after Replace has returned nil,
-// or Discard has, it does nothing. A crash may leave the pending file. Path is
-// never touched.
+// or Discard has, or where f is nil, it does nothing. A crash may leave the pending
+// file. Path is never touched.
 //
 // An error leaves the pending file, and Discard may be called again.
 func (f *File) Discard() error {
+	if f == nil {
+		return nil
+	}
 	err := f.pending.Cleanup()
 	// Gone already, or closed already by a Discard that could not remove it.
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrClosed) {

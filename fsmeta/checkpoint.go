@@ -1,7 +1,6 @@
 package fsmeta
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"maps"
@@ -15,7 +14,7 @@ import (
 
 // closedFill is how far a journal is filled ahead when the store is closed: whoever opens it
 // next reads that.
-const closedFill = 4 << 10
+const closedFill = 1 << 10
 
 // foldAt is how long the lines may get, in bytes, before a checkpoint folds them into the
 // tree. It bounds what opening a store reads.
@@ -73,21 +72,29 @@ func (s *Store) checkpoint() error {
 		defer s.mu.Unlock()
 		return s.giveUpLocked(err)
 	}
+	// What takes long is to fill the new file, so that is done before writers wait.
+	f, err := s.prepareJournal(foldAt + fillChunk)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err != nil {
+		return errors.Join(err, f.Discard())
+	}
 	err = s.turn.take(s.ctx, s.ctx)
 	defer s.leave()
 	if err != nil {
-		return err
+		return errors.Join(err, f.Discard())
 	}
 	defer s.turn.release()
 	if err := s.settle(s.tip()); err != nil {
-		return err
+		return errors.Join(err, f.Discard())
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.journal != j {
-		return nil // a transaction had to make one itself
+		return f.Discard() // a transaction had to make one itself
 	}
-	return s.replaceLocked(upTo, names)
+	return s.replaceLocked(upTo, names, f)
 }
 
 // fold makes a checkpoint of everything and leaves no line in the journal. It is
@@ -126,7 +133,7 @@ func (s *Store) foldLocked() error {
 	if err := s.tree.sync(names); err != nil {
 		return s.giveUpLocked(err)
 	}
-	return s.replaceLocked(j.tip(), names)
+	return s.replaceLocked(j.tip(), names, nil)
 }
 
 // namesLocked returns the names that the lines after from are about, up to to.
@@ -182,22 +189,18 @@ func (s *Store) unsupersedeLocked() error {
 
 // replaceLocked puts a new journal in place of the old one, with the lines after
 // txn; the tree holds the others durably. All lines are published. It is our turn,
-// and the process has the lock.
+// and the process has the lock. A file that was prepared for it is used, or discarded.
 //
 // A crash leaves either file. Nothing is acknowledged in the new one before it is
 // in its place for good, which its header's newline tells others. An error keeps
 // the old one, unless the directory could not be synced: then which of the two a
 // power cut leaves is unknown, and writing has ended.
-func (s *Store) replaceLocked(txn uint64, names []string) error {
+func (s *Store) replaceLocked(txn uint64, names []string, prepared *atomicfs.File) error {
 	content, err := s.successorLocked(txn)
 	if err != nil {
-		return err
+		return errors.Join(err, prepared.Discard())
 	}
-	f, j, err := s.stageJournal(content)
-	if errors.Is(err, unix.ENOSPC) {
-		// Filling ahead is for speed alone.
-		f, j, err = s.stageJournal(append(bytes.TrimRight(content, "\x00"), 0, 0))
-	}
+	f, j, err := s.stageJournal(content, prepared)
 	if err != nil {
 		return err
 	}
@@ -221,16 +224,36 @@ func (s *Store) replaceLocked(txn uint64, names []string) error {
 	return s.adoptLocked(j, content, txn, names)
 }
 
+// prepareJournal makes a file of NUL bytes in staging/ that a journal can be written to.
+// A crash or an error leaves garbage at most; the file is to be discarded after either.
+func (s *Store) prepareJournal(size int) (*atomicfs.File, error) {
+	f, err := atomicfs.Create(filepath.Join(s.dir, journalFile), s.tree.staging)
+	if err == nil {
+		_, err = f.Write(make([]byte, size))
+	}
+	return f, err
+}
+
 // stageJournal writes a journal's content to a file in staging/ and syncs it. It
 // returns the file to be put in place and, open already, the journal that it is then.
 // A crash leaves garbage; an error leaves nothing.
-func (s *Store) stageJournal(content []byte) (*atomicfs.File, *journal, error) {
-	path := filepath.Join(s.dir, journalFile)
-	f, err := atomicfs.Create(path, s.tree.staging)
-	if err != nil {
-		return nil, nil, err
+func (s *Store) stageJournal(content []byte, prepared *atomicfs.File) (*atomicfs.File, *journal, error) {
+	f, err := prepared, error(nil)
+	if f == nil {
+		ahead := foldAt + fillChunk
+		if s.closed.Load() {
+			ahead = closedFill
+		}
+		f, err = s.prepareJournal(len(content) + ahead)
 	}
-	if _, err = f.Write(content); err == nil {
+	if errors.Is(err, unix.ENOSPC) { // filling ahead is for speed alone
+		_ = f.Discard() // else cleanStaging does
+		f, err = s.prepareJournal(len(content) + 2)
+	}
+	if err == nil {
+		_, err = f.WriteAt(content, 0)
+	}
+	if err == nil {
 		err = f.Sync()
 	}
 	var j *journal
@@ -243,7 +266,7 @@ func (s *Store) stageJournal(content []byte) (*atomicfs.File, *journal, error) {
 	if err != nil {
 		return nil, nil, errors.Join(err, f.Discard())
 	}
-	j.path = path
+	j.path = filepath.Join(s.dir, journalFile)
 	return f, j, nil
 }
 
@@ -258,7 +281,7 @@ func (s *Store) keepOldLocked() error {
 	return err
 }
 
-// successorLocked returns the content of the journal that follows, filled ahead.
+// successorLocked returns the content of the journal that follows, up to its last line.
 func (s *Store) successorLocked(txn uint64) ([]byte, error) {
 	j := s.journal
 	b := append(encodeHeader(header{txn: txn, nextID: s.reserved, prev: j.crcOf(txn)}), 0)
@@ -275,17 +298,13 @@ func (s *Store) successorLocked(txn uint64) ([]byte, error) {
 			b = append(b, encodeSuperseded(j.tip(), j.crcOf(j.tip()))...)
 		}
 	}
-	ahead := foldAt + fillChunk
-	if s.closed.Load() {
-		ahead = closedFill
-	}
-	return append(b, make([]byte, ahead)...), nil
+	return b, nil
 }
 
 // adoptLocked goes on with the new journal, which is in its place for good.
 func (s *Store) adoptLocked(j *journal, content []byte, txn uint64, names []string) error {
 	old := s.journal
-	tail := scan(bytes.TrimRight(content[j.start:], "\x00"), j.start, j.header.txn, j.header.prev)
+	tail := scan(content[j.start:], j.start, j.header.txn, j.header.prev)
 	for _, l := range tail.lines {
 		j.refs = append(j.refs, ref{l.off, len(l.raw), l.crc, old.refs[l.txn-old.header.txn-1].names})
 	}

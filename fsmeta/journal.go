@@ -10,7 +10,6 @@ import (
 	"os"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/fsmeta/fsmeta/atomic"
@@ -199,17 +198,15 @@ func (l *line) decode() (*record, error) {
 	return r, nil
 }
 
-// ownHeader reads a journal's first line if this package has written it.
+// ownHeader reads a journal's first line, if it is as encodeHeader writes it.
 func ownHeader(raw []byte) (h header, ok bool) {
-	h.prev, _, ok = verifyLine(raw)
-	txn, rest, found := strings.Cut(strings.TrimPrefix(string(raw), headerStart), `,"nextID":`)
-	if !ok || !found {
+	prev, _, ok := verifyLine(raw)
+	if !ok || !bytes.HasPrefix(raw, []byte(headerStart)) {
 		return header{}, false
 	}
-	nextID, _, _ := strings.Cut(rest, ",")
-	h.txn, _ = strconv.ParseUint(txn, 10, 63) // what is wrong shows below
-	h.nextID, _ = strconv.ParseUint(nextID, 10, 63)
-	return h, h.nextID > 0 && bytes.Equal(raw, encodeHeader(h))
+	t := &text{rest: string(raw[:len(raw)-crcTailLen-prevLen]) + "}"}
+	h = header{txn: t.count(headerStart, ","), nextID: t.count(`"nextID":`, "}"), prev: prev}
+	return h, !t.bad && t.rest == "" && h.nextID > 0
 }
 
 // parseHeader reads a journal's first line. Its checksum may be missing, where a
@@ -438,10 +435,10 @@ func (j *journal) damage(err error) error {
 // are further apart than one. With whole it looks whether there is anything else
 // behind, and if so reads to the end.
 func (j *journal) readFrom(off int64, whole bool) ([]byte, error) {
-	const step = 16 << 10
 	var buf []byte
 	for {
 		at := len(buf)
+		step := max(4<<10, at) // mostly there is nothing
 		buf = slices.Grow(buf, step)[:at+step]
 		n, err := j.file.ReadAt(buf[at:], off+int64(at))
 		buf = buf[:at+n]

@@ -95,6 +95,10 @@ func FuzzMetadata(f *testing.F) {
 			return
 		}
 		m, err := decodeFile(data, parent)
+		slow, slowErr := decodeJSON(data, parent)
+		if (err == nil) != (slowErr == nil) || err == nil && !reflect.DeepEqual(m, slow) {
+			t.Errorf("%q is read as %+v, %v, and as JSON as %+v, %v", data, m, err, slow, slowErr)
+		}
 		if err != nil {
 			return
 		}

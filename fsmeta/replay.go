@@ -118,7 +118,7 @@ func (s *Store) recoverLocked(tail scanned) error {
 	// that is done.
 	s.distrust = tail.superseded
 	if s.journal.public < s.journal.tip() {
-		if err := s.replaceLocked(s.journal.header.txn, nil); err != nil {
+		if err := s.replaceLocked(s.journal.header.txn, nil, nil); err != nil {
 			return err
 		}
 	}

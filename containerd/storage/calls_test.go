@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -247,6 +248,55 @@ func TestTransactionOfTheOtherPackage(t *testing.T) {
 			}
 			other.prepare("commit w")
 		}
+	})
+}
+
+// TestLongChain makes a snapshot that stands on many, and looks at it from above.
+func TestLongChain(t *testing.T) {
+	onBoth(t, func(t *testing.T, p *player) {
+		const length = 150
+		p.prepare("begin w write")
+		want, parent := "", ""
+		for i := range length {
+			p.prepare("w: create active a" + parent + fmt.Sprintf("\n w: commit a as %d", i))
+			want, parent = fmt.Sprintf(" #%d", i+1)+want, fmt.Sprintf(" on %d", i)
+		}
+		want = "#151 view on" + want
+		equal(t, "create", p.do("w: create view v"+parent), want)
+		p.prepare("commit w\n reopen\n begin r read")
+		equal(t, "get", p.do("r: get v"), want)
+		p.prepare("rollback r")
+	})
+}
+
+// TestManySnapshots writes many snapshots in one transaction, in no order, removes some
+// in another, and reads them.
+func TestManySnapshots(t *testing.T) {
+	onBoth(t, func(t *testing.T, p *player) {
+		const many, step = 2000, 777 // without a common divisor
+		p.prepare("begin w write")
+		for i := range many {
+			p.prepare(fmt.Sprintf("w: create active %04d +n=%d", i*step%many, i))
+		}
+		p.prepare("commit w\n begin w write")
+		for i := 0; i < many; i += 3 {
+			p.prepare(fmt.Sprintf("w: remove %04d", i))
+		}
+		p.prepare("commit w\n reopen\n begin r read")
+		var names, ids []string
+		for i := range many {
+			if i%3 != 0 {
+				names = append(names, fmt.Sprintf("%04d", i))
+			}
+			if n := i * step % many; n%3 != 0 {
+				ids = append(ids, fmt.Sprintf("%04d=#%d", n, i+1))
+			}
+		}
+		slices.Sort(ids)
+		equal(t, "walk", strings.Fields(p.do("r: walk")), names)
+		equal(t, "ids", strings.Fields(p.do("r: ids")), ids)
+		equal(t, "walk with a filter", p.do("r: walk labels.n==5"), "1885")
+		p.prepare("rollback r")
 	})
 }
 

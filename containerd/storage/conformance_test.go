@@ -374,6 +374,20 @@ var scripts = []script{
 		r: walk             => nothing
 		r: ids              => nothing
 		rollback r`},
+	{"the first transaction takes its own changes back, while an older one reads", `
+		begin r read
+		begin w write
+		w: create active a  => #1 active
+		w: remove a         => #1 active
+		begin s read
+		commit w
+		r: walk             => NotFound
+		s: ids              => NotFound
+		rollback r
+		rollback s
+		begin r read
+		r: walk             => nothing
+		rollback r`},
 	{"everything is removed", `
 		begin w write
 		w: create active a     => #1 active
@@ -724,6 +738,9 @@ var scripts = []script{
 		rollback w
 		begin w write
 		w: commit none as b     => NotFound
+		rollback w
+		begin w write
+		w: commit none as none  => FailedPrecondition
 		rollback w
 		begin w write
 		w: commit "" as b       => NotFound
@@ -1269,6 +1286,26 @@ var scripts = []script{
 		begin r read
 		r: info a                         => #1 active a {$long=$longest} t1 t2
 		rollback r`},
+	{"labels whose keys are too long", `
+		begin w write
+		w: create active a +x=1              => #1 active
+		commit w
+		begin w write
+		w: create active b +$longestx=1      => KeyTooLarge
+		rollback w
+		begin w write
+		w: update a :labels.$longestx +$longestx=1  => KeyTooLarge
+		rollback w
+		begin w write
+		w: commit a as base +$longestx=1     => KeyTooLarge
+		rollback w
+		begin w write
+		w: create active b on c +$longestx=1 => NotFound
+		w: create active a +$longestx=1      => AlreadyExists
+		w: update a :name +$longestx=1       => InvalidArgument
+		w: update a :labels.$longestx        => active a {x=1} t1 t2
+		w: create active b +$longestx=       => #2 active
+		rollback w`},
 	{"labels with all sorts of characters", `
 		begin w write
 		w: create active a "+new\nline=v\nv" "+eq=u=al" "+日本=ü" "+\"q\"=\\"  => #1 active
