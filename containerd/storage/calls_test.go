@@ -355,10 +355,11 @@ func TestReturnedValuesBelongToTheCaller(t *testing.T) {
 func spoilAll(t *testing.T, p *player, ctx context.Context) {
 	_, info, _, err := p.store.GetInfo(ctx, "b")
 	noError(t, err)
-	info.Labels["x"] = "spoiled"
+	equal(t, "labels", info.Labels, map[string]string{"x": "1"})
+	clear(info.Labels)
 	s, err := p.store.GetSnapshot(ctx, "b")
 	noError(t, err)
-	s.ParentIDs[0] = "spoiled"
+	copy(s.ParentIDs, []string{"spoiled"})
 	ids, err := p.store.IDMap(ctx)
 	noError(t, err)
 	clear(ids)
@@ -378,11 +379,11 @@ func TestReturnedByWritesBelongToTheCaller(t *testing.T) {
 		ctx := p.context("w")
 		s, err := p.store.CreateSnapshot(ctx, snapshots.KindActive, "b", "base")
 		noError(t, err)
-		s.ParentIDs[0] = "spoiled"
+		copy(s.ParentIDs, []string{"spoiled"})
 		p.ids[s.ID] = "#2"
 		updated, err := p.store.UpdateInfo(ctx, snapshots.Info{Name: "b", Labels: map[string]string{"x": "1"}}, "labels.x")
 		noError(t, err)
-		updated.Labels["x"] = "spoiled"
+		clear(updated.Labels)
 		equal(t, "get", p.do("w: get b"), "#2 active on #1")
 		p.prepare("commit w")
 		equal(t, "labels", p.labelsOf("b"), map[string]string{"x": "1"})
