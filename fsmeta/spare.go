@@ -29,7 +29,7 @@ const (
 // it, with everything there, since we had the lock.
 type spares struct {
 	dirs    []spareDir
-	sources map[string]string // paths of symlinks, by what they say
+	sources map[string]string // paths of symlinks, by what they say; "" where such a link was made once
 }
 
 // spareDir is a snapshot's directory that is not used.
@@ -125,7 +125,7 @@ func (t *tree) link(target, path string) error {
 		return nil
 	}
 	t.mu.Lock()
-	source := t.spares.sources[target]
+	source, again := t.spares.sources[target]
 	t.mu.Unlock()
 	if source != "" && hardLink(source, path) == nil {
 		return nil
@@ -134,29 +134,34 @@ func (t *tree) link(target, path string) error {
 	if err := atomic.Symlink(target, path); err != nil {
 		return err
 	}
-	t.keepSource(target, path)
+	source = ""
+	if again { // so there may be more
+		if source = t.spare(); hardLink(path, source) != nil {
+			source = "" // it is for speed alone
+		}
+	}
+	t.keepSource(target, source)
 	return nil
 }
 
-// keepSource keeps a link to the symlink at path, which says target, to make others of.
-func (t *tree) keepSource(target, path string) {
-	source := t.spare()
-	if hardLink(path, source) != nil {
-		return // it is for speed alone
-	}
+// keepSource keeps a symlink that says target, to make others of, or, where it is "",
+// that there was one such link.
+func (t *tree) keepSource(target, source string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.spares.sources == nil {
 		t.spares.sources = map[string]string{}
 	}
-	if len(t.spares.sources) >= maxSources {
-		for target, path := range t.spares.sources { // any of them
-			_ = os.Remove(path) // else cleanStaging does
-			delete(t.spares.sources, target)
+	t.spares.sources[target] = source
+	for target, source := range t.spares.sources { // any of them
+		if len(t.spares.sources) <= maxSources {
 			break
 		}
+		if source != "" {
+			_ = os.Remove(source) // else cleanStaging does
+		}
+		delete(t.spares.sources, target)
 	}
-	t.spares.sources[target] = source
 }
 
 // hardLink makes to another name of the symlink from.
@@ -176,6 +181,9 @@ func (t *tree) dropSpares() error {
 		err = errors.Join(err, t.discard(d.path))
 	}
 	for _, path := range s.sources {
+		if path == "" {
+			continue
+		}
 		if rerr := os.Remove(path); !errors.Is(rerr, fs.ErrNotExist) {
 			err = errors.Join(err, rerr)
 		}

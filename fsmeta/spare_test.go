@@ -124,11 +124,6 @@ func TestSpareThatIsGone(t *testing.T) {
 			if err := os.RemoveAll(filepath.Join(d.path, gone)); err != nil {
 				t.Fatal(err)
 			}
-			for _, source := range s.tree.spares.sources {
-				if err := os.Remove(source); err != nil {
-					t.Fatal(err)
-				}
-			}
 			for i := range 3 {
 				if err := create(s, fmt.Sprint("new", i), "base"); err != nil {
 					t.Fatal(err)
@@ -167,7 +162,8 @@ func TestParentLinksAreShared(t *testing.T) {
 			t.Errorf("%s says %q, %v", link, target, err)
 		}
 	}
-	if links[0] != links[1] || links[1] == links[2] || links[2] != links[3] {
+	// The first is in a directory that is used again.
+	if links[1] == links[2] || links[2] != links[3] {
 		t.Errorf("the links are %v", links)
 	}
 }
@@ -183,8 +179,10 @@ func TestSparesAreFew(t *testing.T) {
 			if err == nil {
 				_, err = s.Commit(ctx, key, base)
 			}
-			if err == nil {
-				_, err = s.CreateActive(ctx, key, base, false)
+			for _, key := range []string{key, key + "b"} {
+				if err == nil {
+					_, err = s.CreateActive(ctx, key, base, false)
+				}
 			}
 			if err != nil {
 				return err
@@ -201,8 +199,8 @@ func TestSparesAreFew(t *testing.T) {
 		return nil
 	})
 	entries, err := readNames(s.tree.staging)
-	if err != nil || len(entries) != maxSpares+maxSources {
-		t.Errorf("%d entries in staging, %v, want %d", len(entries), err, maxSpares+maxSources)
+	if err != nil || len(entries) <= maxSpares || len(entries) > maxSpares+maxSources {
+		t.Errorf("%d entries in staging, %v, want %d and up to %d symlinks", len(entries), err, maxSpares, maxSources)
 	}
 	if err := s.Close(); err != nil {
 		t.Fatal(err)

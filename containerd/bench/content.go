@@ -99,6 +99,35 @@ func fill(ctx context.Context, store peers.Store, size int) error {
 	return nil
 }
 
+// age makes snapshots and removes them again, so that a store has a past: bbolt's file
+// has room inside then, and need not grow at every commit, which costs it more.
+func age(ctx context.Context, store peers.Store, n int) error {
+	key := func(i int) string { return fmt.Sprintf("default/%d/gone", i) }
+	for _, do := range []func(ctx context.Context, i int) error{
+		func(ctx context.Context, i int) error {
+			_, err := store.CreateSnapshot(ctx, snapshots.KindActive, key(i), "", snapshots.WithLabels(labelsOf(i)))
+			return err
+		},
+		func(ctx context.Context, i int) error {
+			_, _, err := store.Remove(ctx, key(i))
+			return err
+		},
+	} {
+		err := store.WithTransaction(ctx, true, func(ctx context.Context) error {
+			for i := range n {
+				if err := do(ctx, i); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return fmt.Errorf("age the store: %w", err)
+		}
+	}
+	return nil
+}
+
 func makeOne(ctx context.Context, store peers.Store, i int) error {
 	if isContainer(i) {
 		_, err := store.CreateSnapshot(ctx, snapshots.KindActive, nameOf(i), parentOf(i), snapshots.WithLabels(labelsOf(i)))

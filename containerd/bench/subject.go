@@ -111,13 +111,17 @@ func (s *subject) reopen(ctx context.Context) error {
 	return err
 }
 
-// makeStore makes a store and fills it. It is not open then.
+// makeStore makes a store, fills it, and gives it a past. It is not open then.
 func (b *bench) makeStore(peer peers.Peer, path string, size int) error {
 	store, err := peer.Open(path)
 	if err != nil {
 		return err
 	}
-	return errors.Join(fill(b.ctx, store, size), store.Close())
+	err = fill(b.ctx, store, size)
+	if err == nil {
+		err = age(b.ctx, store, b.small)
+	}
+	return errors.Join(err, store.Close())
 }
 
 // fresh returns what opens a new store of that size, in a directory of its own.
