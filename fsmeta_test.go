@@ -349,8 +349,14 @@ func fingerprint(t *testing.T, dir string, without ...string) string {
 	var b strings.Builder
 	err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
 		rel := must(filepath.Rel(dir, path))
-		if err != nil || slices.Contains(without, rel) {
+		if err != nil {
 			return err
+		}
+		if slices.Contains(without, rel) && entry.IsDir() {
+			return fs.SkipDir
+		}
+		if slices.Contains(without, rel) {
+			return nil
 		}
 		info, err := entry.Info()
 		if err != nil {
@@ -3302,7 +3308,15 @@ func TestFullDisk(t *testing.T) {
 			s.build("base; *work < base")
 			infos := must(dump(bg, s.Store))
 			disk := fingerprint(t, s.dir, "journal", "staging")
-			spares := len(must(os.ReadDir(filepath.Join(s.dir, "staging"))))
+			staged := func() (dirs int) { // but for the symlinks that are kept for later
+				for _, entry := range must(os.ReadDir(filepath.Join(s.dir, "staging"))) {
+					if entry.IsDir() {
+						dirs++
+					}
+				}
+				return dirs
+			}
+			spares := staged()
 			for range 2 {
 				err := withRoom(t, test.room, func() error {
 					return s.WithTransaction(bg, true, func(ctx context.Context) error { test.do(ctx, s); return nil })
@@ -3312,8 +3326,8 @@ func TestFullDisk(t *testing.T) {
 				}
 				equal(t, "store", must(dump(bg, s.Store)), infos)
 				equal(t, "disk", fingerprint(t, s.dir, "journal", "staging"), disk)
-				if n := len(must(os.ReadDir(filepath.Join(s.dir, "staging")))); n > spares {
-					t.Errorf("%d entries in staging, there were %d", n, spares)
+				if n := staged(); n > spares {
+					t.Errorf("%d directories in staging, there were %d", n, spares)
 				}
 			}
 			killed := openStore(t, s.kill())

@@ -394,12 +394,10 @@ func readFile(path string) ([]byte, error) {
 			return nil, errors.Join(&fs.PathError{Op: "read", Path: path, Err: err}, unix.Close(fd))
 		}
 		data = data[:len(data)+n]
-		if n == 0 {
-			break
+		if len(data) < cap(data) {
+			break // a regular file gives less than was asked for at its end alone
 		}
-		if len(data) == cap(data) {
-			data = append(data, 0)[:len(data)]
-		}
+		data = append(data, 0)[:len(data)]
 	}
 	if err := unix.Close(fd); err != nil {
 		return nil, &fs.PathError{Op: "close", Path: path, Err: err}

@@ -738,5 +738,5 @@ func (p *player) readAlike(names []string) (string, error) {
 	if err == nil && len(seen) != 1 {
 		err = fmt.Errorf("one transaction has seen %v", seen)
 	}
-	return slices.Collect(maps.Keys(seen))[0], err
+	return strings.Join(slices.Sorted(maps.Keys(seen)), " "), err
 }

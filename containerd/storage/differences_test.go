@@ -346,9 +346,10 @@ func TestReturnedMapIsNotTheGivenOne(t *testing.T) {
 			noError(t, err)
 			updated, err := p.store.UpdateInfo(ctx, snapshots.Info{Name: "a", Labels: given}, "labels")
 			noError(t, err)
-			updated.Labels["x"] = "changed"
-			want := map[string]string{"bbolt": "changed", "fsmeta": "1"}[p.peer.Name]
-			equal(t, "label given", given["x"], want)
+			equal(t, "labels", updated.Labels, map[string]string{"x": "1"})
+			clear(updated.Labels)
+			want := map[string]map[string]string{"bbolt": {}, "fsmeta": {"x": "1"}}[p.peer.Name]
+			equal(t, "labels given", given, want)
 		})
 	})
 }
