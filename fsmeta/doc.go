@@ -18,7 +18,7 @@
 //   - transaction: read-only or writable; carried by a context.
 //   - tree: the directories under snapshots/.
 //   - journal: the transactions since the last checkpoint.
-//   - staging: where directories are built, and where they go to be deleted.
+//   - staging: where directories are built, and where they go to be deleted or used again.
 //   - checkpoint: syncs the tree, and drops the journal's lines.
 //   - replay: brings the tree up to the journal.
 //
@@ -37,5 +37,5 @@
 //
 // The store is for local filesystems that keep to POSIX: ext4, xfs, btrfs, and, as
 // far as they go, tmpfs and overlayfs; not for network filesystems. Everything that
-// was read stays in memory, about one kilobyte for a snapshot.
+// was read stays in memory, about 1.3 kilobytes for a snapshot.
 package fsmeta

@@ -18,7 +18,7 @@ import (
 // always the same: 1, 2, 3, and so on. FSMETA_TEST_RUNS=1000 tries more of them,
 // FSMETA_TEST_SEED=17 only that one.
 func TestRandom(t *testing.T) {
-	first, last := uint64(1), uint64(40)
+	first, last := uint64(1), uint64(25)
 	if testing.Short() {
 		last = 5
 	}
