@@ -24,7 +24,7 @@ var (
 	// ErrParentSet: a parent can't be given to a snapshot that has another.
 	ErrParentSet error = failedPrecondition{"has another parent"}
 	// ErrInvalidName: a name that is empty, over 32,768 bytes or not valid
-	// UTF-8; a label with an empty key or that is not valid UTF-8; or a field
+	// UTF-8; a label with such a key or a value that is not valid UTF-8; or a field
 	// path that names no field that can be updated.
 	ErrInvalidName error = invalidParameter{"invalid name"}
 	// ErrDamaged: what is on disk can't be what the store wrote. The error

@@ -382,8 +382,9 @@ func (t *transaction) checkCommitted(parent string) error {
 // checkLabels reports labels that can't be stored.
 func checkLabels(labels []label) error {
 	for _, l := range labels {
-		if l.key == "" || !utf8.ValidString(l.key) || !utf8.ValidString(l.value) {
-			return fmt.Errorf("label %.256q: %.256q has an empty key or is not valid UTF-8: %w", l.key, l.value, ErrInvalidName)
+		if l.key == "" || len(l.key) > maxName || !utf8.ValidString(l.key) || !utf8.ValidString(l.value) {
+			return fmt.Errorf("label %.256q: %.256q has a key that is empty or over %d bytes long, or is not valid UTF-8: %w",
+				l.key, l.value, maxName, ErrInvalidName)
 		}
 	}
 	return nil

@@ -203,18 +203,20 @@ func (t *transaction) commit() error {
 	defer s.leave()
 	changes := t.netChanges()
 	txn, wrote, err := t.base, false, error(nil)
-	if len(changes) > 0 {
+	used, err := t.index.usedBy(t.base)
+	first := t.used && !used // and may have changed everything back, which is to be seen
+	if err == nil && (len(changes) > 0 || first) {
 		if txn, err = s.append(changes, t.staged); err == nil {
 			wrote = true
 		} else {
 			txn = t.base
 		}
 	}
+	if wrote && first {
+		t.index.noteUse(txn)
+	}
 	s.turn.release()
 	serr := s.settle(txn)
-	if err == nil && serr == nil && t.used {
-		t.index.noteUse(txn) // also where one change has undone another
-	}
 	if serr != nil && wrote {
 		return fmt.Errorf("%w: %w", ErrOutcomeUnknown, serr)
 	}

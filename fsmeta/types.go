@@ -144,8 +144,8 @@ type snapshotOptions struct {
 }
 
 // WithLabels gives the snapshot these labels. The map is copied. Keys and
-// values must be valid UTF-8, keys not empty, else the call fails with
-// [ErrInvalidName].
+// values must be valid UTF-8, keys not empty and at most 32,768 bytes long, else the call
+// fails with [ErrInvalidName].
 func WithLabels(labels map[string]string) SnapshotOption {
 	own := labelsOf(labels)
 	return func(o *snapshotOptions) { o.labels = own }

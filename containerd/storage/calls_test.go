@@ -685,21 +685,7 @@ func TestConcurrentReaders(t *testing.T) {
 		done := make(chan struct{})
 		var group sync.WaitGroup
 		for range 4 {
-			group.Go(func() {
-				for last := ""; ; {
-					select {
-					case <-done:
-						return
-					default:
-					}
-					n, err := p.readAlike(names)
-					if err != nil || len(n) < len(last) || len(n) == len(last) && n < last {
-						t.Errorf("read %q after %q, %v", n, last, err)
-						return
-					}
-					last = n
-				}
-			})
+			group.Go(func() { p.readUntil(done, names) })
 		}
 		for i := range 100 {
 			p.in(true, func(ctx context.Context) {
@@ -715,6 +701,23 @@ func TestConcurrentReaders(t *testing.T) {
 		noError(t, err)
 		equal(t, "the last commit", n, "100")
 	})
+}
+
+// readUntil reads until done is closed. What it reads never goes back.
+func (p *player) readUntil(done <-chan struct{}, names []string) {
+	for last := ""; ; {
+		select {
+		case <-done:
+			return
+		default:
+		}
+		n, err := p.readAlike(names)
+		if err != nil || len(n) < len(last) || len(n) == len(last) && n < last {
+			p.t.Errorf("read %q after %q, %v", n, last, err)
+			return
+		}
+		last = n
+	}
 }
 
 // readAlike returns the label n of snapshots that are to have the same one.

@@ -7,7 +7,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// script is a case: a script, and what is special about it.
+// script is a case: a text for a player, named by what is tried.
 type script struct{ name, text string }
 
 // TestConformance plays every script on both peers. Each must do what the script says,
@@ -44,7 +44,7 @@ func playOnBoth(t *testing.T, script string) {
 	}
 }
 
-// scripts are the cases. A snapshot base is a committed one where it is not said.
+// scripts are the cases. Every outcome in them is that of containerd's package.
 var scripts = []script{
 	// Transactions.
 	{"no transaction", `

@@ -10,7 +10,9 @@
 //
 // On purpose, and for the better:
 //
-//   - Identifiers are never handed out twice. bbolt's are used again after a rollback.
+//   - Identifiers are never handed out twice. bbolt's are used again after a rollback. They
+//     are reserved in blocks of 256, so there are gaps after a crash, and where
+//     processes write in turn.
 //   - A writable transaction begun inside a writable one of the same store is an
 //     error ([fsmeta.ErrNestedTransaction]); with bbolt it waits for itself forever.
 //   - A context ends the wait for a writable transaction, and a walk.
@@ -33,6 +35,7 @@
 //
 // And what can't be the same:
 //
+//   - The texts of errors. Their classes, of package errdefs and of bbolt, are.
 //   - Names, and label keys and values, must be valid UTF-8, and names at most 32,768
 //     bytes long: errdefs.ErrInvalidArgument.
 //   - The options are bbolt's, so that what sets them compiles. ReadOnly is heeded; the

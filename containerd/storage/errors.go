@@ -7,6 +7,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/fsmeta/fsmeta/fsmeta"
+	bolt "go.etcd.io/bbolt"
 	errbolt "go.etcd.io/bbolt/errors"
 )
 
@@ -80,7 +81,7 @@ func checkNew(name string) error {
 		return reclassified{errors.New("a snapshot's name can't be empty"), errbolt.ErrBucketNameRequired}
 	}
 	if len(name) > maxName || !utf8.ValidString(name) {
-		return fmt.Errorf("snapshot name %.64q is over %d bytes long or not valid UTF-8: %w", name, maxName, errdefs.ErrInvalidArgument)
+		return fmt.Errorf("snapshot name %.256q is over %d bytes long or not valid UTF-8: %w", name, maxName, errdefs.ErrInvalidArgument)
 	}
 	return nil
 }
@@ -93,9 +94,11 @@ func checkLabels(labels map[string]string) error {
 	for key, value := range labels {
 		switch {
 		case key == "":
-			return reclassified{fmt.Errorf("a label's key can't be empty (its value is %.64q)", value), errbolt.ErrKeyRequired}
+			return reclassified{fmt.Errorf("a label's key can't be empty (its value is %.256q)", value), errbolt.ErrKeyRequired}
+		case len(key) > bolt.MaxKeySize:
+			return reclassified{fmt.Errorf("label key %.256q is over %d bytes long", key, bolt.MaxKeySize), errbolt.ErrKeyTooLarge}
 		case !utf8.ValidString(key) || !utf8.ValidString(value):
-			return fmt.Errorf("label %.64q=%.64q is not valid UTF-8: %w", key, value, errdefs.ErrInvalidArgument)
+			return fmt.Errorf("label %.256q=%.256q is not valid UTF-8: %w", key, value, errdefs.ErrInvalidArgument)
 		}
 	}
 	return nil

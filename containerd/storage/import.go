@@ -24,7 +24,7 @@ import (
 // usage stay as they are, so that the driver's content directories stay valid, and no
 // identifier that was handed out there is handed out again. The file is only read.
 // Progress, unless it is nil, is called with how many snapshots are done, of how many;
-// each counts twice, when it is read and when it is written.
+// each counts twice, when it is read, which is fast, and when it is written, which is not.
 //
 // All of it is there and durable when Import returns nil. After an error or a crash there
 // is nothing, unless the error is [fsmeta.ErrOutcomeUnknown]. It is safe to run again:
@@ -40,17 +40,13 @@ func Import(ctx context.Context, boltFile string, store *MetaStore, progress fun
 	if progress == nil {
 		progress = func(int, int) {}
 	}
-	s, err := store.open()
-	if err != nil {
-		return err
-	}
-	if err := importInto(ctx, s, boltFile, progress); err != nil {
+	if err := importInto(ctx, store, boltFile, progress); err != nil {
 		return fmt.Errorf("import %s into %s: %w", boltFile, store.dir, err)
 	}
 	return nil
 }
 
-func importInto(ctx context.Context, s *fsmeta.Store, boltFile string, progress func(done, total int)) error {
+func importInto(ctx context.Context, store *MetaStore, boltFile string, progress func(done, total int)) error {
 	db, err := openBolt(boltFile)
 	if err != nil {
 		return err
@@ -61,11 +57,17 @@ func importInto(ctx context.Context, s *fsmeta.Store, boltFile string, progress 
 	if err != nil {
 		return err
 	}
+	s, err := store.open()
+	if err != nil {
+		return err
+	}
 	n := len(infos)
 	err = s.Import(ctx, infos, nextID, func(done int) { progress(n+done, 2*n) })
 	switch {
 	case errors.Is(err, fsmeta.ErrUsed):
-		return imported(ctx, s, infos, err)
+		if err = imported(ctx, s, infos, err); err == nil {
+			progress(2*n, 2*n)
+		}
 	case errors.Is(err, fsmeta.ErrInvalidName):
 		return classified{err, errdefs.ErrInvalidArgument}
 	case errors.Is(err, fsmeta.ErrNotExist), errors.Is(err, fsmeta.ErrNotCommitted), errors.Is(err, fsmeta.ErrExist):
@@ -78,13 +80,19 @@ func importInto(ctx context.Context, s *fsmeta.Store, boltFile string, progress 
 func imported(ctx context.Context, s *fsmeta.Store, infos []fsmeta.Info, used error) error {
 	for i := range infos {
 		is, err := s.Stat(ctx, infos[i].Name)
-		if errors.Is(err, fsmeta.ErrNotExist) || err == nil && !same(&is, &infos[i]) {
-			return fmt.Errorf("snapshot %.64q is not as it is in the file, so this is not an import that is run again; "+
-				"choose a path where there is nothing yet: %w", infos[i].Name, used)
-		}
-		if err != nil {
+		what := ""
+		switch {
+		case errors.Is(err, fsmeta.ErrNotExist):
+			what = "is not in the store"
+		case err != nil:
 			return err
+		case !same(&is, &infos[i]):
+			what = "is not the same in the store"
+		default:
+			continue
 		}
+		return fmt.Errorf("the store has been used, and snapshot %.256q of the file %s: an import into it can't be run again; "+
+			"for a new one choose a path where there is nothing yet: %w", infos[i].Name, what, used)
 	}
 	return nil
 }
@@ -187,7 +195,7 @@ func readSnapshots(ctx context.Context, bucket *bolt.Bucket, progress func(done,
 		}
 		info, err := readSnapshot(string(name), bucket.Bucket(name))
 		if err != nil {
-			return nil, fmt.Errorf("snapshot %.64q: %w", name, err)
+			return nil, fmt.Errorf("snapshot %.256q: %w", name, err)
 		}
 		infos = append(infos, info)
 		progress(len(infos), 2*len(names))

@@ -249,7 +249,9 @@ func TestImportRefuses(t *testing.T) {
 				_, err := tx.Bucket([]byte("v1")).Bucket([]byte("snapshots")).CreateBucket([]byte("left behind"))
 				return err
 			})
-		}, func(err error) bool { return errdefs.IsInvalidArgument(err) && strings.Contains(err.Error(), "left behind") }},
+		}, func(err error) bool {
+			return errdefs.IsInvalidArgument(err) && strings.Contains(err.Error(), "left behind")
+		}},
 		{"a name that is not UTF-8", func(t *testing.T, file string) {
 			rename(t, file, "default/2/web", "default/2/\xff")
 		}, func(err error) bool { return errdefs.IsInvalidArgument(err) && strings.Contains(err.Error(), `\xff`) }},

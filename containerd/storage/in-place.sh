@@ -4,11 +4,17 @@
 # snapshotters' tests mount filesystems, so they need root.
 set -euo pipefail
 cd -P "$(dirname "$0")/.."
+if ! command -v go >/dev/null; then
+	echo "go is not in the PATH of $(id -un)" >&2
+	exit 1
+fi
 root=$(cd .. && pwd)
 tmp=$(mktemp -d)
 trap 'chmod -R u+w "$tmp"; rm -rf "$tmp"' EXIT
 
-cp -R "$(go list -m -f '{{.Dir}}' github.com/containerd/containerd/v2)" "$tmp/containerd"
+go mod download github.com/containerd/containerd/v2
+containerd=$(go list -m -f '{{.Dir}}' github.com/containerd/containerd/v2)
+cp -R "$containerd" "$tmp/containerd"
 chmod -R u+w "$tmp/containerd"
 theirs=$tmp/containerd/core/snapshots/storage
 find "$theirs" -name '*.go' -not -name '*_test.go' -delete

@@ -75,7 +75,7 @@ func UpdateInfo(ctx context.Context, info snapshots.Info, fieldpaths ...string) 
 		case path == "labels":
 			labels = maps.Clone(info.Labels)
 		case !one:
-			return snapshots.Info{}, fmt.Errorf("field %.64q of snapshot %.64q can't be updated, labels and labels.KEY can: %w",
+			return snapshots.Info{}, fmt.Errorf("field %.256q of snapshot %.256q can't be updated, labels and labels.KEY can: %w",
 				path, info.Name, errdefs.ErrInvalidArgument)
 		default:
 			if labels == nil {
@@ -257,7 +257,7 @@ func checkFree(ctx context.Context, s *fsmeta.Store, name string) error {
 	_, err := s.Stat(ctx, name)
 	switch {
 	case err == nil:
-		return fmt.Errorf("snapshot %.64q: %w", name, errdefs.ErrAlreadyExists)
+		return fmt.Errorf("snapshot %.256q: %w", name, errdefs.ErrAlreadyExists)
 	case errors.Is(err, fsmeta.ErrNotExist):
 		return nil
 	default:
@@ -283,7 +283,7 @@ func Remove(ctx context.Context, key string) (string, snapshots.Kind, error) {
 		if child, werr := hasChild(ctx, s, key); werr != nil {
 			return "", 0, werr
 		} else if child {
-			return "", 0, fmt.Errorf("snapshot %.64q has children: %w", key, errdefs.ErrFailedPrecondition)
+			return "", 0, fmt.Errorf("snapshot %.256q has children: %w", key, errdefs.ErrFailedPrecondition)
 		}
 	}
 	if err != nil {
@@ -349,16 +349,16 @@ func commitMisuse(ctx context.Context, s *fsmeta.Store, key, name, parent string
 		return err
 	}
 	if key == name { // it would be what is just being made
-		return fmt.Errorf("snapshot %.64q can't become itself: %w", key, errdefs.ErrFailedPrecondition)
+		return fmt.Errorf("snapshot %.256q can't become itself: %w", key, errdefs.ErrFailedPrecondition)
 	}
 	info, err := s.Stat(ctx, key)
 	switch {
 	case err != nil:
 		return classifyLookup(err)
 	case info.Kind != fsmeta.KindActive || info.Readonly:
-		return fmt.Errorf("snapshot %.64q is not active: %w", key, errdefs.ErrFailedPrecondition)
+		return fmt.Errorf("snapshot %.256q is not active: %w", key, errdefs.ErrFailedPrecondition)
 	case parent != "" && info.Parent != "" && parent != info.Parent:
-		return fmt.Errorf("snapshot %.64q has another parent already: %w", key, errdefs.ErrInvalidArgument)
+		return fmt.Errorf("snapshot %.256q has another parent already: %w", key, errdefs.ErrInvalidArgument)
 	}
 	if err := checkLabels(labels); err != nil {
 		return err
@@ -367,7 +367,7 @@ func commitMisuse(ctx context.Context, s *fsmeta.Store, key, name, parent string
 		return nil
 	}
 	if parent == key { // which will not be there any more
-		return fmt.Errorf("snapshot %.64q can't stand on itself: %w", key, errdefs.ErrNotFound)
+		return fmt.Errorf("snapshot %.256q can't stand on itself: %w", key, errdefs.ErrNotFound)
 	}
 	return checkParent(ctx, s, parent, errdefs.ErrFailedPrecondition)
 }
@@ -380,7 +380,7 @@ func checkParent(ctx context.Context, s *fsmeta.Store, parent string, notCommitt
 		return classifyLookup(err)
 	}
 	if info.Kind != fsmeta.KindCommitted {
-		return fmt.Errorf("parent %.64q is not committed: %w", parent, notCommitted)
+		return fmt.Errorf("parent %.256q is not committed: %w", parent, notCommitted)
 	}
 	return nil
 }

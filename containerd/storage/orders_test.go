@@ -192,25 +192,28 @@ func updates(f fixture) (trials []trial) {
 		if fields == ":labels :labels.x" && labels == "" {
 			continue // no label is left
 		}
-		all := fields == "" || slices.Contains(strings.Fields(fields), ":labels")
-		bad := badLabels(labels) && (all || strings.Contains(fields, ":labels."+" "))
-		bad = bad || badLabels(labels) && fields == ":labels."
 		want := "ok"
 		switch {
 		case in == "-":
 			want = "NoTransaction"
 		case !f.has(name):
 			want = "NotFound"
-		case slices.ContainsFunc(strings.Fields(fields), func(s string) bool { return !strings.HasPrefix(s, ":labels") }):
+		case strings.Contains(fields, ":name") || strings.Contains(fields, ":parent") || fields == ":":
 			want = "InvalidArgument"
 		case in == "r":
 			want = "TxNotWritable"
-		case bad:
+		case badLabels(labels) && takesEmptyKey(fields):
 			want = "KeyRequired"
 		}
 		trials = append(trials, trial{in, fmt.Sprintf("update %q %s %s", name, fields, labels), want})
 	}
 	return trials
+}
+
+// takesEmptyKey reports whether field paths take the label without a key.
+func takesEmptyKey(fields string) bool {
+	words := strings.Fields(fields)
+	return len(words) == 0 || slices.Contains(words, ":labels") || slices.Contains(words, ":labels.")
 }
 
 func removals(f fixture) (trials []trial) {

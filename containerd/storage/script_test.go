@@ -274,7 +274,8 @@ func (p *player) outcome(err error) string {
 	return p.failed(err, true)
 }
 
-// failed is the class of an error. A call that fails must return nothing else.
+// failed is the class of an error, which must have a text. A call that fails must return
+// nothing else.
 func (p *player) failed(err error, nothing bool) string {
 	p.err = err
 	class := classOf(err, p.peer.NoTransaction)
@@ -283,6 +284,9 @@ func (p *player) failed(err error, nothing bool) string {
 	}
 	if !nothing {
 		class += " and values"
+	}
+	if err.Error() == "" {
+		class += " without a text"
 	}
 	return class
 }
