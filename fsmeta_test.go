@@ -3523,9 +3523,14 @@ func TestImport(t *testing.T) {
 		}
 		equal(t, "parents of web", must(s.GetActive(bg, "web")).ParentIDs, []string{"1", "2"})
 		equal(t, "name of 40", must(s.NameOf(bg, "40")), "view")
-		if err := s.Import(bg, given, 100, nil); !errors.Is(err, fsmeta.ErrUsed) {
-			t.Errorf("a second import: %v", err)
-		}
+		// Again; and then not, where it would be another one.
+		nilError(t, s.Import(bg, given, 100, func(int) { t.Error("something is imported again") }))
+		changed := importable()
+		changed[2].Labels["a"] = "c"
+		wantError(t, s.Import(bg, changed, 100, nil), fsmeta.ErrUsed, `"top"`)
+		changed[2].Name = "other"
+		wantError(t, s.Import(bg, changed[2:], 100, nil), fsmeta.ErrUsed, `"other"`)
+		wantError(t, s.Import(bg, given, 1e6, nil), fsmeta.ErrUsed, "1000000")
 		s.write(func(ctx context.Context) {
 			id, err := strconv.Atoi(must(s.CreateActive(ctx, "new", "top", false)).ID)
 			nilError(t, err)
@@ -3541,7 +3546,58 @@ func TestImport(t *testing.T) {
 	emptied.build("*a")
 	emptied.write(func(ctx context.Context) { must(emptied.Remove(ctx, "a")) })
 	wantError(t, emptied.Import(bg, given, 1, nil), fsmeta.ErrUsed)
-	nilError(t, newStore(t).Import(bg, nil, 0, nil))
+	// Of a store without snapshots there are still the identifiers.
+	none := newStore(t)
+	nilError(t, none.Import(bg, nil, 100, nil))
+	none = openStore(t, none.kill())
+	none.write(func(ctx context.Context) {
+		if id, err := strconv.Atoi(must(none.CreateActive(ctx, "new", "", false)).ID); err != nil || id < 100 {
+			t.Errorf("identifier %d, %v", id, err)
+		}
+	})
+}
+
+// A panic of the caller's own does not keep the store.
+func TestImportProgressPanics(t *testing.T) {
+	s := newStore(t)
+	func() {
+		defer func() { equal(t, "panic", recover(), any("ours")) }()
+		t.Error(s.Import(bg, importable(), 1, func(int) { panic("ours") }))
+	}()
+	equal(t, "unused", must(s.Unused(bg)), true)
+	nilError(t, s.Import(bg, importable(), 1, nil))
+}
+
+// What can't be told is not "unused".
+func TestUnusedDamaged(t *testing.T) {
+	s := newStore(t)
+	s.build("a")
+	nilError(t, s.Close())
+	path := filepath.Join(s.dir, "journal")
+	data := must(os.ReadFile(path))
+	data[40] ^= 1
+	overwrite(t, path, string(data))
+	damaged := openStore(t, s.dir)
+	equal(t, "unused", must(damaged.Unused(bg)), false)
+	// Nor where a person has written the journal anew.
+	byHand := newStore(t)
+	byHand.build("a")
+	nilError(t, byHand.Close())
+	overwrite(t, filepath.Join(byHand.dir, "journal"), `{"format":"fsmeta journal","version":1,"txn":0,"nextID":9}`+"\n")
+	byHand = openStore(t, byHand.dir)
+	equal(t, "unused", must(byHand.Unused(bg)), false)
+	wantError(t, byHand.Import(bg, importable(), 1, nil), fsmeta.ErrUsed)
+}
+
+// A backup may leave staging/ out; who only reads closes without it, too.
+func TestCloseWithoutStaging(t *testing.T) {
+	s := newStore(t)
+	s.build("a")
+	dir := s.kill()
+	nilError(t, os.RemoveAll(filepath.Join(dir, "staging")))
+	again := openStore(t, dir)
+	must(again.Stat(bg, "a"))
+	nilError(t, again.Close())
 }
 
 // What can't be imported is named, and leaves the store as new as it was.
@@ -3551,11 +3607,15 @@ func TestImportRefuses(t *testing.T) {
 		want   error
 		says   string
 	}{
-		"a name":                  {func(i []fsmeta.Info) []fsmeta.Info { i[0].Name = ""; return i }, fsmeta.ErrInvalidName, `""`},
-		"an identifier":           {func(i []fsmeta.Info) []fsmeta.Info { i[0].ID = "01"; return i }, fsmeta.ErrInvalidName, `"web"`},
-		"a high identifier":       {func(i []fsmeta.Info) []fsmeta.Info { i[0].ID = "9000000000000000000"; return i }, fsmeta.ErrInvalidName, "9000"},
-		"a kind":                  {func(i []fsmeta.Info) []fsmeta.Info { i[0].Kind = 0; return i }, fsmeta.ErrInvalidName, `"web"`},
-		"no time":                 {func(i []fsmeta.Info) []fsmeta.Info { i[0].Created = time.Time{}; return i }, fsmeta.ErrInvalidName, `"web"`},
+		"a name":            {func(i []fsmeta.Info) []fsmeta.Info { i[0].Name = ""; return i }, fsmeta.ErrInvalidName, `""`},
+		"an identifier":     {func(i []fsmeta.Info) []fsmeta.Info { i[0].ID = "01"; return i }, fsmeta.ErrInvalidName, `"web"`},
+		"a high identifier": {func(i []fsmeta.Info) []fsmeta.Info { i[0].ID = "9000000000000000000"; return i }, fsmeta.ErrInvalidName, "9000"},
+		"a kind":            {func(i []fsmeta.Info) []fsmeta.Info { i[0].Kind = 0; return i }, fsmeta.ErrInvalidName, `"web"`},
+		"no time":           {func(i []fsmeta.Info) []fsmeta.Info { i[0].Created = time.Time{}; return i }, fsmeta.ErrInvalidName, `"web"`},
+		"a year": {func(i []fsmeta.Info) []fsmeta.Info {
+			i[0].Created = time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC)
+			return i
+		}, fsmeta.ErrInvalidName, "10000"},
 		"a label":                 {func(i []fsmeta.Info) []fsmeta.Info { i[0].Labels = map[string]string{"": "x"}; return i }, fsmeta.ErrInvalidName, `"web"`},
 		"a name twice":            {func(i []fsmeta.Info) []fsmeta.Info { i[0].Name = "view"; return i }, fsmeta.ErrExist, `"view"`},
 		"an identifier twice":     {func(i []fsmeta.Info) []fsmeta.Info { i[0].ID = "40"; return i }, fsmeta.ErrExist, "40"},

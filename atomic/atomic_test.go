@@ -333,3 +333,29 @@ func TestSyncData(t *testing.T) {
 		t.Errorf("got %v, want %v", err, fs.ErrInvalid)
 	}
 }
+
+func TestSyncFilesystem(t *testing.T) {
+	f, err := os.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := atomic.SyncFilesystem(f); err != nil && !errors.Is(err, errors.ErrUnsupported) {
+		t.Error(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	var pathErr *os.PathError
+	if err := atomic.SyncFilesystem(f); !errors.As(err, &pathErr) || !errors.Is(err, fs.ErrClosed) && !errors.Is(err, errors.ErrUnsupported) {
+		t.Errorf("of a closed file: %v", err)
+	}
+	// What is not on a filesystem of its own kind is refused, as nobody would tell of failures.
+	proc, err := os.Open("/proc/self")
+	if err != nil {
+		t.Skip("there is no /proc here to refuse")
+	}
+	defer proc.Close()
+	if err := atomic.SyncFilesystem(proc); !errors.Is(err, errors.ErrUnsupported) {
+		t.Errorf("of /proc: %v", err)
+	}
+}

@@ -55,8 +55,9 @@ func SyncData(f *os.File) error {
 // called, or as changed since. f must have been open since before the first write that
 // it is to vouch for. An error, an *os.PathError, may be about anybody's files: sync
 // one's own with [SyncFile] and [SyncDir] to know of those. It is
-// [errors.ErrUnsupported] where the system has no such call or it does not tell of
-// failures: everywhere but on Linux 5.8 and later.
+// [errors.ErrUnsupported] where the system has no such call or it does not tell of all
+// failures: everywhere but on ext4, xfs and btrfs on Linux 5.17 and later. A failure is
+// told once for each f: after one, nil means nothing any more.
 func SyncFilesystem(f *os.File) error {
 	return syncFilesystem(f)
 }

@@ -10,14 +10,25 @@ import (
 )
 
 func syncFilesystem(f *os.File) error {
-	if !syncfsReports() {
-		return &os.PathError{Op: "syncfs", Path: f.Name(), Err: errors.ErrUnsupported}
-	}
-	return control(f, "syncfs", unix.Syncfs)
+	return control(f, "syncfs", func(fd int) error {
+		var stat unix.Statfs_t
+		if err := retryEINTR(func() error { return unix.Fstatfs(fd, &stat) }); err != nil {
+			return err
+		}
+		switch int64(stat.Type) {
+		case unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.BTRFS_SUPER_MAGIC:
+		default: // overlayfs looks for errors in the wrong place, FUSE may do nothing at all
+			return errors.ErrUnsupported
+		}
+		if !syncfsReports() {
+			return errors.ErrUnsupported
+		}
+		return unix.Syncfs(fd)
+	})
 }
 
-// syncfsReports reports whether syncfs tells of data that could not be written. It
-// does since Linux 5.8.
+// syncfsReports reports whether syncfs tells of everything that could not be written: of
+// data since Linux 5.8, of the rest since 5.17.
 var syncfsReports = sync.OnceValue(func() bool {
 	var name unix.Utsname
 	if unix.Uname(&name) != nil {
@@ -27,5 +38,5 @@ var syncfsReports = sync.OnceValue(func() bool {
 	if _, err := fmt.Sscanf(unix.ByteSliceToString(name.Release[:]), "%d.%d", &major, &minor); err != nil {
 		return false
 	}
-	return major > 5 || major == 5 && minor >= 8
+	return major > 5 || major == 5 && minor >= 17
 })

@@ -61,13 +61,13 @@ func (s *Store) checkpointIfDue() {
 // writing has ended.
 func (s *Store) checkpoint() error {
 	s.mu.Lock()
-	j, upTo := s.journal, s.applied
+	j, upTo, foreign := s.journal, s.applied, s.journal.foreign
 	names, err := s.namesLocked(j.header.txn, upTo)
 	s.mu.Unlock()
 	if err != nil || upTo <= j.header.txn {
 		return err
 	}
-	if err := s.tree.sync(names); err != nil {
+	if err := s.tree.sync(names, foreign); err != nil {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		return s.giveUpLocked(err)
@@ -130,7 +130,7 @@ func (s *Store) foldLocked() error {
 	if err != nil {
 		return err
 	}
-	if err := s.tree.sync(names); err != nil {
+	if err := s.tree.sync(names, j.foreign); err != nil {
 		return s.giveUpLocked(err)
 	}
 	return s.replaceLocked(j.tip(), names, nil)
@@ -306,7 +306,9 @@ func (s *Store) adoptLocked(j *journal, content []byte, txn uint64, names []stri
 	old := s.journal
 	tail := scan(content[j.start:], j.start, j.header.txn, j.header.prev)
 	for _, l := range tail.lines {
-		j.refs = append(j.refs, ref{l.off, len(l.raw), l.crc, old.refs[l.txn-old.header.txn-1].names})
+		names := old.refs[l.txn-old.header.txn-1].names
+		j.refs = append(j.refs, ref{l.off, len(l.raw), l.crc, names})
+		j.foreign = j.foreign || names == nil
 	}
 	ix := s.index.Load()
 	if j.tip() != old.tip() {

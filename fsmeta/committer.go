@@ -154,8 +154,8 @@ func (s *Store) letGoIdle() {
 	if !s.turn.takeIdle() {
 		return // who has come leaves in the end
 	}
-	if s.unlock != nil {
-		_ = s.letGo() // see leave
+	if s.unlock != nil && s.letGo() != nil {
+		defer s.idle.Reset(linger) // try again
 	}
 	s.turn.release()
 }
@@ -297,34 +297,44 @@ func (s *Store) settle(txn uint64) error {
 		s.flush.Unlock()
 		return nil
 	}
-	garbage, err := s.flushLocked()
+	garbage, foreign, err := s.flushLocked()
 	s.flush.Unlock()
 	if err != nil {
 		return err
 	}
 	for _, dir := range garbage {
 		// What can't be deleted now is deleted with the rest of staging later.
-		_ = s.tree.recycle(dir)
+		if foreign || dir.failed {
+			_ = s.tree.discard(dir.path)
+		} else {
+			_ = s.tree.recycle(dir.spareDir)
+		}
 	}
 	s.checkpointIfDue()
 	return nil
 }
 
+// leftover is a directory that a rename has left in staging.
+type leftover struct {
+	spareDir
+	failed bool // it was to be renamed itself
+}
+
 // flushLocked syncs, renames and publishes all that is written. It returns what is
-// left in staging.
-func (s *Store) flushLocked() (garbage []spareDir, err error) {
+// left in staging, and whether others have written to the journal, too.
+func (s *Store) flushLocked() (garbage []leftover, foreign bool, err error) {
 	if err := s.failed(); err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	s.mu.Lock()
-	batch, j := s.queue, s.journal
+	batch, j, foreign := s.queue, s.journal, s.journal.foreign
 	s.queue = nil
 	s.mu.Unlock()
 	if len(batch) == 0 {
-		return nil, nil
+		return nil, foreign, nil
 	}
 	if err := j.sync(); err != nil { // the instant of commit
-		return nil, s.fail(err)
+		return nil, foreign, s.fail(err)
 	}
 	for _, w := range batch {
 		garbage = append(garbage, s.renameAll(w.moves)...)
@@ -334,12 +344,12 @@ func (s *Store) flushLocked() (garbage []spareDir, err error) {
 	}
 	s.publish(batch)
 	s.yieldIfAwaited()
-	return garbage, nil
+	return garbage, foreign, nil
 }
 
 // renameAll brings the tree up to a durable transaction. What can't be renamed is
 // left to retryBehind; until then the journal serves it.
-func (s *Store) renameAll(moves []move) (garbage []spareDir) {
+func (s *Store) renameAll(moves []move) (garbage []leftover) {
 	for _, m := range moves {
 		old, err := m.staged, error(nil)
 		switch {
@@ -354,7 +364,7 @@ func (s *Store) renameAll(moves []move) (garbage []spareDir) {
 			s.behind[m.name] = true
 		}
 		if old != "" {
-			garbage = append(garbage, spareDir{old, targetOf(m.before)})
+			garbage = append(garbage, leftover{spareDir{old, targetOf(m.before)}, err != nil})
 		}
 	}
 	return garbage

@@ -1,19 +1,26 @@
 package fsmeta
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
+	"time"
 )
 
-// Import fills a store that was never used with the snapshots of another metadata
+// Import fills a store that was never used (see [Store.Unused]) with the snapshots of another metadata
 // store, just as they are given: with identifiers, kinds, parents, labels, times and usage.
 // They may come in any order. From then on, identifiers are handed out from nextID and
 // above the highest given: identifiers of snapshots that are gone are not used again.
-// Progress, unless it is nil, is called with the number of snapshots that are written.
+// Progress, unless it is nil, is called with the number of snapshots that are written. It
+// must not use the store.
 //
 // It is a transaction of its own: all of them are there and durable when it returns nil,
-// none after an error or a crash, unless it is [ErrOutcomeUnknown]. Errors are [ErrUsed],
+// none after an error or a crash, unless it is [ErrOutcomeUnknown]. It can be run again:
+// if the store has all of them just as they are given, it does nothing. Otherwise, in a
+// store that was used, the error is [ErrUsed], and says where they differ. Other errors are
 // [ErrInvalidName] for names, labels, identifiers, kinds and times that can't be stored
 // and parents that lead back to where they began, [ErrExist] for a name or identifier
 // that is given twice, [ErrNotExist] and [ErrNotCommitted] of a parent, and those of
@@ -44,13 +51,19 @@ func (s *Store) importAll(ctx context.Context, snapshots []Info, nextID uint64, 
 		return err
 	}
 	err = t.do(func(t *transaction) error {
-		if used, err := t.index.usedBy(t.at()); err != nil || used {
-			return errors.Join(err, ErrUsed)
+		used, err := s.usedBy(t.index, t.at())
+		if err != nil {
+			return err
+		}
+		next := max(nextID, highest+1)
+		if used {
+			return t.imported(images, next)
 		}
 		for name, m := range images {
 			t.put(name, nil, m)
 		}
-		s.nextID = max(s.nextID, nextID, highest+1)
+		t.used = true // so that the identifiers are reserved though there are no snapshots
+		s.nextID = max(s.nextID, next)
 		return nil
 	})
 	if err != nil {
@@ -58,6 +71,29 @@ func (s *Store) importAll(ctx context.Context, snapshots []Info, nextID uint64, 
 	}
 	t.staged = progress
 	return t.Commit()
+}
+
+// imported returns nil if the store has all of the snapshots, and hands out identifiers
+// from next on at the earliest.
+func (t *transaction) imported(images map[string]*metadata, next uint64) error {
+	for _, name := range slices.Sorted(maps.Keys(images)) {
+		m, err := t.get(name)
+		switch {
+		case err != nil:
+			return err
+		case m == nil:
+			return fmt.Errorf("%w, and snapshot %.256q is not in it", ErrUsed, name)
+		}
+		is := *m
+		is.txn = 0
+		if !bytes.Equal(is.encodeFile(), images[name].encodeFile()) {
+			return fmt.Errorf("%w, and snapshot %.256q is not the same in it", ErrUsed, name)
+		}
+	}
+	if t.store.nextID < next {
+		return fmt.Errorf("%w, and identifiers below %d may be handed out", ErrUsed, next)
+	}
+	return nil
 }
 
 // imagesOf returns what is to be stored of snapshots, by name, and their highest
@@ -100,6 +136,11 @@ func imageOf(info Info) *metadata {
 func (m *metadata) checkImport() (id uint64, err error) {
 	if err := m.check(); err != nil {
 		return 0, fmt.Errorf("%w: %w", err, ErrInvalidName)
+	}
+	for _, at := range []time.Time{m.created, m.updated} {
+		if at.Year() < 0 || at.Year() > 9999 {
+			return 0, fmt.Errorf("a time in the year %d: %w", at.Year(), ErrInvalidName)
+		}
 	}
 	if err := checkLabels(m.labels); err != nil {
 		return 0, err

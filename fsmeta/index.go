@@ -231,6 +231,13 @@ func (ix *index) usedBy(g uint64) (bool, error) {
 	return ix.used && ix.usedAt <= g, nil
 }
 
+// everUsed reports whether something was committed, whenever.
+func (ix *index) everUsed() bool {
+	ix.mu.RLock()
+	defer ix.mu.RUnlock()
+	return ix.used
+}
+
 func (ix *index) newEntryLocked(name string) *entry {
 	e := &entry{name: name}
 	ix.entries[name] = e

@@ -342,7 +342,7 @@ type ref struct {
 	off   int64
 	n     int
 	crc   uint32
-	names []string // that it is about, where they are known without decoding it
+	names []string // that it is about, where this Store has written it
 }
 
 // journal is an open journal file and what is known of it.
@@ -354,6 +354,7 @@ type journal struct {
 	settled bool   // the header's newline is there: the file is in its place for good
 	start   int64  // where the first line begins
 	refs    []ref  // the known lines: refs[i] is of transaction header.txn+1+i
+	foreign bool   // others have written some of the lines
 	public  uint64 // the last transaction whose newline is known to be there
 	filled  int64  // the file is at least that long
 	bad     error  // what is wrong with it, an ErrDamaged

@@ -62,6 +62,24 @@ func (s *Store) checkParent(ix *index, m *metadata, g uint64) error {
 	return err
 }
 
+// usedBy reports whether anything was committed to the store up to g. Where neither the
+// lines nor the header say so, it looks whether the tree does.
+func (s *Store) usedBy(ix *index, g uint64) (bool, error) {
+	known, err := ix.usedBy(g)
+	if known || err != nil {
+		return known, err
+	}
+	entries, err := s.tree.list()
+	if err == nil {
+		err = s.look() // what has just come there has come by a line
+	}
+	if err != nil {
+		return false, err
+	}
+	known, err = ix.usedBy(g)
+	return known || s.damaged() || len(entries) > 0 && !ix.everUsed(), err
+}
+
 // list returns every name that is known or in the tree, in order, and the entries
 // of snapshots/ that have none. The slices are shared: don't change them.
 func (s *Store) list(ix *index) (entries []*entry, unnamed []string, err error) {

@@ -15,21 +15,25 @@ import (
 // tree are kept in staging/ and filled again, and parent links are hard links of one
 // symlink for each parent.
 //
-// A directory that is filled again may, after a power cut, be found under the name it
+// A directory that is filled again may, after a power cut, be found under a name it
 // had before, with what is new in it. The journal knows better: the line by which it
 // left the tree was durable before it was filled, and stays until a checkpoint has made
 // the names in snapshots/ durable. Readers that had opened its file find another
-// snapshot's name or a wrong checksum there, and ask the journal.
+// snapshot's name or a wrong checksum there, and ask the journal. So that it is always
+// another's, a directory is never filled for a name under which it may be found: a whole
+// version of a snapshot in the tree is proof that its line was durable.
 const (
 	maxSpares  = 64
 	maxSources = 64
+	maxNames   = 8 // of one directory
 )
 
 // spares is what a tree keeps in staging/ for later. Another process may have deleted
 // it, with everything there, since we had the lock.
 type spares struct {
 	dirs    []spareDir
-	sources map[string]string // paths of symlinks, by what they say; "" where such a link was made once
+	sources map[string]string   // paths of symlinks, by what they say; "" where such a link was made once
+	was     map[string]*history // of directories that were filled again, by where they are
 }
 
 // spareDir is a snapshot's directory that is not used.
@@ -38,14 +42,82 @@ type spareDir struct {
 	target string // what its parent link should say, "" for none
 }
 
+// history is the names under which a power cut may leave a directory, besides that which
+// it has: those that it had since the tree was last synced.
+type history struct{ names []string }
+
+// moved notes that a directory was renamed. If it has left the tree, name is what it was
+// there.
+func (t *tree) moved(from, to, name string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	h := t.spares.was[from]
+	delete(t.spares.was, from)
+	t.moveLocked(h, to, name)
+}
+
+// exchanged notes that a staged directory has changed places with that of the snapshot
+// name.
+func (t *tree) exchanged(staged, path, name string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	in, out := t.spares.was[staged], t.spares.was[path]
+	t.moveLocked(in, path, "")
+	t.moveLocked(out, staged, name)
+}
+
+func (t *tree) moveLocked(h *history, to, name string) {
+	if name != "" {
+		if h == nil {
+			h = &history{}
+		}
+		h.names = append(h.names, name)
+	}
+	if h == nil {
+		delete(t.spares.was, to)
+		return
+	}
+	if t.spares.was == nil {
+		t.spares.was = map[string]*history{}
+	}
+	t.spares.was[to] = h
+}
+
+// whereabouts returns how many names each directory had until now. When the tree is
+// synced, they are settled.
+func (t *tree) whereabouts() map[*history]int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	n := make(map[*history]int, len(t.spares.was))
+	for _, h := range t.spares.was {
+		n[h] = len(h.names)
+	}
+	return n
+}
+
+// settled forgets names that a power cut can't bring back any more.
+func (t *tree) settled(gone map[*history]int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for path, h := range t.spares.was {
+		h.names = h.names[gone[h]:]
+		delete(gone, h)
+		if len(h.names) == 0 {
+			delete(t.spares.was, path)
+		}
+	}
+}
+
 // recycle keeps a directory that place or displace has left in staging/, if it is one
-// that stage could have made, or deletes it. A crash leaves it, or a part, for
-// cleanStaging; so may an error.
+// that stage could have made, or deletes it. Every name it may be found under must be
+// known: what other processes may have filled again is not to be recycled. A crash
+// leaves it, or a part, for cleanStaging; so may an error.
 func (t *tree) recycle(d spareDir) error {
 	kept := false
 	if plainSnapshot(d.path) {
 		t.mu.Lock()
-		if kept = len(t.spares.dirs) < maxSpares; kept {
+		h := t.spares.was[d.path]
+		if kept = len(t.spares.dirs) < maxSpares && (h == nil || len(h.names) <= maxNames); kept {
 			t.spares.dirs = append(t.spares.dirs, d)
 		}
 		t.mu.Unlock()
@@ -77,21 +149,26 @@ func plainSnapshot(path string) bool {
 		slices.Contains(names, metadataFile) && !slices.ContainsFunc(names, func(name string) bool { return !ours(name) })
 }
 
-// takeSpare takes a directory out of the spare ones, if there is one: one with the same
-// parent link rather than another.
-func (t *tree) takeSpare(target string) (spareDir, bool) {
+// takeSpare takes a directory out of the spare ones that can become that of the snapshot
+// name, if there is one: one with the same parent link rather than another.
+func (t *tree) takeSpare(name, target string) (spareDir, bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	dirs := t.spares.dirs
-	if len(dirs) == 0 {
+	found := -1
+	for i, d := range t.spares.dirs {
+		if h := t.spares.was[d.path]; h != nil && slices.Contains(h.names, name) {
+			continue
+		}
+		found = i
+		if d.target == target {
+			break
+		}
+	}
+	if found < 0 {
 		return spareDir{}, false
 	}
-	i := slices.IndexFunc(dirs, func(d spareDir) bool { return d.target == target })
-	if i < 0 {
-		i = len(dirs) - 1
-	}
-	d := dirs[i]
-	t.spares.dirs = slices.Delete(dirs, i, i+1)
+	d := t.spares.dirs[found]
+	t.spares.dirs = slices.Delete(t.spares.dirs, found, found+1)
 	return d, true
 }
 
@@ -151,6 +228,9 @@ func (t *tree) keepSource(target, source string) {
 	defer t.mu.Unlock()
 	if t.spares.sources == nil {
 		t.spares.sources = map[string]string{}
+	}
+	if old := t.spares.sources[target]; old != "" {
+		_ = os.Remove(old) // else cleanStaging does
 	}
 	t.spares.sources[target] = source
 	for target, source := range t.spares.sources { // any of them

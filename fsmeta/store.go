@@ -326,8 +326,6 @@ func (s *Store) openFiles() error {
 	if err != nil {
 		return err
 	}
-	if !s.readOnly {
-	}
 	path := filepath.Join(s.dir, journalFile)
 	j, err := openJournal(path, !s.readOnly)
 	if err != nil {
@@ -472,6 +470,9 @@ func (s *Store) closeLast() error {
 		return err
 	}
 	if s.unlock == nil {
+		if err := mkdir(s.tree.staging); err != nil {
+			return err
+		}
 		unlock, free, err := s.staging.TryLock()
 		if err != nil || !free {
 			return err
@@ -585,7 +586,7 @@ func (s *Store) catchUpLocked(whole, alone bool) (scanned, error) {
 		if !s.takeInLocked(tail) {
 			// Not what was there before: somebody put another file here.
 			s.resetIndexLocked()
-			j.refs, j.public = nil, j.header.txn
+			j.refs, j.foreign, j.public = nil, false, j.header.txn
 			continue
 		}
 		if tail.damaged {
@@ -634,6 +635,7 @@ func (s *Store) takeInLocked(tail scanned) bool {
 			fresh = append(fresh, l)
 		}
 		j.refs = append(j.refs, ref{off: l.off, n: len(l.raw), crc: l.crc})
+		j.foreign = true
 	}
 	if len(fresh) > 0 {
 		ix.addLines(fresh)

@@ -23,14 +23,34 @@ const (
 var errSync = errors.New("what is on disk is not known any more")
 
 // sync makes the named snapshots durable as they are in the tree, and which there
-// are. Those that are gone are passed over. After an error that is also errSync
-// nothing is known of any of them: see journal.sync. After another, call it again.
-func (t *tree) sync(names []string) error {
-	if len(names) >= manyNames && t.root != nil && quiet() && atomic.SyncFilesystem(t.root) == nil {
-		return nil
+// are. Those that are gone are passed over. With foreign, other processes have written
+// some of them. After an error that is also errSync nothing is known of any of them: see
+// journal.sync. After another, call it again.
+func (t *tree) sync(names []string, foreign bool) error {
+	t.syncing.Lock() // so that nobody's call misses what another's was told
+	defer t.syncing.Unlock()
+	gone := t.whereabouts()
+	// What others have written may have failed to reach the disk, and somebody been told
+	// of it, before we opened root: only the files themselves can tell.
+	if len(names) < manyNames || foreign || !t.syncAll() {
+		if err := t.syncEach(names); err != nil {
+			return err
+		}
 	}
-	// Or one by one, which also tells whether it is ours what could not be written.
-	return t.syncEach(names)
+	t.settled(gone)
+	return nil
+}
+
+// syncAll syncs the whole filesystem, if that keeps nobody waiting, and reports whether
+// it has. After a failure it never does again: a second call may seem to succeed.
+// Whether it is ours what could not be written, the files tell.
+func (t *tree) syncAll() bool {
+	if t.root == nil || t.rootFailed || !quiet() {
+		return false
+	}
+	err := atomic.SyncFilesystem(t.root)
+	t.rootFailed = err != nil
+	return err == nil
 }
 
 // quiet reports whether so little is waiting to be written on this machine that

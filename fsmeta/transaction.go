@@ -201,6 +201,8 @@ func (t *transaction) Commit() error {
 func (t *transaction) commit() error {
 	s := t.store
 	defer s.leave()
+	release := sync.OnceFunc(s.turn.release)
+	defer release() // where the caller's progress panics
 	changes := t.netChanges()
 	txn, wrote, err := t.base, false, error(nil)
 	used, err := t.index.usedBy(t.base)
@@ -215,7 +217,7 @@ func (t *transaction) commit() error {
 	if wrote && first {
 		t.index.noteUse(txn)
 	}
-	s.turn.release()
+	release()
 	serr := s.settle(txn)
 	if serr != nil && wrote {
 		return fmt.Errorf("%w: %w", ErrOutcomeUnknown, serr)

@@ -45,6 +45,9 @@ type tree struct {
 	staging   string
 	root      *os.File // dir, open since before the first write; nil where nothing is written
 
+	syncing    sync.Mutex // held while the tree is synced
+	rootFailed bool       // that has failed once, guarded by syncing
+
 	long sync.Map // names by their entries, of those that entries don't spell out
 
 	mu     sync.Mutex
@@ -276,7 +279,7 @@ func (t *tree) spare() string {
 // staging/; an error leaves nothing, unless it can't be deleted.
 func (t *tree) stage(m *metadata) (string, error) {
 	data, target := m.encodeFile(), targetOf(m)
-	if d, ok := t.takeSpare(target); ok {
+	if d, ok := t.takeSpare(m.name, target); ok {
 		if t.refill(d, data, target) == nil {
 			return d.path, nil
 		}
@@ -302,18 +305,23 @@ func (t *tree) stage(m *metadata) (string, error) {
 // or the other in place; which it should be, the journal knows.
 func (t *tree) place(staged, name string, over bool) (old string, err error) {
 	path := t.path(name)
-	if over {
-		if err = atomic.Exchange(staged, path); !errors.Is(err, fs.ErrNotExist) {
-			return staged, err
+	err = fs.ErrExist
+	if !over {
+		err = atomic.RenameNew(staged, path)
+	}
+	if errors.Is(err, fs.ErrExist) {
+		if err = atomic.Exchange(staged, path); err == nil {
+			t.exchanged(staged, path, name)
+			return staged, nil
 		}
 	}
-	err = atomic.RenameNew(staged, path)
-	if errors.Is(err, fs.ErrExist) {
-		return staged, atomic.Exchange(staged, path)
+	if errors.Is(err, fs.ErrNotExist) { // it was likely, but is not
+		err = atomic.RenameNew(staged, path)
 	}
 	if err != nil {
 		return staged, err
 	}
+	t.moved(staged, path, "")
 	return "", nil
 }
 
@@ -328,12 +336,16 @@ func (t *tree) displace(name string) (old string, err error) {
 	if err != nil {
 		return "", &os.LinkError{Op: "rename", Old: path, New: to, Err: err}
 	}
+	t.moved(path, to, name)
 	return to, nil
 }
 
 // discard deletes something in staging/, which may be gone. A crash or an error
 // leaves a part of it, for cleanStaging.
 func (t *tree) discard(path string) error {
+	t.mu.Lock()
+	delete(t.spares.was, path)
+	t.mu.Unlock()
 	// The usual case, a snapshot's directory, without looking what is in it.
 	errFile := unix.Unlink(path + "/" + metadataFile)
 	errLink := unix.Unlink(path + "/" + parentLink)
@@ -369,7 +381,7 @@ func (t *tree) bringUp(name string, m *metadata, rebuild bool) error {
 // cleanStaging deletes everything in staging/. A crash or an error leaves a part.
 func (t *tree) cleanStaging() error {
 	t.mu.Lock()
-	t.spares = spares{}
+	t.spares = spares{was: t.spares.was}
 	t.mu.Unlock()
 	entries, err := readNames(t.staging)
 	for _, entry := range entries {

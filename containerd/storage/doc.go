@@ -16,19 +16,22 @@
 //   - A writable transaction begun inside a writable one of the same store is an
 //     error ([fsmeta.ErrNestedTransaction]); with bbolt it waits for itself forever.
 //   - A context ends the wait for a writable transaction, and a walk.
-//   - Any number of processes can have a store open, and see each other's commits.
+//   - Any number of processes can have a store open, and see each other's commits. A
+//     read-only transaction that is held for long beside them may end in
+//     [fsmeta.ErrOutdated]: begin it again.
 //   - Readers never block writers. [MetaStore.Close] doesn't wait for open
 //     transactions: it rolls them back.
 //   - A call in a transaction that has ended is an error; with bbolt it panics. A
 //     panic in the function given to [MetaStore.WithTransaction] rolls back; with bbolt
 //     it leaves the store locked.
 //   - A call that fails leaves nothing of itself in its transaction. bbolt's leave an
-//     empty snapshot under the new name if [CommitActive] fails, and changed labels if
-//     [UpdateInfo] does.
+//     empty snapshot under the new name if [CommitActive] fails, changed labels if
+//     [UpdateInfo] does, and make a store count as written to if [CreateSnapshot] does.
 //   - Maps that are passed in are never changed. bbolt's functions delete empty labels
 //     from them. Where no label is left, labels are nil.
 //   - A snapshot can't become its own parent in [CommitActive]: with bbolt it can, and
 //     every later look at its parents hangs.
+//   - [MetaStore.WithTransaction] returns the callback's error as it is, and logs nothing.
 //   - What a callback of [WalkInfo] changes does not change what is visited.
 //   - One damaged snapshot gives an error ([fsmeta.ErrDamaged]) that names its
 //     path where it is asked for. Walks visit all others before they report it.

@@ -36,6 +36,8 @@ func (e reclassified) Error() string { return e.err.Error() }
 func (e reclassified) Unwrap() error { return e.class }
 
 var classes = []struct{ ours, theirs error }{
+	{fsmeta.ErrDamaged, errdefs.ErrDataLoss},
+	{fsmeta.ErrOutdated, errdefs.ErrAborted},
 	{fsmeta.ErrNotExist, errdefs.ErrNotFound},
 	{fsmeta.ErrExist, errdefs.ErrAlreadyExists},
 	{fsmeta.ErrNotActive, errdefs.ErrFailedPrecondition},

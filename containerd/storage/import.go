@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"maps"
 	"os"
 	"runtime/debug"
 	"strconv"
@@ -61,45 +60,19 @@ func importInto(ctx context.Context, store *MetaStore, boltFile string, progress
 	if err != nil {
 		return err
 	}
-	n := len(infos)
-	err = s.Import(ctx, infos, nextID, func(done int) { progress(n+done, 2*n) })
+	n, written := len(infos), 0
+	err = s.Import(ctx, infos, nextID, func(done int) { written = done; progress(n+done, 2*n) })
 	switch {
+	case err == nil && written < n:
+		progress(2*n, 2*n) // all was there
 	case errors.Is(err, fsmeta.ErrUsed):
-		if err = imported(ctx, s, infos, err); err == nil {
-			progress(2*n, 2*n)
-		}
+		return fmt.Errorf("this import can't be run again, choose a path where there is nothing yet for a new one: %w", err)
 	case errors.Is(err, fsmeta.ErrInvalidName):
 		return classified{err, errdefs.ErrInvalidArgument}
 	case errors.Is(err, fsmeta.ErrNotExist), errors.Is(err, fsmeta.ErrNotCommitted), errors.Is(err, fsmeta.ErrExist):
 		return reclassified{err, errdefs.ErrDataLoss} // containerd's package allows none of that
 	}
 	return err
-}
-
-// imported returns nil if the store has all that is to be imported.
-func imported(ctx context.Context, s *fsmeta.Store, infos []fsmeta.Info, used error) error {
-	for i := range infos {
-		is, err := s.Stat(ctx, infos[i].Name)
-		what := ""
-		switch {
-		case errors.Is(err, fsmeta.ErrNotExist):
-			what = "is not in the store"
-		case err != nil:
-			return err
-		case !same(&is, &infos[i]):
-			what = "is not the same in the store"
-		default:
-			continue
-		}
-		return fmt.Errorf("the store has been used, and snapshot %.256q of the file %s: an import into it can't be run again; "+
-			"for a new one choose a path where there is nothing yet: %w", infos[i].Name, what, used)
-	}
-	return nil
-}
-
-func same(a, b *fsmeta.Info) bool {
-	return a.ID == b.ID && a.Parent == b.Parent && a.Kind == b.Kind && a.Readonly == b.Readonly && a.Usage == b.Usage &&
-		a.Created.Equal(b.Created) && a.Updated.Equal(b.Updated) && maps.Equal(a.Labels, b.Labels)
 }
 
 // boltPatience is how long to wait for a bbolt file that another process has locked.

@@ -123,16 +123,23 @@ func WalkInfo(ctx context.Context, fn snapshots.WalkFunc, fs ...string) error {
 	if err != nil {
 		return err
 	}
-	if len(fs) == 0 {
-		return s.Walk(ctx, func(ctx context.Context, info fsmeta.Info) error { return fn(ctx, theirs(&info)) })
+	var ended error // by fn: it is returned as it is
+	visit := func(ctx context.Context, info fsmeta.Info) error {
+		ended = fn(ctx, theirs(&info))
+		return ended
 	}
-	return s.Walk(ctx, func(ctx context.Context, info fsmeta.Info) error {
-		si := theirs(&info)
-		if !filter.Match(adapt(&si)) {
-			return nil
+	if len(fs) > 0 {
+		visit = func(ctx context.Context, info fsmeta.Info) error {
+			if si := theirs(&info); filter.Match(adapt(&si)) {
+				ended = fn(ctx, si)
+			}
+			return ended
 		}
-		return fn(ctx, si)
-	})
+	}
+	if err := s.Walk(ctx, visit); ended == nil && err != nil {
+		return classify(err)
+	}
+	return ended
 }
 
 // usedStore returns the store whose transaction ctx carries, or an error where nothing
