@@ -97,7 +97,7 @@ func filesystemOf(dir string) (kind, special string, err error) {
 		return "", "", errors.New(dir + " is on no filesystem that /proc/self/mountinfo names")
 	}
 	if innermost.FSType == "ext4" && !hasJournal(innermost) {
-		special = "without a journal"
+		special = "mounted without a journal of its own"
 	}
 	return innermost.FSType, special, nil
 }

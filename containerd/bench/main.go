@@ -29,7 +29,7 @@ import (
 
 func main() {
 	beChild()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGPIPE)
 	defer stop()
 	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	if err == nil || errors.Is(err, flag.ErrHelp) {
@@ -46,6 +46,7 @@ func main() {
 type options struct {
 	sizes
 	dir, imageDir, svg, markdown string
+	quick                        bool
 	images                       []image
 	pattern                      *regexp.Regexp
 }
@@ -71,10 +72,14 @@ func parse(args []string, stderr io.Writer) (o options, err error) {
 	if *quick {
 		o.sizes = quickSizes
 	}
-	if *rounds < 0 {
-		return o, fmt.Errorf("-rounds: %d is less than one", *rounds)
-	} else if *rounds > 0 {
-		o.rounds = *rounds
+	o.quick = *quick
+	flags.Visit(func(f *flag.Flag) {
+		if f.Name == "rounds" {
+			o.rounds = *rounds
+		}
+	})
+	if o.rounds < 1 {
+		return o, fmt.Errorf("-rounds: %d is less than one", o.rounds)
 	}
 	if o.pattern, err = regexp.Compile(*pattern); err != nil {
 		return o, fmt.Errorf("-run: %w", err)
@@ -98,12 +103,15 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 			return fmt.Errorf("no file can be written there: %w", err)
 		}
 	}
-	r := report{Rounds: o.rounds}
+	r := report{Rounds: o.rounds, Quick: o.quick}
 	if r.Machine, err = thisMachine(); err != nil {
 		return err
 	}
 	if r.Filesystems, err = o.measureAll(ctx, stderr); err != nil {
 		return err
+	}
+	if r.Quick {
+		r.dropTargets()
 	}
 	if o.svg != "" {
 		if err := r.draw(o.svg); err != nil {
@@ -151,7 +159,7 @@ func (o options) measureDir(ctx context.Context, progress io.Writer) (_ filesyst
 	if err != nil {
 		return filesystem{}, err
 	}
-	detail := "as it was found"
+	detail := "an existing filesystem"
 	if special != "" {
 		detail += ", " + special
 	}

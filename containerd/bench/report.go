@@ -11,6 +11,7 @@ import (
 type report struct {
 	Machine     machine
 	Rounds      int
+	Quick       bool
 	Filesystems []filesystem
 }
 
@@ -55,6 +56,9 @@ func (r report) markdown() string {
 		"ours in the same round: 2 means that we take half as long. The page cache is warm, also for a new process, which finds a store that "+
 		"was closed in order; everywhere else all was read before. Each batch begins with a filesystem on which nothing is dirty. The targets "+
 		"are set for ext4, and the median of the ratios is what has to reach them.\n", r.Rounds)
+	if r.Quick {
+		b.WriteString("\n**This was a quick run, to see that everything works. It is too short to judge by, so there are no targets.**\n")
+	}
 	if len(r.Filesystems) > 1 {
 		b.WriteString("\n")
 		r.writeSummary(&b)
@@ -65,6 +69,18 @@ func (r report) markdown() string {
 		fs.writeBeside(&b)
 	}
 	return b.String()
+}
+
+// dropTargets makes the report one that judges nothing.
+func (r report) dropTargets() {
+	for _, fs := range r.Filesystems {
+		for i := range fs.Rows {
+			fs.Rows[i].target = 0
+		}
+		for i := range fs.Beside {
+			fs.Beside[i].Limit = 0
+		}
+	}
 }
 
 // writeSummary writes the ratios of all filesystems beside one another.

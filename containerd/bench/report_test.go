@@ -19,7 +19,7 @@ var testMachine = machine{
 }
 
 var testFilesystem = filesystem{
-	Name: "ext4", Detail: "as it was found",
+	Name: "ext4", Detail: "an existing filesystem",
 	Rows: []row{
 		{rowSpec{"create, durable", 1.5}, samples{a: []float64{3e6, 4e6, 5e6}, b: []float64{1e6, 2e6, 4e6}}},
 		{rowSpec{"open", 1}, samples{a: []float64{40e3, 50e3, 60e3}, b: []float64{400e3, 400e3, 400e3}}},
@@ -35,7 +35,7 @@ var testFilesystem = filesystem{
 const wantTables = `
 ### On ext4
 
-It is as it was found.
+It is an existing filesystem.
 
 | operation | bbolt | fsmeta | bbolt / fsmeta | at least | reached |
 | --- | ---: | ---: | ---: | ---: | --- |
