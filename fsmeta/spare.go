@@ -33,7 +33,7 @@ const (
 type spares struct {
 	dirs    []spareDir
 	sources map[string]string   // paths of symlinks, by what they say; "" where such a link was made once
-	was     map[string]*history // of directories that were filled again, by where they are
+	was     map[string]*history // of directories that have been in the tree, by where they are
 }
 
 // spareDir is a snapshot's directory that is not used.
