@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log"
 	"os"
+	"time"
 
 	"github.com/fsmeta/fsmeta/fsmeta"
 )
@@ -182,4 +183,37 @@ func ExampleStore_Update() {
 	}
 	// Output:
 	// map[team:red]
+}
+
+// A driver that kept its metadata elsewhere takes it along, once, with the identifiers
+// that its content directories are named after.
+func ExampleStore_Import() {
+	store, cleanup := tempStore()
+	defer cleanup()
+	ctx := context.Background()
+	then := time.Date(2025, 1, 2, 3, 4, 5, 0, time.UTC)
+	old := []fsmeta.Info{
+		{ID: "12", Name: "web", Parent: "layer", Kind: fsmeta.KindActive, Created: then, Updated: then},
+		{ID: "7", Name: "layer", Kind: fsmeta.KindCommitted, Created: then, Updated: then, Usage: fsmeta.Usage{Size: 4096}},
+	}
+	const nextID = 20 // those below were handed out once
+	if err := store.Import(ctx, old, nextID, nil); err != nil {
+		log.Fatal(err)
+	}
+	web, err := store.GetActive(ctx, "web")
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(web.ID, "on", web.ParentIDs)
+	err = store.WithTransaction(ctx, true, func(ctx context.Context) error {
+		next, err := store.CreateActive(ctx, "next", "layer", false)
+		fmt.Println(next.ID, "on", next.ParentIDs)
+		return err
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	// Output:
+	// 12 on [7]
+	// 20 on [7]
 }
