@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/fsmeta/fsmeta/atomic"
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -387,15 +388,14 @@ func openJournal(path string, writable bool) (*journal, error) {
 	if writable {
 		flag = os.O_RDWR
 	}
-	if info, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
+	// Nobody is to hold us up with a pipe, or to lead us elsewhere.
+	file, err := os.OpenFile(path, flag|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return nil, &DamagedError{Path: path, Err: errors.New("the file is missing")}
-	} else if err == nil && !info.Mode().IsRegular() {
-		return nil, &DamagedError{Path: path, Err: errors.New("not a regular file")}
-	} else if err != nil {
-		return nil, err
-	}
-	file, err := os.OpenFile(path, flag, 0)
-	if err != nil {
+	case errors.Is(err, unix.ELOOP), errors.Is(err, unix.EISDIR), errors.Is(err, unix.ENXIO):
+		return nil, notRegular(path)
+	case err != nil:
 		return nil, err
 	}
 	j := &journal{path: path, file: file}
@@ -405,10 +405,17 @@ func openJournal(path string, writable bool) (*journal, error) {
 	return j, nil
 }
 
+func notRegular(path string) error {
+	return &DamagedError{Path: path, Err: errors.New("not a regular file")}
+}
+
 func (j *journal) readHeader() error {
 	var err error
 	if j.info, err = j.file.Stat(); err != nil {
 		return err
+	}
+	if !j.info.Mode().IsRegular() {
+		return notRegular(j.path)
 	}
 	j.filled = j.info.Size()
 	buf := make([]byte, 512)

@@ -100,23 +100,32 @@ func (ms *MetaStore) open() (*fsmeta.Store, error) {
 	if s := ms.store.Load(); s != nil {
 		return s, nil
 	}
-	// As bbolt does: who forgot to mount a filesystem must not get an empty store.
-	if _, err := os.Stat(filepath.Dir(ms.dir)); err != nil {
-		return nil, fmt.Errorf("open metadata store %s: %w", ms.dir, err)
-	}
 	var opts []fsmeta.Option
 	if ms.opts.ReadOnly {
 		opts = append(opts, fsmeta.ReadOnly())
 	}
-	s, err := fsmeta.Open(ms.dir, opts...)
+	s, err := fsmeta.Open(ms.dir, append(opts, fsmeta.MustExist())...)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, reclassified{err, fs.ErrNotExist}
+		s, err = ms.make(opts)
 	}
 	if err != nil {
 		return nil, err
 	}
 	ms.store.Store(s)
 	return s, nil
+}
+
+// make makes the store where there is none, as bbolt makes a file: the directory above
+// must exist. Who forgot to mount a filesystem must not get an empty store.
+func (ms *MetaStore) make(opts []fsmeta.Option) (*fsmeta.Store, error) {
+	if _, err := os.Stat(filepath.Dir(ms.dir)); err != nil {
+		return nil, fmt.Errorf("open metadata store %s: %w", ms.dir, err)
+	}
+	s, err := fsmeta.Open(ms.dir, opts...)
+	if errors.Is(err, fs.ErrNotExist) { // read-only
+		return nil, reclassified{err, fs.ErrNotExist}
+	}
+	return s, err
 }
 
 // TransactionContext begins a transaction and returns a context that carries it to the
