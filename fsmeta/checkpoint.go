@@ -73,26 +73,29 @@ func (s *Store) checkpoint() error {
 		return s.giveUpLocked(err)
 	}
 	// What takes long is to fill the new file, so that is done before writers wait.
+	// If there is no room for that, stageJournal makes do with less.
 	f, err := s.prepareJournal(foldAt + fillChunk)
+	defer f.Discard() //nolint:errcheck // does nothing once it is in place; else cleanStaging does
 	if err == nil {
 		err = f.Sync()
 	}
 	if err != nil {
-		return errors.Join(err, f.Discard())
+		_ = f.Discard() // at once: it may be what there is no room for
+		f = nil
 	}
 	err = s.turn.take(s.ctx, s.ctx)
 	defer s.leave()
 	if err != nil {
-		return errors.Join(err, f.Discard())
+		return err
 	}
 	defer s.turn.release()
 	if err := s.settle(s.tip()); err != nil {
-		return errors.Join(err, f.Discard())
+		return err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.journal != j {
-		return f.Discard() // a transaction had to make one itself
+		return nil // a transaction had to make one itself
 	}
 	return s.replaceLocked(upTo, names, f)
 }
@@ -189,7 +192,7 @@ func (s *Store) unsupersedeLocked() error {
 
 // replaceLocked puts a new journal in place of the old one, with the lines after
 // txn; the tree holds the others durably. All lines are published. It is our turn,
-// and the process has the lock. A file that was prepared for it is used, or discarded.
+// and the process has the lock. Where a file was prepared for it, that is used.
 //
 // A crash leaves either file. Nothing is acknowledged in the new one before it is
 // in its place for good, which its header's newline tells others. An error keeps
@@ -198,7 +201,7 @@ func (s *Store) unsupersedeLocked() error {
 func (s *Store) replaceLocked(txn uint64, names []string, prepared *atomicfs.File) error {
 	content, err := s.successorLocked(txn)
 	if err != nil {
-		return errors.Join(err, prepared.Discard())
+		return err
 	}
 	f, j, err := s.stageJournal(content, prepared)
 	if err != nil {
@@ -246,15 +249,14 @@ func (s *Store) stageJournal(content []byte, prepared *atomicfs.File) (*atomicfs
 		}
 		f, err = s.prepareJournal(len(content) + ahead)
 	}
+	if err == nil {
+		err = writeAndSync(f, content)
+	}
 	if errors.Is(err, unix.ENOSPC) { // filling ahead is for speed alone
 		_ = f.Discard() // else cleanStaging does
-		f, err = s.prepareJournal(len(content) + 2)
-	}
-	if err == nil {
-		_, err = f.WriteAt(content, 0)
-	}
-	if err == nil {
-		err = f.Sync()
+		if f, err = s.prepareJournal(len(content) + 2); err == nil {
+			err = writeAndSync(f, content)
+		}
 	}
 	var j *journal
 	if err == nil {
@@ -268,6 +270,14 @@ func (s *Store) stageJournal(content []byte, prepared *atomicfs.File) (*atomicfs
 	}
 	j.path = filepath.Join(s.dir, journalFile)
 	return f, j, nil
+}
+
+func writeAndSync(f *atomicfs.File, content []byte) error {
+	_, err := f.WriteAt(content, 0)
+	if err == nil {
+		err = f.Sync()
+	}
+	return err
 }
 
 // keepOldLocked undoes supersedeLocked. Where it can't, the next transaction makes a

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"iter"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -28,8 +29,7 @@ type index struct {
 	pending []line            // lines added and not decoded yet, oldest first; see ready
 	entries map[string]*entry // a name that is not in it is as the tree has it, or nothing if listed
 	tip     uint64            // the last transaction added
-	used    bool              // something was committed once:
-	usedAt  uint64            // in this transaction or before
+	usedAt  uint64            // see firstUse
 
 	listed   bool                // entries has every name there is
 	sorted   []*entry            // by name, those known when it was made; never changed in place
@@ -43,6 +43,9 @@ type index struct {
 
 	points points
 }
+
+// never is after every transaction.
+const never = math.MaxUint64
 
 // patience is how many lookups search the pending lines before all are decoded.
 const patience = 32
@@ -127,7 +130,9 @@ func (p *points) oldest() uint64 {
 
 func newIndex(path string, txn uint64, remember func(string)) *index {
 	ix := &index{path: path, remember: remember, entries: map[string]*entry{}, unnamed: map[string]bool{}, tip: txn}
-	ix.used = txn > 0
+	if txn == 0 {
+		ix.usedAt = never
+	}
 	ix.points.init(txn)
 	return ix
 }
@@ -216,26 +221,18 @@ func (ix *index) noteUse(txn uint64) {
 }
 
 func (ix *index) noteUseLocked(txn uint64) {
-	if !ix.used {
-		ix.used, ix.usedAt = true, txn
-	}
+	ix.usedAt = min(ix.usedAt, txn)
 }
 
-// usedBy reports whether something was committed up to g.
-func (ix *index) usedBy(g uint64) (bool, error) {
+// firstUse returns the transaction in which, or before which, something was committed
+// for the first time, or never.
+func (ix *index) firstUse() (uint64, error) {
 	if err := ix.ready(); err != nil {
-		return false, err
+		return 0, err
 	}
 	ix.mu.RLock()
 	defer ix.mu.RUnlock()
-	return ix.used && ix.usedAt <= g, nil
-}
-
-// everUsed reports whether something was committed, whenever.
-func (ix *index) everUsed() bool {
-	ix.mu.RLock()
-	defer ix.mu.RUnlock()
-	return ix.used
+	return ix.usedAt, nil
 }
 
 func (ix *index) newEntryLocked(name string) *entry {

@@ -274,8 +274,9 @@ func (s *Store) NameOf(ctx context.Context, id string) (string, error) {
 
 // Unused reports whether nothing was ever committed to the store, as the transaction
 // sees it, its own changes included: to tell a new store from one whose snapshots were
-// all removed. One whose journal is damaged counts as used. A store in which transactions were rolled back counts as unused until all
-// who have it open have closed it. Errors are those of the transaction.
+// all removed. One whose journal is damaged counts as used. A store in which transactions
+// were rolled back counts as unused until all who have it open have closed it. Errors are
+// those of the transaction.
 func (s *Store) Unused(ctx context.Context) (bool, error) {
 	var used bool
 	err := s.read(ctx, func(t *transaction) error {

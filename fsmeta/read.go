@@ -65,9 +65,9 @@ func (s *Store) checkParent(ix *index, m *metadata, g uint64) error {
 // usedBy reports whether anything was committed to the store up to g. Where neither the
 // lines nor the header say so, it looks whether the tree does.
 func (s *Store) usedBy(ix *index, g uint64) (bool, error) {
-	known, err := ix.usedBy(g)
-	if known || err != nil {
-		return known, err
+	first, err := ix.firstUse()
+	if first <= g || err != nil {
+		return true, err
 	}
 	entries, err := s.tree.list()
 	if err == nil {
@@ -76,8 +76,8 @@ func (s *Store) usedBy(ix *index, g uint64) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	known, err = ix.usedBy(g)
-	return known || s.damaged() || len(entries) > 0 && !ix.everUsed(), err
+	first, err = ix.firstUse()
+	return first <= g || s.damaged() || len(entries) > 0 && first == never, err
 }
 
 // list returns every name that is known or in the tree, in order, and the entries

@@ -101,7 +101,6 @@ func (t *tree) settled(gone map[*history]int) {
 	defer t.mu.Unlock()
 	for path, h := range t.spares.was {
 		h.names = h.names[gone[h]:]
-		delete(gone, h)
 		if len(h.names) == 0 {
 			delete(t.spares.was, path)
 		}

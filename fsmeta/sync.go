@@ -74,8 +74,9 @@ func quiet() bool {
 
 func (t *tree) syncEach(names []string) error {
 	work := make(chan string)
-	errs := make(chan error, syncers)
-	for range syncers {
+	n := min(syncers, len(names))
+	errs := make(chan error, n)
+	for range n {
 		go func() {
 			var err error
 			for name := range work {
@@ -91,7 +92,7 @@ func (t *tree) syncEach(names []string) error {
 	}
 	close(work)
 	var err error
-	for range syncers {
+	for range n {
 		err = errors.Join(err, <-errs)
 	}
 	if err != nil {

@@ -205,16 +205,19 @@ func (t *transaction) commit() error {
 	defer release() // where the caller's progress panics
 	changes := t.netChanges()
 	txn, wrote, err := t.base, false, error(nil)
-	used, err := t.index.usedBy(t.base)
-	first := t.used && !used // and may have changed everything back, which is to be seen
-	if err == nil && (len(changes) > 0 || first) {
+	first := uint64(0)
+	if t.used {
+		first, err = t.index.firstUse()
+	}
+	firstUse := first > t.base // which is to be seen even if it was all changed back
+	if err == nil && (len(changes) > 0 || firstUse) {
 		if txn, err = s.append(changes, t.staged); err == nil {
 			wrote = true
 		} else {
 			txn = t.base
 		}
 	}
-	if wrote && first {
+	if wrote && firstUse {
 		t.index.noteUse(txn)
 	}
 	release()

@@ -82,14 +82,11 @@ func checkNew(name string) error {
 	if name == "" {
 		return reclassified{errors.New("a snapshot's name can't be empty"), errbolt.ErrBucketNameRequired}
 	}
-	if len(name) > maxName || !utf8.ValidString(name) {
-		return fmt.Errorf("snapshot name %.256q is over %d bytes long or not valid UTF-8: %w", name, maxName, errdefs.ErrInvalidArgument)
+	if len(name) > bolt.MaxKeySize || !utf8.ValidString(name) {
+		return fmt.Errorf("snapshot name %.256q is over %d bytes long or not valid UTF-8: %w", name, bolt.MaxKeySize, errdefs.ErrInvalidArgument)
 	}
 	return nil
 }
-
-// maxName is how long a name can be, in bytes.
-const maxName = 32768
 
 // checkLabels says what is wrong with labels.
 func checkLabels(labels map[string]string) error {

@@ -84,9 +84,10 @@ func UpdateInfo(ctx context.Context, info snapshots.Info, fieldpaths ...string) 
 			labels[key] = info.Labels[key]
 		}
 	}
-	now, err = s.Update(ctx, fsmeta.Info{Name: info.Name, Labels: withoutEmpty(labels)}, "labels")
+	labels = withoutEmpty(labels)
+	now, err = s.Update(ctx, fsmeta.Info{Name: info.Name, Labels: labels}, "labels")
 	if errors.Is(err, fsmeta.ErrInvalidName) {
-		return snapshots.Info{}, checkLabels(withoutEmpty(labels))
+		return snapshots.Info{}, checkLabels(labels)
 	}
 	if err != nil {
 		return snapshots.Info{}, classify(err)
@@ -128,7 +129,7 @@ func WalkInfo(ctx context.Context, fn snapshots.WalkFunc, fs ...string) error {
 		ended = fn(ctx, theirs(&info))
 		return ended
 	}
-	if len(fs) > 0 {
+	if len(fs) > 0 { // apart: a filter takes each info to the heap
 		visit = func(ctx context.Context, info fsmeta.Info) error {
 			if si := theirs(&info); filter.Match(adapt(&si)) {
 				ended = fn(ctx, si)
@@ -268,7 +269,7 @@ func checkFree(ctx context.Context, s *fsmeta.Store, name string) error {
 	case errors.Is(err, fsmeta.ErrNotExist):
 		return nil
 	default:
-		return err
+		return classify(err)
 	}
 }
 
@@ -288,7 +289,7 @@ func Remove(ctx context.Context, key string) (string, snapshots.Kind, error) {
 	id, err := s.Remove(ctx, key)
 	if errors.Is(err, fsmeta.ErrReadOnlyTransaction) {
 		if child, werr := hasChild(ctx, s, key); werr != nil {
-			return "", 0, werr
+			return "", 0, classify(werr)
 		} else if child {
 			return "", 0, fmt.Errorf("snapshot %.256q has children: %w", key, errdefs.ErrFailedPrecondition)
 		}
