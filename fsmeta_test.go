@@ -809,6 +809,56 @@ func TestCommitKeepsIdentifier(t *testing.T) {
 	})
 }
 
+// An identifier can be had before the snapshot is made: nobody else gets it, and it
+// serves one snapshot.
+func TestNewID(t *testing.T) {
+	s := newStore(t)
+	other := openOnly(t, s.dir)
+	mine := must(s.NewID(bg))
+	theirs := must(other.NewID(bg))
+	var inside string
+	ctx, txn := s.begin(bg, true)
+	inside = must(s.NewID(ctx))
+	next := must(s.Create(ctx, "next", "", false)).ID
+	nilError(t, txn.Rollback())
+	for _, pair := range [][2]string{{mine, theirs}, {mine, inside}, {theirs, inside}, {mine, next}, {inside, next}} {
+		if pair[0] == pair[1] {
+			t.Errorf("identifier %s was handed out twice", pair[0])
+		}
+	}
+
+	s.write(func(ctx context.Context) {
+		wantError(t, drop(s.Create(ctx, "a", "", false, fsmeta.WithID(theirs))), fsmeta.ErrInvalidName, theirs)
+		wantError(t, drop(s.Create(ctx, "a", "", false, fsmeta.WithID(next))), fsmeta.ErrInvalidName, next)
+		wantError(t, drop(s.Create(ctx, "a", "gone", false, fsmeta.WithID(mine))), fsmeta.ErrNotExist)
+		equal(t, "identifier", must(s.Create(ctx, "a", "", false, fsmeta.WithID(mine))).ID, mine)
+		wantError(t, drop(s.Create(ctx, "b", "", false, fsmeta.WithID(mine))), fsmeta.ErrInvalidName, mine)
+		equal(t, "identifier", must(s.Create(ctx, "b", "", true, fsmeta.WithID(inside))).ID, inside)
+	})
+	s.want(bg, "*a; ?b")
+	equal(t, "name", must(s.NameOf(bg, inside)), "b")
+
+	// What was reserved and not used when the process died is not handed out either.
+	lost := must(s.NewID(bg))
+	again := openStore(t, s.kill())
+	if id := must(again.NewID(bg)); id == lost {
+		t.Errorf("identifier %s was handed out again after a crash", id)
+	}
+
+	ctx, txn = s.begin(bg, true)
+	wantError(t, drop(other.NewID(ctx)), fsmeta.ErrNoTransaction)
+	cancelled, cancel := context.WithCancel(bg)
+	cancel()
+	if err := drop(other.NewID(cancelled)); !errors.Is(err, context.Canceled) {
+		t.Errorf("NewID with a context that has ended: %v", err)
+	}
+	nilError(t, txn.Rollback())
+	wantError(t, drop(s.NewID(ctx)), fsmeta.ErrTransactionClosed)
+	wantError(t, drop(openOnly(t, s.dir, fsmeta.ReadOnly()).NewID(bg)), fsmeta.ErrReadOnlyTransaction)
+	nilError(t, other.Close())
+	wantError(t, drop(other.NewID(bg)), fsmeta.ErrClosed)
+}
+
 func TestParentOrder(t *testing.T) {
 	const depth = 200
 	s := newStore(t)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -162,7 +163,7 @@ func (s *Store) letGoIdle() {
 
 // newID returns an identifier that was never handed out, and never will be again
 // even if the power is cut now: it is below a synced nextID. It is our turn.
-func (s *Store) newID() (uint64, error) {
+func (s *Store) newID() (string, error) {
 	for settled := false; s.nextID >= s.safe(); settled = true {
 		var err error
 		if settled { // what the lines so far reserve is used up
@@ -172,11 +173,11 @@ func (s *Store) newID() (uint64, error) {
 			err = s.settle(s.tip())
 		}
 		if err != nil {
-			return 0, fmt.Errorf("reserve identifiers: %w", err)
+			return "", fmt.Errorf("reserve identifiers: %w", err)
 		}
 	}
 	s.nextID++
-	return s.nextID - 1, nil
+	return strconv.FormatUint(s.nextID-1, 10), nil
 }
 
 // safe returns the identifier below which all are reserved durably.

@@ -7,7 +7,6 @@ import (
 	"iter"
 	"maps"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -320,6 +319,66 @@ func (s *Store) Create(ctx context.Context, key, parent string, readonly bool, o
 	return active, nil
 }
 
+// NewID returns an identifier that has never been handed out before and never will be
+// again, for [WithID]: so that a driver can make content under it, and sync it, before the
+// transaction that creates the snapshot, which makes nobody wait for that work then. One
+// that is not used is lost; content that a crash leaves under it belongs to no snapshot.
+//
+// In a writable transaction it belongs to that: whether or not it is committed, the
+// identifier stays the caller's. Otherwise it waits for a turn of its own, for as long as
+// ctx allows. Errors are those of [Store.TransactionContext].
+func (s *Store) NewID(ctx context.Context) (string, error) {
+	id, err := s.reserveID(ctx)
+	if err != nil {
+		return "", fmt.Errorf("fsmeta: reserve an identifier: %w", err)
+	}
+	return id, nil
+}
+
+func (s *Store) reserveID(ctx context.Context) (string, error) {
+	if s.closed.Load() {
+		return "", ErrClosed
+	}
+	t, err := s.transactionOf(ctx)
+	if err != nil {
+		return "", err
+	}
+	if t != nil && t.writable {
+		var id string
+		err := t.do(func(t *transaction) error {
+			var err error
+			if id, err = t.newID(); err == nil {
+				s.given[id] = true
+			}
+			return err
+		})
+		return id, err
+	}
+	outer, _ := ctx.Value(contextKey{}).(*transaction)
+	if err := s.checkWritable(outer); err != nil {
+		return "", err
+	}
+	defer s.leave()
+	if err := s.beginTurn(ctx); err != nil {
+		return "", err
+	}
+	defer s.turn.release() // it has read nothing, so there is nothing to wait for
+	id, err := s.newID()
+	if err == nil {
+		s.given[id] = true
+	}
+	return id, err
+}
+
+// newID is Store.newID for a transaction.
+func (t *transaction) newID() (string, error) {
+	id, err := t.store.newID()
+	if err == nil {
+		t.base = t.store.tip() // which a reservation moves
+	}
+	return id, err
+}
+
 func collect(opts []SnapshotOption) snapshotOptions {
 	var o snapshotOptions
 	for _, opt := range opts {
@@ -357,15 +416,25 @@ func (t *transaction) create(key, parent string, readonly bool, o snapshotOption
 	if err != nil {
 		return Active{}, err
 	}
-	id, err := t.store.newID()
-	if err != nil {
+	if m.id, err = t.takeID(o.id); err != nil {
 		return Active{}, err
 	}
-	t.base = t.store.tip() // which a reservation moves
-	m.id = strconv.FormatUint(id, 10)
 	active.ID = m.id
 	t.put(key, nil, m)
 	return active, nil
+}
+
+// takeID returns the identifier of a new snapshot: the one given, which NewID has
+// returned, or a new one.
+func (t *transaction) takeID(given string) (string, error) {
+	if given != "" {
+		if !t.store.given[given] {
+			return "", fmt.Errorf("identifier %.256q is not one of NewID, or was given before: %w", given, ErrInvalidName)
+		}
+		delete(t.store.given, given)
+		return given, nil
+	}
+	return t.newID()
 }
 
 // checkCommitted reports why parent can't be a parent.

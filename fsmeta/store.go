@@ -57,12 +57,13 @@ type Store struct {
 	// turn is whose turn to write it is in this process. What is below it
 	// belongs to whom the turn belongs to.
 	turn    turn
-	unlock  func() error // of staging, nil while it is not held
-	idle    *time.Timer  // gives staging back when nobody here has used it for a while
-	visited bool         // this Store has held staging before
-	leftAt  uint64       // the tip when it gave it back
-	leftIn  *journal     // and the file
-	nextID  uint64       // the next identifier to hand out
+	unlock  func() error    // of staging, nil while it is not held
+	idle    *time.Timer     // gives staging back when nobody here has used it for a while
+	visited bool            // this Store has held staging before
+	leftAt  uint64          // the tip when it gave it back
+	leftIn  *journal        // and the file
+	nextID  uint64          // the next identifier to hand out
+	given   map[string]bool // identifiers that NewID has returned and no snapshot has got
 
 	// flush is held by whom syncs, renames and publishes, for all who wait.
 	flush  sync.Mutex
@@ -134,6 +135,7 @@ func open(dir string, o options) (_ *Store, err error) {
 		layout:    lock.New(filepath.Join(dir, layoutFile)),
 		staging:   lock.New(filepath.Join(dir, stagingDir)),
 		turnstile: lock.New(filepath.Join(dir, snapshotsDir)),
+		given:     map[string]bool{},
 		behind:    map[string]bool{},
 	}
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())

@@ -131,13 +131,8 @@ func (t *transaction) beginRead() error {
 
 func (t *transaction) beginWrite(ctx context.Context) error {
 	s := t.store
-	if s.readOnly {
-		return fmt.Errorf("%w: the store was opened read-only", ErrReadOnlyTransaction)
-	}
-	for o := t.outer; o != nil; o = o.outer {
-		if o.writable && o.store.sameStore(s) && o.open() {
-			return ErrNestedTransaction
-		}
+	if err := s.checkWritable(t.outer); err != nil {
+		return err
 	}
 	if err := s.beginTurn(ctx); err != nil {
 		s.leave()
@@ -149,6 +144,20 @@ func (t *transaction) beginWrite(ctx context.Context) error {
 	if s.closed.Load() {
 		t.abort() // Close may have looked for us too early
 		return ErrClosed
+	}
+	return nil
+}
+
+// checkWritable says why a turn to write can't be waited for where the context carries
+// outer.
+func (s *Store) checkWritable(outer *transaction) error {
+	if s.readOnly {
+		return fmt.Errorf("%w: the store was opened read-only", ErrReadOnlyTransaction)
+	}
+	for o := outer; o != nil; o = o.outer {
+		if o.writable && o.store.sameStore(s) && o.open() {
+			return ErrNestedTransaction
+		}
 	}
 	return nil
 }

@@ -141,6 +141,7 @@ type snapshotOptions struct {
 	labels []label
 	usage  *Usage
 	parent *string
+	id     string
 }
 
 // WithLabels gives the snapshot these labels. The map is copied. Keys and
@@ -154,6 +155,15 @@ func WithLabels(labels map[string]string) SnapshotOption {
 // WithUsage records what the snapshot's content takes.
 func WithUsage(usage Usage) SnapshotOption {
 	return func(o *snapshotOptions) { o.usage = &usage }
+}
+
+// WithID gives a new snapshot an identifier that [Store.NewID] of the same Store has
+// returned. Each can be given once; the creation fails with [ErrInvalidName] for any other.
+//
+// It is an option of [Store.Create] only; on commit an identifier stays what it is, and
+// [Store.CommitActive] ignores the option.
+func WithID(id string) SnapshotOption {
+	return func(o *snapshotOptions) { o.id = id }
 }
 
 // WithParent gives, at commit, an active snapshot that was created on nothing

@@ -202,6 +202,17 @@ func (ms *MetaStore) WithTransaction(ctx context.Context, writable bool, fn Tran
 	return nil
 }
 
+// NewID returns an identifier for [CreateSnapshotWithID], which nobody else gets: a driver
+// can make content under it, and sync it, before the transaction that creates the snapshot.
+// containerd's package has no such method. See [fsmeta.Store.NewID].
+func (ms *MetaStore) NewID(ctx context.Context) (string, error) {
+	s, err := ms.open()
+	if err != nil {
+		return "", err
+	}
+	return s.NewID(ctx)
+}
+
 // Close ends the use of the store, see [fsmeta.Store.Close]. Open transactions are
 // rolled back. Closing it again, or where there was no transaction yet, does nothing.
 func (ms *MetaStore) Close() error {

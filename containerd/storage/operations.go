@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -211,6 +212,14 @@ func snapshotOf(active fsmeta.Active) Snapshot {
 // ErrBucketNameRequired where it is empty and errdefs.ErrAlreadyExists, bbolt's
 // ErrKeyRequired for a label without a key.
 func CreateSnapshot(ctx context.Context, kind snapshots.Kind, key, parent string, opts ...snapshots.Opt) (Snapshot, error) {
+	return CreateSnapshotWithID(ctx, "", kind, key, parent, opts...)
+}
+
+// CreateSnapshotWithID is [CreateSnapshot] under an identifier that [MetaStore.NewID] has
+// returned; where id is empty it takes a new one. containerd's package has no such
+// function. The last of its errors is errdefs.ErrInvalidArgument for another identifier, or
+// one that was given before.
+func CreateSnapshotWithID(ctx context.Context, id string, kind snapshots.Kind, key, parent string, opts ...snapshots.Opt) (Snapshot, error) {
 	if kind != snapshots.KindActive && kind != snapshots.KindView {
 		return Snapshot{}, fmt.Errorf("a snapshot of kind %v can't be created, active ones and views can: %w", kind, errdefs.ErrInvalidArgument)
 	}
@@ -223,10 +232,10 @@ func CreateSnapshot(ctx context.Context, kind snapshots.Kind, key, parent string
 		return Snapshot{}, ErrNoTransaction
 	}
 	labels := withoutEmpty(base.Labels)
-	active, err := s.Create(ctx, key, parent, kind == snapshots.KindView, fsmeta.WithLabels(labels))
+	active, err := s.Create(ctx, key, parent, kind == snapshots.KindView, fsmeta.WithLabels(labels), fsmeta.WithID(id))
 	switch {
 	case errors.Is(err, fsmeta.ErrInvalidName):
-		return Snapshot{}, createMisuse(ctx, s, key, parent, labels)
+		return Snapshot{}, cmp.Or(createMisuse(ctx, s, key, parent, labels), classify(err))
 	case errors.Is(err, fsmeta.ErrNotCommitted):
 		return Snapshot{}, reclassified{err, errdefs.ErrInvalidArgument}
 	case err != nil:
