@@ -1,0 +1,232 @@
+//go:build linux
+
+// Package driver is what the snapshotters of this module share: directories with the
+// content of snapshots, beside an fsmeta store that says what they are.
+//
+// A root directory holds
+//
+//	snapshotter     one line: which kind of content it has, "overlay" or "native"
+//	meta/           the fsmeta store
+//	snapshots/ID/   the content of each snapshot, named after its identifier
+//
+// and is locked (flock) by the one process that serves it. The store can be opened by
+// others beside it.
+//
+// What a crash or a power cut leaves, at any point: every snapshot in the store has its
+// directory, and every committed one all of its content, unless the Snapshotter is
+// [Config.Unsynced]. For that, a new directory is on disk before the transaction that
+// creates its snapshot, the content before the one that commits it, and it is deleted after
+// the one that removes it. What is left over are directories that the store knows nothing
+// of; [Snapshotter.Cleanup] deletes them. As an identifier is never handed out twice, such
+// a directory never gets in the way of another snapshot.
+package driver
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+
+	"github.com/containerd/containerd/v2/core/mount"
+	atomicfs "github.com/fsmeta/fsmeta/atomic"
+	"github.com/fsmeta/fsmeta/containerd/storage"
+	"github.com/fsmeta/fsmeta/lock"
+)
+
+const (
+	markerFile   = "snapshotter"
+	metaDir      = "meta"
+	snapshotsDir = "snapshots"
+)
+
+// ErrInUse: another process serves the root directory.
+var ErrInUse = errors.New("in use by another process")
+
+// Content is what the kinds of snapshotter have of their own.
+type Content interface {
+	// Kind is the first line of the file "snapshotter".
+	Kind() string
+
+	// Fill makes the content of a new snapshot in its empty directory dir. parent is the
+	// directory of the snapshot that it stands on, "" where there is none.
+	Fill(ctx context.Context, dir, parent string, s storage.Snapshot, labels map[string]string) error
+
+	// Upper returns where in the directory of a snapshot that is which was added to its
+	// parents, and whose size counts as its usage.
+	Upper(dir string) string
+
+	// Mounts returns how an active snapshot or a view is mounted. dir returns the
+	// directory of an identifier.
+	Mounts(s storage.Snapshot, labels map[string]string, dir func(id string) string) []mount.Mount
+}
+
+// Config says how a Snapshotter works.
+type Config struct {
+	// AsyncRemove leaves the content of removed snapshots to Cleanup.
+	AsyncRemove bool
+
+	// Unsynced leaves it to the kernel when content reaches the disk. After a power
+	// cut, snapshots that were made or committed in the last half minute may lack
+	// content, and nothing says which.
+	Unsynced bool
+}
+
+// Snapshotter implements containerd's snapshots.Snapshotter and snapshots.Cleaner. All
+// methods may be called concurrently.
+type Snapshotter struct {
+	root    string
+	content Content
+	config  Config
+	meta    *storage.MetaStore
+	sync    *syncer
+	close   func() error
+	holder  atomic.Pointer[holder]
+
+	mu     sync.Mutex
+	making map[string]bool // identifiers whose snapshots are being made
+	first  uint64          // the first identifier that was got since Open, 0 for none
+}
+
+// Open opens the root directory of a snapshotter, and makes what is missing in one that is
+// empty or does not exist. It returns [ErrInUse] where another process has it open. A root
+// whose store is gone, or that has content of another kind, is refused.
+//
+// A crash leaves a root that is not marked yet and has no snapshots, which the next
+// call completes.
+func Open(root string, content Content, config Config) (_ *Snapshotter, err error) {
+	root, err = filepath.Abs(root)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("open snapshotter %s: %w", root, err)
+		}
+	}()
+	if err := os.MkdirAll(root, 0o700); err != nil {
+		return nil, err
+	}
+	unlock, err := Lock(root)
+	if err != nil {
+		return nil, err
+	}
+	s := &Snapshotter{root: root, content: content, config: config, making: map[string]bool{}}
+	if err := s.open(); err != nil {
+		return nil, errors.Join(err, unlock())
+	}
+	s.close = sync.OnceValue(func() error { return errors.Join(s.meta.Close(), s.sync.close(), unlock()) })
+	return s, nil
+}
+
+// Lock takes the lock of a root directory, which must exist. See [ErrInUse].
+func Lock(root string) (unlock func() error, err error) {
+	unlock, free, err := lock.New(root).TryLock()
+	if err == nil && !free {
+		err = fmt.Errorf("%s is %w: stop that first (fuser -v %[1]s shows it)", root, ErrInUse)
+	}
+	return unlock, err
+}
+
+func (s *Snapshotter) open() error {
+	kind, err := Kind(s.root)
+	if err != nil {
+		return err
+	}
+	if kind != "" && kind != s.content.Kind() {
+		return fmt.Errorf("its content is of the kind %q, not %q: use the snapshotter %[1]s, or another root directory", kind, s.content.Kind())
+	}
+	if kind != "" {
+		for _, dir := range []string{metaDir, snapshotsDir} {
+			if _, err := os.Stat(filepath.Join(s.root, dir)); err != nil {
+				return fmt.Errorf("%w: a part of it is gone, and an empty one must not take its place: restore it", err)
+			}
+		}
+	}
+	if kind == "" {
+		err = s.make()
+	} else {
+		err = s.openMeta()
+	}
+	if err != nil {
+		return err
+	}
+	s.sync, err = newSyncer(filepath.Join(s.root, snapshotsDir))
+	if err != nil {
+		return errors.Join(err, s.meta.Close())
+	}
+	return nil
+}
+
+// Kind returns of which kind the content of a root directory is, "" where that is not
+// decided.
+func Kind(root string) (string, error) {
+	data, err := os.ReadFile(filepath.Join(root, markerFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	return string(bytes.TrimSpace(data)), err
+}
+
+// make makes the store and the directory for content, then the marker. A crash leaves
+// some of them, and no marker before the rest is on disk.
+func (s *Snapshotter) make() error {
+	snapshots := filepath.Join(s.root, snapshotsDir)
+	entries, err := os.ReadDir(snapshots)
+	if err == nil && len(entries) > 0 {
+		return fmt.Errorf("%s is not empty, and there is no file %s that says what its content is: choose another root directory, "+
+			"or import it", snapshots, filepath.Join(s.root, markerFile))
+	}
+	if err := os.Mkdir(snapshots, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	if err := s.openMeta(); err != nil {
+		return err
+	}
+	err = Mark(s.root, s.content.Kind())
+	if err != nil {
+		return errors.Join(err, s.meta.Close())
+	}
+	return nil
+}
+
+// Mark says durably of which kind the content of a root directory is. A crash leaves the
+// former marker or the new one, perhaps with a temporary file beside it.
+func Mark(root, kind string) error {
+	for _, dir := range []string{root, filepath.Dir(root)} { // what the marker speaks of
+		if err := atomicfs.SyncDir(dir); err != nil {
+			return err
+		}
+	}
+	if err := atomicfs.WriteFile(filepath.Join(root, markerFile), root, []byte(kind+"\n")); err != nil {
+		return err
+	}
+	return atomicfs.SyncDir(root)
+}
+
+// openMeta opens the store now, so that what is wrong with it shows now.
+func (s *Snapshotter) openMeta() error {
+	meta, err := storage.NewMetaStore(filepath.Join(s.root, metaDir))
+	if err != nil {
+		return err
+	}
+	s.meta = meta
+	err = meta.WithTransaction(context.Background(), false, func(context.Context) error { return nil })
+	if err != nil {
+		return errors.Join(err, meta.Close())
+	}
+	return nil
+}
+
+// Close ends the use of the root directory. Calls that are under way may fail. Every call
+// after the first returns what that did.
+func (s *Snapshotter) Close() error { return s.close() }
+
+// dir returns the directory of an identifier.
+func (s *Snapshotter) dir(id string) string {
+	return filepath.Join(s.root, snapshotsDir, id)
+}

@@ -1,0 +1,289 @@
+//go:build linux
+
+package driver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/continuity/fs"
+	"github.com/containerd/errdefs"
+	"github.com/containerd/log"
+	"github.com/fsmeta/fsmeta/containerd/storage"
+	"github.com/fsmeta/fsmeta/fsmeta"
+)
+
+var (
+	_ snapshots.Snapshotter = (*Snapshotter)(nil)
+	_ snapshots.Cleaner     = (*Snapshotter)(nil)
+)
+
+// errChanged: what a slow call was preparing for was replaced meanwhile. It begins again.
+var errChanged = errors.New("replaced meanwhile")
+
+// Stat returns what is known of a snapshot of any kind.
+func (s *Snapshotter) Stat(ctx context.Context, key string) (info snapshots.Info, err error) {
+	err = s.read(ctx, func(ctx context.Context) error {
+		_, info, _, err = storage.GetInfo(ctx, key)
+		return err
+	})
+	return info, err
+}
+
+// Update sets labels of a snapshot, see [storage.UpdateInfo].
+func (s *Snapshotter) Update(ctx context.Context, info snapshots.Info, fieldpaths ...string) (after snapshots.Info, err error) {
+	err = s.write(ctx, "update", info.Name, func(ctx context.Context) error {
+		after, err = storage.UpdateInfo(ctx, info, fieldpaths...)
+		return err
+	})
+	return after, err
+}
+
+// Usage returns what a snapshot takes, without its parents: of an active one, what its
+// content takes now, which costs a look at each of its files; of others, what was
+// recorded when they were committed.
+func (s *Snapshotter) Usage(ctx context.Context, key string) (usage snapshots.Usage, err error) {
+	var id string
+	var info snapshots.Info
+	err = s.read(ctx, func(ctx context.Context) error {
+		id, info, usage, err = storage.GetInfo(ctx, key)
+		return err
+	})
+	if err != nil || info.Kind != snapshots.KindActive {
+		return usage, err
+	}
+	return s.measure(ctx, id)
+}
+
+func (s *Snapshotter) measure(ctx context.Context, id string) (snapshots.Usage, error) {
+	usage, err := fs.DiskUsage(ctx, s.content.Upper(s.dir(id)))
+	if err != nil {
+		return snapshots.Usage{}, fmt.Errorf("measure the content of snapshot %s: %w", id, err)
+	}
+	return snapshots.Usage(usage), nil
+}
+
+// Mounts returns how the active snapshot or view key is mounted.
+func (s *Snapshotter) Mounts(ctx context.Context, key string) (mounts []mount.Mount, err error) {
+	err = s.read(ctx, func(ctx context.Context) error {
+		snapshot, err := storage.GetSnapshot(ctx, key)
+		if err != nil {
+			return err
+		}
+		_, info, _, err := storage.GetInfo(ctx, key)
+		if err == nil {
+			mounts = s.content.Mounts(snapshot, info.Labels, s.dir)
+		}
+		return err
+	})
+	return mounts, err
+}
+
+// Prepare makes the active snapshot key on the committed snapshot parent, or on nothing
+// where parent is empty, and returns how to mount it. See the package's comment for what a
+// crash leaves.
+func (s *Snapshotter) Prepare(ctx context.Context, key, parent string, opts ...snapshots.Opt) ([]mount.Mount, error) {
+	return s.create(ctx, snapshots.KindActive, key, parent, opts)
+}
+
+// View is Prepare for a snapshot that is only read.
+func (s *Snapshotter) View(ctx context.Context, key, parent string, opts ...snapshots.Opt) ([]mount.Mount, error) {
+	return s.create(ctx, snapshots.KindView, key, parent, opts)
+}
+
+func (s *Snapshotter) create(ctx context.Context, kind snapshots.Kind, key, parent string, opts []snapshots.Opt) ([]mount.Mount, error) {
+	var base snapshots.Info
+	for _, opt := range opts {
+		if err := opt(&base); err != nil {
+			return nil, err
+		}
+	}
+	for {
+		mounts, err := s.tryCreate(ctx, kind, key, parent, base.Labels)
+		if !errors.Is(err, errChanged) {
+			return mounts, err
+		}
+	}
+}
+
+// tryCreate makes the content of a new snapshot, then the snapshot.
+func (s *Snapshotter) tryCreate(ctx context.Context, kind snapshots.Kind, key, parent string, labels map[string]string) (mounts []mount.Mount, err error) {
+	parentID, err := s.lookAhead(ctx, key, parent)
+	if err != nil {
+		return nil, err
+	}
+	id, err := s.meta.NewID(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.begin(id); err != nil {
+		return nil, err
+	}
+	defer s.end(id)
+	defer func() {
+		// It may be what is found to be committed when the store is opened again.
+		if err != nil && !errors.Is(err, fsmeta.ErrOutcomeUnknown) {
+			s.delete(ctx, id)
+		}
+	}()
+	if err := s.makeContent(ctx, kind, id, parentID, labels); err != nil {
+		if now, gone := s.lookAhead(ctx, key, parent); gone != nil {
+			return nil, gone
+		} else if now != parentID {
+			return nil, errChanged
+		}
+		return nil, fmt.Errorf("make the content of snapshot %q: %w", key, err)
+	}
+	err = s.write(ctx, "prepare", key, func(ctx context.Context) error {
+		snapshot, err := storage.CreateSnapshotWithID(ctx, id, kind, key, parent, snapshots.WithLabels(labels))
+		if err != nil {
+			return err
+		}
+		if parent != "" && snapshot.ParentIDs[0] != parentID {
+			return errChanged
+		}
+		mounts = s.content.Mounts(snapshot, labels, s.dir)
+		return nil
+	})
+	return mounts, err
+}
+
+// lookAhead returns the identifier of parent, or why key can't be made on it, before
+// anything is done for it.
+func (s *Snapshotter) lookAhead(ctx context.Context, key, parent string) (parentID string, err error) {
+	err = s.read(ctx, func(ctx context.Context) error {
+		if parent != "" {
+			id, info, _, err := storage.GetInfo(ctx, parent)
+			if err != nil {
+				return fmt.Errorf("parent: %w", err)
+			}
+			if info.Kind != snapshots.KindCommitted {
+				return fmt.Errorf("parent %q is not committed: %w", parent, errdefs.ErrInvalidArgument)
+			}
+			parentID = id
+		}
+		return s.checkFree(ctx, key)
+	})
+	return parentID, err
+}
+
+// checkFree says if there is a snapshot of that name.
+func (s *Snapshotter) checkFree(ctx context.Context, name string) error {
+	_, _, _, err := storage.GetInfo(ctx, name)
+	switch {
+	case err == nil:
+		return fmt.Errorf("snapshot %q: %w", name, errdefs.ErrAlreadyExists)
+	case errdefs.IsNotFound(err):
+		return nil
+	default:
+		return err
+	}
+}
+
+// makeContent makes the directory of a new snapshot. When it returns nil, it is on disk. A
+// crash or an error leaves a directory that no snapshot has.
+func (s *Snapshotter) makeContent(ctx context.Context, kind snapshots.Kind, id, parentID string, labels map[string]string) error {
+	dir, parent := s.dir(id), ""
+	snapshot := storage.Snapshot{Kind: kind, ID: id}
+	if parentID != "" {
+		parent, snapshot.ParentIDs = s.dir(parentID), []string{parentID}
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return err
+	}
+	if err := s.content.Fill(ctx, dir, parent, snapshot, labels); err != nil {
+		return err
+	}
+	if s.config.Unsynced {
+		return nil
+	}
+	return s.sync.added(ctx, dir)
+}
+
+// Commit makes the committed snapshot name of the active snapshot key, and records its
+// usage. Its content is on disk before. See [storage.CommitActive] for labels,
+// snapshots.WithParent and errors.
+func (s *Snapshotter) Commit(ctx context.Context, name, key string, opts ...snapshots.Opt) error {
+	for {
+		err := s.tryCommit(ctx, name, key, opts)
+		if !errors.Is(err, errChanged) {
+			return err
+		}
+	}
+}
+
+func (s *Snapshotter) tryCommit(ctx context.Context, name, key string, opts []snapshots.Opt) error {
+	var id string
+	var info snapshots.Info
+	err := s.read(ctx, func(ctx context.Context) (err error) {
+		if id, info, _, err = storage.GetInfo(ctx, key); err != nil {
+			return err
+		}
+		return s.checkFree(ctx, name)
+	})
+	if err != nil {
+		return err
+	}
+	var usage snapshots.Usage
+	if info.Kind == snapshots.KindActive { // else it fails below
+		if usage, err = s.measure(ctx, id); err != nil {
+			return err
+		}
+		if !s.config.Unsynced {
+			if err := s.syncContent(ctx, id); err != nil {
+				return fmt.Errorf("sync the content of snapshot %q: %w", key, err)
+			}
+		}
+	}
+	return s.write(ctx, "commit", key, func(ctx context.Context) error {
+		committed, err := storage.CommitActive(ctx, key, name, usage, opts...)
+		if err == nil && committed != id {
+			err = errChanged
+		}
+		return err
+	})
+}
+
+// syncContent makes the content of an identifier durable. After an error nothing is known
+// of it.
+func (s *Snapshotter) syncContent(ctx context.Context, id string) error {
+	if s.madeHere(id) && s.sync.filesystem() {
+		return nil
+	}
+	return syncEach(ctx, s.dir(id))
+}
+
+// Remove takes a snapshot out of the store, then deletes its content, or leaves that
+// to Cleanup. A crash leaves the snapshot, or content that Cleanup deletes. So does a
+// failure to delete it, which is only logged.
+func (s *Snapshotter) Remove(ctx context.Context, key string) error {
+	var id string
+	err := s.write(ctx, "remove", key, func(ctx context.Context) (err error) {
+		id, _, err = storage.Remove(ctx, key)
+		return err
+	})
+	if err == nil && !s.config.AsyncRemove {
+		s.delete(ctx, id)
+	}
+	return err
+}
+
+// delete deletes the content of an identifier that has no snapshot. A crash or an error
+// leaves some of it, which Cleanup deletes.
+func (s *Snapshotter) delete(ctx context.Context, id string) {
+	if err := os.RemoveAll(s.dir(id)); err != nil {
+		log.G(ctx).WithError(err).WithField("path", s.dir(id)).Warn("content of no snapshot can't be deleted: the next cleanup tries again")
+	}
+}
+
+// Walk calls fn for every snapshot that one of the filters matches, see
+// [storage.WalkInfo].
+func (s *Snapshotter) Walk(ctx context.Context, fn snapshots.WalkFunc, filters ...string) error {
+	return s.read(ctx, func(ctx context.Context) error {
+		return storage.WalkInfo(ctx, fn, filters...)
+	})
+}

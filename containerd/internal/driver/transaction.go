@@ -1,0 +1,68 @@
+//go:build linux
+
+package driver
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+
+	"github.com/containerd/log"
+)
+
+// patience is how long a metadata transaction may take before the log says who keeps it.
+const patience = time.Second
+
+// holder is whose turn to write it is in this process.
+type holder struct {
+	what, key string
+	since     time.Time
+}
+
+// read runs fn in a read-only transaction.
+func (s *Snapshotter) read(ctx context.Context, fn func(context.Context) error) error {
+	return s.meta.WithTransaction(ctx, false, fn)
+}
+
+// write runs fn in a writable transaction. Where that takes long, the log says what it
+// waits for.
+func (s *Snapshotter) write(ctx context.Context, what, key string, fn func(context.Context) error) error {
+	begin := time.Now()
+	var stage atomic.Int32
+	slow := time.AfterFunc(patience, func() { s.tell(ctx, what, key, stage.Load()) })
+	err := s.meta.WithTransaction(ctx, true, func(ctx context.Context) error {
+		stage.Store(holding)
+		s.holder.Store(&holder{what, key, time.Now()})
+		defer stage.Store(committing)
+		defer s.holder.Store(nil)
+		return fn(ctx)
+	})
+	if !slow.Stop() {
+		log.G(ctx).WithField("key", key).Warnf("the metadata transaction of %s took %v", what, time.Since(begin).Round(time.Millisecond))
+	}
+	return err
+}
+
+// The stages of a transaction.
+const (
+	waiting = iota
+	holding
+	committing
+)
+
+// tell says what a transaction waits for.
+func (s *Snapshotter) tell(ctx context.Context, what, key string, stage int32) {
+	entry := log.G(ctx).WithField("key", key)
+	switch h := s.holder.Load(); {
+	case stage == holding:
+		entry.Warnf("%s keeps the metadata transaction for over %v, and others wait", what, patience)
+	case stage == committing:
+		entry.Warnf("%s waits for the disk for over %v: its metadata is being synced", what, patience)
+	case h != nil:
+		entry.WithField("holder", h.key).Warnf("%s waits for the metadata transaction for over %v: %s has it, for %v",
+			what, patience, h.what, time.Since(h.since).Round(time.Millisecond))
+	default:
+		entry.Warnf("%s waits for the metadata transaction for over %v: another process has the store's lock (fuser -v %s shows it)",
+			what, patience, s.root+"/"+metaDir+"/staging")
+	}
+}

@@ -1,0 +1,218 @@
+//go:build linux
+
+// Package overlay is a snapshotter over overlayfs whose metadata is in an fsmeta store. It
+// can be embedded in place of containerd's plugins/snapshots/overlay.
+//
+// Its root directory holds the store, meta/, beside the content: snapshots/ID/fs is what a
+// snapshot adds to those below, snapshots/ID/work is overlayfs's own. See [NewSnapshotter]
+// for what a crash or a power cut leaves of them.
+package overlay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/containerd/v2/plugins/snapshots/overlay/overlayutils"
+	"github.com/containerd/continuity/fs"
+	"github.com/fsmeta/fsmeta/containerd/internal/driver"
+	"github.com/fsmeta/fsmeta/containerd/storage"
+)
+
+// ErrInUse: another process serves the root directory.
+var ErrInUse = driver.ErrInUse
+
+type config struct {
+	driver  driver.Config
+	content content
+}
+
+// Opt is an option of [NewSnapshotter].
+type Opt func(*config) error
+
+// AsynchronousRemove leaves the content of removed snapshots to Cleanup, which containerd
+// calls after a garbage collection.
+func AsynchronousRemove(c *config) error {
+	c.driver.AsyncRemove = true
+	return nil
+}
+
+// WithoutSync leaves it to the kernel when content reaches the disk. It makes unpacking
+// faster. After a power cut, snapshots that were prepared or committed in the last half
+// minute may lack content, and nothing says which: it is for nodes that are rebuilt then.
+// What is in the store survives as ever.
+func WithoutSync(c *config) error {
+	c.driver.Unsynced = true
+	return nil
+}
+
+// WithRemapIDs mounts snapshots that have labels with a mapping of user and group
+// identifiers with it, instead of leaving that to the client. The kernel must support it:
+// see overlayutils.SupportsIDMappedMounts.
+func WithRemapIDs(c *config) error {
+	c.content.remapIDs = true
+	return nil
+}
+
+// WithMountOptions adds options to every overlay mount. Bind mounts, which is what a
+// snapshot without parents and a view of a single one get, don't have them.
+func WithMountOptions(options []string) Opt {
+	return func(c *config) error {
+		c.content.options = append(c.content.options, options...)
+		return nil
+	}
+}
+
+// NewSnapshotter opens the snapshotter in the directory root, and makes one where it is
+// empty or does not exist. One process at a time can have it open: [ErrInUse]. Others can
+// read the store beside it.
+//
+// After a crash or a power cut, at any point, every snapshot in the store has its
+// directory, and every committed one all of its content, unless [WithoutSync] is given:
+// content is synced before the transaction that promises it, and outside of it, so that
+// nobody waits for another's files. Directories that belong to no snapshot may be left;
+// Cleanup deletes them. All methods may be called concurrently.
+//
+// The filesystem of root must support d_type, and overlayfs on it: see
+// overlayutils.Supported.
+func NewSnapshotter(root string, opts ...Opt) (snapshots.Snapshotter, error) {
+	var c config
+	for _, opt := range opts {
+		if err := opt(&c); err != nil {
+			return nil, err
+		}
+	}
+	if err := os.MkdirAll(root, 0o700); err != nil {
+		return nil, err
+	}
+	supported, err := fs.SupportsDType(root)
+	if err != nil {
+		return nil, err
+	}
+	if !supported {
+		return nil, fmt.Errorf("the filesystem of %s has no d_type, which overlayfs needs: choose another, on xfs one made with ftype=1", root)
+	}
+	if err := c.content.completeOptions(root); err != nil {
+		return nil, err
+	}
+	return driver.Open(root, c.content, c.driver)
+}
+
+// content is what the driver asks of an overlay.
+type content struct {
+	remapIDs bool
+	options  []string // of every overlay mount
+}
+
+// completeOptions adds the mount options that this machine needs.
+func (c *content) completeOptions(root string) error {
+	if !c.has("userxattr") {
+		needed, err := overlayutils.NeedsUserXAttr(root)
+		if err != nil {
+			return fmt.Errorf("find out whether overlayfs needs the option userxattr: %w", err)
+		}
+		if needed {
+			c.options = append(c.options, "userxattr")
+		}
+	}
+	// With an index, the kernel refuses directories that were used in another overlay.
+	if _, err := os.Stat("/sys/module/overlay/parameters/index"); err == nil && !c.has("index") {
+		c.options = append(c.options, "index=off")
+	}
+	return nil
+}
+
+func (c *content) has(option string) bool {
+	for _, o := range c.options {
+		if name, _, _ := strings.Cut(o, "="); name == option {
+			return true
+		}
+	}
+	return false
+}
+
+func (c content) Kind() string { return "overlay" }
+
+func (c content) Upper(dir string) string { return filepath.Join(dir, "fs") }
+
+func work(dir string) string { return filepath.Join(dir, "work") }
+
+// Fill makes the upper and the work directory. The upper one belongs to whom a mapping in
+// the labels makes root, or to the owner of the parent's, as it is what the root directory
+// of the mount shows.
+func (c content) Fill(_ context.Context, dir, parent string, s storage.Snapshot, labels map[string]string) error {
+	upper := c.Upper(dir)
+	if err := mkdir(upper, 0o755); err != nil {
+		return err
+	}
+	if s.Kind == snapshots.KindActive {
+		if err := mkdir(work(dir), 0o711); err != nil {
+			return err
+		}
+	}
+	uid, gid, err := mappedRoot(labels)
+	if err != nil {
+		return err
+	}
+	if uid < 0 && parent != "" {
+		info, err := os.Stat(c.Upper(parent))
+		if err != nil {
+			return err
+		}
+		stat, ok := info.Sys().(*syscall.Stat_t)
+		if !ok {
+			return errors.New("the system does not tell who owns " + c.Upper(parent))
+		}
+		uid, gid = int(stat.Uid), int(stat.Gid)
+	}
+	if uid < 0 {
+		return nil
+	}
+	return os.Lchown(upper, uid, gid)
+}
+
+// mkdir makes a directory of that mode, whatever the umask is.
+func mkdir(path string, mode os.FileMode) error {
+	if err := os.Mkdir(path, mode); err != nil {
+		return err
+	}
+	return os.Chmod(path, mode)
+}
+
+func (c content) Mounts(s storage.Snapshot, labels map[string]string, dir func(id string) string) []mount.Mount {
+	var options []string
+	if c.remapIDs {
+		if v := labels[snapshots.LabelSnapshotUIDMapping]; v != "" {
+			options = append(options, "uidmap="+v)
+		}
+		if v := labels[snapshots.LabelSnapshotGIDMapping]; v != "" {
+			options = append(options, "gidmap="+v)
+		}
+	}
+	switch {
+	case len(s.ParentIDs) == 0 && s.Kind == snapshots.KindActive: // overlayfs needs something below
+		return bind(c.Upper(dir(s.ID)), append(options, "rw"))
+	case len(s.ParentIDs) == 0:
+		return bind(c.Upper(dir(s.ID)), append(options, "ro"))
+	case len(s.ParentIDs) == 1 && s.Kind == snapshots.KindView:
+		return bind(c.Upper(dir(s.ParentIDs[0])), append(options, "ro"))
+	case s.Kind == snapshots.KindActive:
+		options = append(options, "workdir="+work(dir(s.ID)), "upperdir="+c.Upper(dir(s.ID)))
+	}
+	lower := make([]string, len(s.ParentIDs))
+	for i, id := range s.ParentIDs {
+		lower[i] = c.Upper(dir(id))
+	}
+	options = append(options, "lowerdir="+strings.Join(lower, ":"))
+	return []mount.Mount{{Type: "overlay", Source: "overlay", Options: append(options, c.options...)}}
+}
+
+func bind(source string, options []string) []mount.Mount {
+	return []mount.Mount{{Type: "bind", Source: source, Options: append(options, "rbind")}}
+}

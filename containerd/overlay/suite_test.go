@@ -1,0 +1,40 @@
+//go:build linux
+
+package overlay_test
+
+import (
+	"context"
+	"os"
+	"testing"
+
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/containerd/v2/core/snapshots/testsuite"
+	"github.com/fsmeta/fsmeta/containerd/overlay"
+)
+
+// containerd's own suite, with each option that changes what it sees.
+func TestSuite(t *testing.T) {
+	requireRoot(t)
+	for name, opts := range map[string][]overlay.Opt{
+		"plain":              nil,
+		"asynchronousRemove": {overlay.AsynchronousRemove},
+		"withRemapIDs":       {overlay.WithRemapIDs},
+		"withoutSync":        {overlay.WithoutSync},
+	} {
+		t.Run(name, func(t *testing.T) {
+			testsuite.SnapshotterSuite(t, "overlayfs", func(_ context.Context, root string) (snapshots.Snapshotter, func() error, error) {
+				sn, err := overlay.NewSnapshotter(root, opts...)
+				if err != nil {
+					return nil, nil, err
+				}
+				return sn, sn.Close, nil
+			})
+		})
+	}
+}
+
+func requireRoot(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can mount: run the tests as root")
+	}
+}
