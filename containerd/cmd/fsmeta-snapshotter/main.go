@@ -1,0 +1,79 @@
+//go:build linux
+
+// Command fsmeta-snapshotter serves a snapshotter to containerd, as a proxy plugin over a
+// unix socket, and keeps its metadata in an fsmeta store. Run it with --help; the README of
+// this module shows how to configure it.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/containerd/log"
+	"github.com/urfave/cli/v3"
+)
+
+// Exit statuses besides 0.
+const (
+	exitFindings = 1 // check found something wrong
+	exitFailed   = 2 // the command could not do its work
+)
+
+// errFindings: check found something wrong, and has said what.
+var errFindings = errors.New("findings")
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	err := command().Run(ctx, os.Args)
+	stop()
+	switch {
+	case errors.Is(err, errFindings):
+		os.Exit(exitFindings)
+	case err != nil:
+		fmt.Fprintln(os.Stderr, "fsmeta-snapshotter:", err)
+		os.Exit(exitFailed)
+	}
+}
+
+func command() *cli.Command {
+	return &cli.Command{
+		Name:    "fsmeta-snapshotter",
+		Usage:   "serve a snapshotter to containerd, with metadata in plain files",
+		Version: version(),
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "root", Usage: "the `DIR` with the snapshots and their metadata", Value: "/var/lib/fsmeta-snapshotter"},
+			&cli.StringFlag{Name: "address", Usage: "the unix `SOCKET` to listen on", Value: "/run/fsmeta-snapshotter/snapshotter.sock"},
+			&cli.StringFlag{Name: "snapshotter", Usage: "which `KIND`: overlay, native (copies), or auto, which is what the root directory has already, else overlay where it works", Value: "auto"},
+			&cli.BoolFlag{Name: "no-sync", Usage: "don't wait until content is on disk: faster, and after a power cut recent snapshots may lack content"},
+			&cli.StringFlag{Name: "log-level", Usage: "log from this `LEVEL` on: trace, debug, info, warn, error", Value: "info"},
+		},
+		Before: func(ctx context.Context, c *cli.Command) (context.Context, error) {
+			return ctx, log.SetLevel(c.String("log-level"))
+		},
+		Action: func(ctx context.Context, c *cli.Command) error {
+			if c.Args().Present() {
+				return fmt.Errorf("there is no command %q: see --help", c.Args().First())
+			}
+			return serve(ctx, serveOptions{
+				root: c.String("root"), address: c.String("address"),
+				kind: c.String("snapshotter"), unsynced: c.Bool("no-sync"),
+			})
+		},
+		Commands: []*cli.Command{checkCommand()},
+		// So that --help of a command and errors end the same way everywhere.
+		ExitErrHandler: func(context.Context, *cli.Command, error) {},
+	}
+}
+
+// version is that of the module, where the build knows it.
+func version() string {
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "(devel)"
+}

@@ -1,0 +1,174 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	snapshotsapi "github.com/containerd/containerd/api/services/snapshots/v1"
+	"github.com/containerd/containerd/v2/contrib/snapshotservice"
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/containerd/v2/defaults"
+	"github.com/containerd/containerd/v2/plugins/snapshots/overlay/overlayutils"
+	"github.com/containerd/log"
+	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/fsmeta/fsmeta/containerd/internal/driver"
+	"github.com/fsmeta/fsmeta/containerd/native"
+	"github.com/fsmeta/fsmeta/containerd/overlay"
+	"google.golang.org/grpc"
+)
+
+// grace is how long calls may take to end when the daemon is stopped.
+const grace = 10 * time.Second
+
+type serveOptions struct {
+	root, address, kind string
+	unsynced            bool
+}
+
+// serve serves the snapshotter until ctx ends. A crash leaves the socket, which the next
+// start removes, and what package driver says.
+func serve(ctx context.Context, o serveOptions) error {
+	sn, kind, err := open(o)
+	if err != nil {
+		return err
+	}
+	listener, err := listen(o.address)
+	if err != nil {
+		return errors.Join(err, sn.Close())
+	}
+	server := grpc.NewServer(grpc.MaxRecvMsgSize(defaults.DefaultMaxRecvMsgSize), grpc.MaxSendMsgSize(defaults.DefaultMaxSendMsgSize))
+	snapshotsapi.RegisterSnapshotsServer(server, snapshotservice.FromSnapshotter(sn))
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(listener) }()
+	notify(daemon.SdNotifyReady)
+	log.L.Infof("serving the %s snapshotter of %s on %s", kind, o.root, o.address)
+
+	cleaned := make(chan struct{})
+	go func() { // what the last run has left
+		defer close(cleaned)
+		if err := sn.(snapshots.Cleaner).Cleanup(ctx); err != nil && ctx.Err() == nil {
+			log.L.WithError(err).Warn("content of no snapshot was not deleted")
+		}
+	}()
+	select {
+	case err = <-served:
+		err = fmt.Errorf("serve %s: %w", o.address, err)
+	case <-ctx.Done():
+		log.L.Info("stopping")
+		notify(daemon.SdNotifyStopping)
+		stop(server)
+	}
+	<-cleaned
+	return errors.Join(err, sn.Close())
+}
+
+// stop ends the calls under way, or breaks them off when they take too long.
+func stop(server *grpc.Server) {
+	late := time.AfterFunc(grace, func() {
+		log.L.Warnf("calls have not ended after %v: breaking them off", grace)
+		server.Stop()
+	})
+	defer late.Stop()
+	server.GracefulStop()
+}
+
+// notify tells systemd, where that has started us.
+func notify(state string) {
+	if _, err := daemon.SdNotify(false, state); err != nil {
+		log.L.WithError(err).Warnf("systemd was not told %q", state)
+	}
+}
+
+// open opens the snapshotter of the kind that is asked for, and returns which that is.
+func open(o serveOptions) (snapshots.Snapshotter, string, error) {
+	kind, err := choose(o.root, o.kind)
+	if err != nil {
+		return nil, "", err
+	}
+	var sn snapshots.Snapshotter
+	switch kind {
+	case "overlay":
+		sn, err = overlay.NewSnapshotter(o.root, overlayOptions(o)...)
+	case "native":
+		opts := []native.Opt{native.AsynchronousRemove}
+		if o.unsynced {
+			opts = append(opts, native.WithoutSync)
+		}
+		sn, err = native.NewSnapshotter(o.root, opts...)
+	default:
+		err = fmt.Errorf("there is no snapshotter %q: choose overlay, native or auto", kind)
+	}
+	return sn, kind, err
+}
+
+func overlayOptions(o serveOptions) []overlay.Opt {
+	opts := []overlay.Opt{overlay.AsynchronousRemove}
+	if ok, err := overlayutils.SupportsIDMappedMounts(); ok && err == nil {
+		opts = append(opts, overlay.WithRemapIDs)
+	}
+	if o.unsynced {
+		opts = append(opts, overlay.WithoutSync)
+	}
+	return opts
+}
+
+// choose returns the kind of snapshotter for a root directory.
+func choose(root, kind string) (string, error) {
+	if kind != "auto" {
+		return kind, nil
+	}
+	kind, err := driver.Kind(root)
+	if err != nil || kind != "" {
+		return kind, err
+	}
+	if err := overlayutils.Supported(root); err != nil {
+		log.L.WithError(err).Warnf("overlayfs does not work in %s: copying instead", root)
+		return "native", nil
+	}
+	return "overlay", nil
+}
+
+// listen makes the socket, with the directory that it is in. It takes the place of one that
+// nobody listens on any more.
+func listen(address string) (net.Listener, error) {
+	if err := os.MkdirAll(filepath.Dir(address), 0o711); err != nil {
+		return nil, err
+	}
+	info, err := os.Lstat(address)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return nil, err
+	case info.Mode().Type() != fs.ModeSocket:
+		return nil, fmt.Errorf("%s is there and is no socket: choose another --address", address)
+	default:
+		c, err := net.Dial("unix", address)
+		if err == nil {
+			_ = c.Close() // it was only to see whether somebody answers
+			return nil, fmt.Errorf("another program listens on %s: stop it, or choose another --address", address)
+		}
+		if !errors.Is(err, syscall.ECONNREFUSED) {
+			return nil, err
+		}
+		if err := os.Remove(address); err != nil {
+			return nil, err
+		}
+	}
+	listener, err := net.Listen("unix", address)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(address, 0o600); err != nil {
+		return nil, errors.Join(err, listener.Close())
+	}
+	return listener, nil
+}
