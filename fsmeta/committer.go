@@ -267,7 +267,7 @@ func (s *Store) writeLine(txn uint64, changes []change, moves []move) error {
 	if s.nextID+idBlock/2 > reserved {
 		reserved = s.nextID + idBlock
 	}
-	r := &record{txn: txn, time: time.Now().UTC(), nextID: reserved, synced: ix.points.newest(), changes: changes}
+	r := &record{txn: txn, time: time.Now().UTC(), nextID: reserved, synced: s.settled, changes: changes}
 	raw := encodeLine(r, j.crcOf(j.tip()))
 	off := j.next(j.tip())
 	if err := j.write(raw); err != nil {
@@ -294,7 +294,7 @@ func (s *Store) writeLine(txn uint64, changes []change, moves []move) error {
 // unknown until the store is opened anew.
 func (s *Store) settle(txn uint64) error {
 	s.flush.Lock()
-	if s.index.Load().points.newest() >= txn {
+	if s.settledUpTo() >= txn {
 		s.flush.Unlock()
 		return nil
 	}
@@ -313,6 +313,49 @@ func (s *Store) settle(txn uint64) error {
 	}
 	s.checkpointIfDue()
 	return nil
+}
+
+func (s *Store) settledUpTo() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.settled
+}
+
+// relaxedFor is how long a relaxed commit may have to wait before its sync begins.
+const relaxedFor = 100 * time.Millisecond
+
+// settleLater shows a transaction whose line is written to this process's readers, and
+// sees to it that it is settled soon. Until then the process keeps the lock.
+//
+// A crash of the process leaves it committed, a power cut whole or not at all.
+func (s *Store) settleLater(txn uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.index.Load().points.publish(txn)
+	if s.later != nil {
+		return
+	}
+	s.turn.join()
+	s.later = time.AfterFunc(relaxedFor, func() {
+		s.mu.Lock()
+		s.later = nil
+		s.mu.Unlock()
+		_ = s.settle(s.tip()) // a failure ends writing, and is told from then on
+		s.leave()
+	})
+}
+
+// stopLater calls off what settleLater has planned; the caller settles.
+func (s *Store) stopLater() {
+	s.mu.Lock()
+	planned := s.later != nil && s.later.Stop()
+	if planned {
+		s.later = nil
+	}
+	s.mu.Unlock()
+	if planned {
+		s.leave()
+	}
 }
 
 // leftover is a directory that a rename has left in staging.
@@ -395,7 +438,7 @@ func (s *Store) publish(batch []*written) {
 		}
 		s.journal.public = w.txn
 	}
-	s.safeID = last.nextID
+	s.safeID, s.settled = last.nextID, last.txn
 	if len(s.behind) == 0 {
 		s.applied = last.txn
 	}

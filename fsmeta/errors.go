@@ -60,6 +60,8 @@ var (
 	// ErrUsed: something was committed to the store before, so that it can't be
 	// filled with the snapshots of another.
 	ErrUsed error = failedPrecondition{"not a new store"}
+	// ErrInUse: somebody has the store open, and nobody must.
+	ErrInUse error = unavailable{"store in use", nil}
 	// ErrFailed: a sync failed earlier, so that what is on disk is not known
 	// any more. This Store writes nothing until it is closed and opened anew.
 	ErrFailed error = unavailable{"writing has ended", nil}

@@ -6,6 +6,7 @@ type Option func(*options)
 type options struct {
 	readOnly  bool // default: read and write
 	mustExist bool // default: make the store where there is none
+	relaxed   bool // default: Commit waits for the disk
 }
 
 // ReadOnly opens a store that exists and writes nothing to it, at no time and
@@ -21,4 +22,22 @@ func ReadOnly() Option {
 // store, say because a filesystem is not mounted, for leave to delete all content.
 func MustExist() Option {
 	return func(o *options) { o.mustExist = true }
+}
+
+// Relaxed makes Commit return without waiting for the disk: for nodes that are rebuilt
+// rather than repaired. What it has written is synced, and shown to other processes and in
+// the tree, a tenth of a second later, or as soon as the disk has done it. After a power
+// cut the transactions of that last moment may be missing, the latest first and each as a
+// whole; the store is consistent, and no identifier is handed out twice. When the process
+// alone is killed, nothing is missing.
+//
+// A transaction that is rolled back, or has changed nothing, does wait until all that it
+// could have read is on disk. So an empty writable one is what to run before content is
+// deleted that a transaction has removed from the store; otherwise a power cut may leave
+// the snapshot without its content. If a sync fails, what was committed meanwhile may be
+// lost: later transactions and Close fail with [ErrFailed].
+//
+// It is a matter of this Store alone: others that write to the same store may wait.
+func Relaxed() Option {
+	return func(o *options) { o.relaxed = true }
 }

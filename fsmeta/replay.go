@@ -29,6 +29,9 @@ func (s *Store) takeOver(unlock func() error) error {
 	if err != nil {
 		return errors.Join(err, unlock())
 	}
+	s.mu.Lock()
+	s.settled = s.journal.tip()
+	s.mu.Unlock()
 	s.unlock = unlock
 	s.holding.Store(true)
 	return nil

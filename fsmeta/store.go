@@ -33,6 +33,7 @@ const (
 type Store struct {
 	dir      string
 	readOnly bool
+	relaxed  bool        // Commit does not wait for the disk
 	identity os.FileInfo // of the directory snapshots/
 	tree     *tree
 
@@ -72,13 +73,15 @@ type Store struct {
 	mu            sync.Mutex
 	journal       *journal
 	queue         []*written // lines written and not published, oldest first
+	settled       uint64     // every line up to here is durable and published, since we have the lock
 	applied       uint64     // the tree holds every line up to here
 	reserved      uint64     // identifiers below are reserved by the last line
 	safeID        uint64     // identifiers below are reserved by a synced line
 	dirtyTail     bool       // the journal takes no more lines before a checkpoint
 	distrust      bool       // the journal ends with the mark of a checkpoint given up
 	checkpointing bool
-	checkpointAt  int64 // journal offset from which on a checkpoint is due
+	checkpointAt  int64       // journal offset from which on a checkpoint is due
+	later         *time.Timer // relaxed: until settleLater settles, nil where there is nothing to
 }
 
 // watch is where other processes' next step would show: the newline of the first
@@ -130,8 +133,21 @@ func open(dir string, o options) (_ *Store, err error) {
 	} else if err != nil {
 		return nil, err
 	}
+	s := newStore(dir, o.readOnly)
+	s.relaxed = o.relaxed
+	if s.opened, err = shareLayout(s.layout); err != nil {
+		return nil, err
+	}
+	if err := s.openFiles(); err != nil {
+		return nil, errors.Join(err, s.closeFiles())
+	}
+	return s, nil
+}
+
+// newStore returns a Store that nothing is opened of yet.
+func newStore(dir string, readOnly bool) *Store {
 	s := &Store{
-		dir: dir, readOnly: o.readOnly, tree: newTree(dir),
+		dir: dir, readOnly: readOnly, tree: newTree(dir),
 		layout:    lock.New(filepath.Join(dir, layoutFile)),
 		staging:   lock.New(filepath.Join(dir, stagingDir)),
 		turnstile: lock.New(filepath.Join(dir, snapshotsDir)),
@@ -141,13 +157,7 @@ func open(dir string, o options) (_ *Store, err error) {
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	s.idle = time.AfterFunc(time.Hour, s.letGoIdle)
 	s.idle.Stop()
-	if s.opened, err = shareLayout(s.layout); err != nil {
-		return nil, err
-	}
-	if err := s.openFiles(); err != nil {
-		return nil, errors.Join(err, s.closeFiles())
-	}
-	return s, nil
+	return s
 }
 
 // readLayout looks whether dir holds a store of a layout that is known here.
@@ -163,18 +173,26 @@ func readLayout(dir string) error {
 	if err != nil || string(data) == layoutContent {
 		return err
 	}
+	version, ok := parseLayout(data)
+	if !ok {
+		return fmt.Errorf("%w: %s says %.100q; if it was a store, see 'A layout that is missing' in layout.md", ErrNotStore, path, bytes.TrimSpace(data))
+	}
+	if version != formatVersion {
+		return fmt.Errorf("%w: %s says version %d, and this program knows version %d: use the program that wrote it, or a newer one",
+			ErrNotStore, path, version, formatVersion)
+	}
+	return nil
+}
+
+// parseLayout returns the version of the layout that the file speaks of, if it is one of
+// fsmeta.
+func parseLayout(data []byte) (version int, ok bool) {
 	var layout struct {
 		Format  string `json:"format"`
 		Version int    `json:"version"`
 	}
-	if err := json.Unmarshal(data, &layout); err != nil || layout.Format != layoutFormat {
-		return fmt.Errorf("%w: %s says %.100q; if it was a store, see 'A layout that is missing' in layout.md", ErrNotStore, path, bytes.TrimSpace(data))
-	}
-	if layout.Version != formatVersion {
-		return fmt.Errorf("%w: %s says version %d, and this program knows version %d: use the program that wrote it, or a newer one",
-			ErrNotStore, path, layout.Version, formatVersion)
-	}
-	return nil
+	err := json.Unmarshal(data, &layout)
+	return layout.Version, err == nil && layout.Format == layoutFormat
 }
 
 // makeStore makes an empty store: directories and journal first, layout last, each
@@ -445,6 +463,7 @@ func (s *Store) closeFiles() error {
 func (s *Store) closeWriter() error {
 	err := s.turn.take(context.Background(), context.Background())
 	s.idle.Stop()
+	s.stopLater()
 	if s.unlock != nil {
 		err = s.settle(s.tip())
 	}

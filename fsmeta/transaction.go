@@ -230,6 +230,10 @@ func (t *transaction) commit() error {
 		t.index.noteUse(txn)
 	}
 	release()
+	if wrote && s.relaxed {
+		s.settleLater(txn)
+		return nil
+	}
 	serr := s.settle(txn)
 	if serr != nil && wrote {
 		return fmt.Errorf("%w: %w", ErrOutcomeUnknown, serr)

@@ -22,6 +22,7 @@ const (
 	journalFile  = "journal"
 	snapshotsDir = "snapshots"
 	stagingDir   = "staging"
+	damagedDir   = "damaged" // what Repair has set aside
 	metadataFile = "metadata.json"
 	parentLink   = "parent"
 

@@ -1,0 +1,95 @@
+package fsmeta
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	atomicfs "github.com/fsmeta/fsmeta/atomic"
+)
+
+// Backup makes a store in dir that has every snapshot just as it is now, or as the
+// transaction in ctx sees it, while others read and write. dir must not exist, nor dir with
+// ".unfinished" behind it, which is where it is made; the directory above must. It may be on
+// another filesystem. To restore it, copy it to where the store was, while no program has
+// that open: cp -a will do, as will any archive.
+//
+// Identifiers are handed out from a million higher on in the copy: those that the store
+// hands out after the backup are not given to other snapshots when it is restored. Its
+// transactions are numbered anew.
+//
+// When it returns nil, all of it is on disk. An error or a crash leaves no dir, and after a
+// crash what was made so far in dir.unfinished, which may be deleted. Errors are
+// fs.ErrExist, [ErrDamaged] where a snapshot or the journal is (repair that first, or copy
+// the files as they are), those of the transaction and what the filesystem says. Progress,
+// unless it is nil, is told how many of how many snapshots are written. It costs about as
+// much as [Store.Import].
+func (s *Store) Backup(ctx context.Context, dir string, progress func(done, total int)) error {
+	if err := s.backup(ctx, dir, progress); err != nil {
+		return fmt.Errorf("fsmeta: back up %s to %s: %w", s.dir, dir, err)
+	}
+	return nil
+}
+
+func (s *Store) backup(ctx context.Context, dir string, progress func(done, total int)) error {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return err
+	}
+	unfinished := dir + ".unfinished"
+	for _, path := range []string{dir, unfinished} {
+		if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
+			return errors.Join(err, fmt.Errorf("%s: %w", path, fs.ErrExist))
+		}
+	}
+	if damage := s.journalDamage(); damage != nil {
+		return damage
+	}
+	snapshots, next, err := s.everything(ctx)
+	if err != nil {
+		return err
+	}
+	if err := os.Mkdir(unfinished, dirMode); err != nil {
+		return err
+	}
+	if err := fill(ctx, unfinished, snapshots, next+unknownIDs, progress); err != nil {
+		return errors.Join(err, os.RemoveAll(unfinished))
+	}
+	if err := atomicfs.RenameNew(unfinished, dir); err != nil {
+		return errors.Join(err, os.RemoveAll(unfinished))
+	}
+	return atomicfs.SyncDir(filepath.Dir(dir))
+}
+
+// everything returns all snapshots as a transaction sees them, and the lowest identifier
+// that may be handed out next.
+func (s *Store) everything(ctx context.Context) (snapshots []Info, next uint64, err error) {
+	err = s.Walk(ctx, func(_ context.Context, info Info) error {
+		snapshots = append(snapshots, info)
+		return nil
+	})
+	if err != nil {
+		return nil, 0, err
+	}
+	if next = s.nextReserved(); next == 0 {
+		return nil, 0, errors.New("the journal does not tell which identifiers were handed out")
+	}
+	return snapshots, next, nil
+}
+
+// fill makes a store with these snapshots in an empty directory.
+func fill(ctx context.Context, dir string, snapshots []Info, next uint64, progress func(done, total int)) error {
+	s, err := Open(dir)
+	if err != nil {
+		return err
+	}
+	err = s.Import(ctx, snapshots, next, func(done int) {
+		if progress != nil {
+			progress(done, len(snapshots))
+		}
+	})
+	return errors.Join(err, s.Close())
+}

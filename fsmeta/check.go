@@ -1,0 +1,431 @@
+package fsmeta
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Finding is something in a store that is not as the store left it, or not as it should
+// stay.
+type Finding struct {
+	Path    string // the file or directory to look at
+	Name    string // of the snapshot, "" where it can't be known or it isn't one
+	Problem string // what is the case
+	Meaning string // what that means for who uses the store
+	Advice  string // what to do
+
+	// Harmless: nothing is lost, and the store goes on by itself.
+	Harmless bool
+	// Repaired is what Repair has done about it, "" where it has done nothing.
+	Repaired string
+}
+
+// String returns all of it in one line.
+func (f Finding) String() string {
+	s := f.Path + ": "
+	if f.Name != "" {
+		s += fmt.Sprintf("snapshot %.256q: ", f.Name)
+	}
+	s += f.Problem + "; " + f.Meaning
+	if f.Repaired != "" {
+		return s + "; repaired: " + f.Repaired
+	}
+	return s + "; " + f.Advice
+}
+
+// What Check advises.
+const (
+	adviseNothing = "nothing has to be done"
+	adviseRepair  = "stop what uses the store and run a repair, or see 'Repairing by hand' in layout.md"
+	adviseRestore = "restore it from a backup, see 'Repairing by hand' in layout.md"
+)
+
+// Check looks for everything that can be wrong with the store in dir: files that are
+// missing, damaged or foreign, a journal that is damaged or does not agree with the tree,
+// parents that are missing, active or lead in a circle, identifiers that two snapshots have
+// or that could be handed out again, names that don't belong in their directories, and
+// what a crash has left. It returns what it found, in order of the paths; what is Harmless
+// is among it.
+//
+// It changes nothing, and can be used while others have the store open, on a read-only
+// mount too; writers may wait for it for some milliseconds. Where one is at work all the
+// time, that journal and tree agree is not checked. It reads every snapshot, at some 30
+// microseconds each from memory. Progress, unless it is nil, is told how many of how many
+// were read.
+//
+// An error means that it could not be checked: [ErrNotStore] where there is nothing of a
+// store, the context's, and what the filesystem says.
+func Check(ctx context.Context, dir string, progress func(done, total int)) ([]Finding, error) {
+	c, err := newChecker(ctx, dir)
+	if err == nil {
+		err = errors.Join(c.check(progress), c.close())
+	}
+	if err != nil {
+		return nil, fmt.Errorf("fsmeta: check %s: %w", dir, err)
+	}
+	slices.SortStableFunc(c.findings, func(a, b Finding) int { return strings.Compare(a.Path, b.Path) })
+	return c.findings, nil
+}
+
+// checker is one run of Check.
+type checker struct {
+	ctx      context.Context
+	store    *Store // read-only; without a journal, where that can't be opened
+	alone    bool   // nobody else has it open
+	findings []Finding
+
+	journalBad bool                 // nothing of it can be relied on
+	good       map[string]*metadata // the snapshots, but the damaged ones
+	entries    []string             // of snapshots/
+}
+
+func newChecker(ctx context.Context, dir string) (*checker, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, err
+	}
+	c := &checker{ctx: ctx, store: newStore(dir, true), good: map[string]*metadata{}}
+	if err := c.checkLayout(); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+func (c *checker) found(f Finding) { c.findings = append(c.findings, f) }
+
+// checkLayout refuses what is no store, and opens the file.
+func (c *checker) checkLayout() error {
+	s := c.store
+	s.opened = func() error { return nil }
+	path := filepath.Join(s.dir, layoutFile)
+	if err := readLayout(s.dir); err != nil {
+		problem := "it is not what a store has there"
+		if data, rerr := readFile(path); errors.Is(rerr, fs.ErrNotExist) {
+			problem = "the file is missing"
+		} else if _, ours := parseLayout(data); ours || rerr != nil {
+			return err // of another version, or it can't be read
+		}
+		if !looksLikeStore(s.dir) {
+			return err
+		}
+		c.found(Finding{Path: path, Problem: problem, Meaning: "the store can't be opened", Advice: adviseRepair})
+		return nil
+	}
+	unlock, alone, err := s.layout.TryLock()
+	if err != nil {
+		return err
+	}
+	if c.alone = alone; alone {
+		if err := unlock(); err != nil {
+			return err
+		}
+	}
+	s.opened, err = shareLayout(s.layout)
+	return err
+}
+
+// looksLikeStore reports whether a directory without a layout was a store.
+func looksLikeStore(dir string) bool {
+	j, err := openJournal(filepath.Join(dir, journalFile), false)
+	if err != nil {
+		return false
+	}
+	return errors.Join(j.bad, j.file.Close()) == nil
+}
+
+func (c *checker) close() error {
+	s := c.store
+	s.closed.Store(true)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.closeFiles()
+}
+
+func (c *checker) check(progress func(done, total int)) error {
+	if err := c.checkBeside(); err != nil {
+		return err
+	}
+	var err error
+	if c.entries, err = c.store.tree.list(); errors.Is(err, fs.ErrNotExist) {
+		c.found(Finding{Path: c.store.tree.snapshots, Problem: "the directory is missing", Meaning: "all snapshots are gone but those in the journal", Advice: adviseRestore})
+		return nil
+	} else if err != nil {
+		return err
+	}
+	err = c.openJournal()
+	if err == nil && !c.journalBad {
+		err = c.checkQuiet()
+	}
+	if err == nil {
+		err = c.readAll(progress)
+	}
+	if err != nil {
+		return err
+	}
+	c.checkParents()
+	c.checkIdentifiers()
+	return c.checkInside()
+}
+
+// checkBeside looks what is beside layout.
+func (c *checker) checkBeside() error {
+	names, err := readNames(c.store.dir)
+	for _, name := range names {
+		switch name {
+		case layoutFile, journalFile, snapshotsDir, stagingDir, damagedDir, "lost+found":
+		default:
+			c.found(Finding{Path: filepath.Join(c.store.dir, name), Harmless: true,
+				Problem: "it is no part of the store", Meaning: "the store ignores it", Advice: adviseNothing})
+		}
+	}
+	return err
+}
+
+// openJournal opens the journal as a read-only Store does.
+func (c *checker) openJournal() error {
+	s := c.store
+	err := s.openFiles()
+	var damage *DamagedError
+	if errors.As(err, &damage) && s.journal == nil {
+		c.journalBad = true
+		c.found(Finding{Path: damage.Path, Problem: damage.Err.Error(), Meaning: "the store can't be opened; the snapshots are in the tree", Advice: adviseRepair})
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if bad := s.journalDamage(); bad != nil {
+		c.found(Finding{Path: s.journal.path, Problem: bad.Err.Error(),
+			Meaning: "nothing can be written; reads make do with the tree and the lines that can be read, and may show what was removed last", Advice: adviseRepair})
+	}
+	return nil
+}
+
+// journalDamage returns what is wrong with the journal.
+func (s *Store) journalDamage() *DamagedError {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var damage *DamagedError
+	errors.As(s.journal.bad, &damage)
+	return damage
+}
+
+// quietTime is how long Check waits for writers.
+const quietTime = 2 * time.Second
+
+// checkQuiet checks what can be told only while nobody writes.
+func (c *checker) checkQuiet() error {
+	s := c.store
+	ctx, cancel := context.WithTimeout(c.ctx, quietTime)
+	defer cancel()
+	unlock, err := s.waitForOthers(ctx)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		c.found(Finding{Path: s.tree.staging, Harmless: true,
+			Problem: "the directory is missing", Meaning: "the next program that writes makes it", Advice: adviseNothing})
+		return c.compare()
+	case c.ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded):
+		return nil
+	case err != nil:
+		return err
+	}
+	return errors.Join(c.checkStaging(), c.compare(), unlock())
+}
+
+func (c *checker) checkStaging() error {
+	names, err := readNames(c.store.tree.staging)
+	if len(names) > 0 && c.alone { // else they may be kept to be used again
+		c.found(Finding{Path: c.store.tree.staging, Harmless: true, Problem: fmt.Sprintf("%d directories and files are left in it", len(names)),
+			Meaning: "a program was killed, or the power was cut, while it wrote", Advice: "the next program that writes deletes them"})
+	}
+	return err
+}
+
+// compare looks how the journal ends, and whether the tree has what the lines say.
+func (c *checker) compare() error {
+	s := c.store
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	tail, err := s.catchUpLocked(true, true)
+	if err != nil || s.journal.bad != nil {
+		return err
+	}
+	if unclean(s.journal, tail) {
+		c.found(Finding{Path: s.journal.path, Harmless: true, Problem: "its last writer did not finish",
+			Meaning: "a program was killed, or the power was cut, while it wrote; transactions that were acknowledged are there", Advice: "the next program that writes finishes what is whole"})
+	}
+	names, err := s.namesLocked(s.journal.header.txn, s.journal.tip())
+	for _, name := range names {
+		m, known, ferr := s.index.Load().find(name, s.journal.tip())
+		if err = errors.Join(err, ferr); !known || err != nil {
+			continue
+		}
+		if same, herr := s.tree.holds(name, m); herr == nil && !same {
+			c.found(Finding{Path: s.tree.path(name), Name: name, Harmless: true, Problem: "the tree does not have what the journal says",
+				Meaning: "the journal is believed", Advice: "the next program that writes brings the tree up to it"})
+		}
+	}
+	return err
+}
+
+// readAll reads every snapshot: as a transaction sees them, or, where there is no
+// journal, as the tree has them.
+func (c *checker) readAll(progress func(done, total int)) error {
+	done := 0
+	visit := func(m *metadata) error {
+		c.good[m.name] = m
+		if done++; progress != nil {
+			progress(done, max(done, len(c.entries)))
+		}
+		return nil
+	}
+	if c.journalBad {
+		return c.readTree(visit)
+	}
+	t, err := c.store.begin(c.ctx, false)
+	if err != nil {
+		return err
+	}
+	defer t.Rollback() //nolint:errcheck // a read-only transaction: it can't fail
+	return t.walk(c.ctx, visit, func(err error) error {
+		c.foundDamage(err)
+		return nil
+	})
+}
+
+func (c *checker) readTree(visit func(*metadata) error) error {
+	for _, entry := range c.entries {
+		m, err := c.store.readEntry(entry)
+		switch {
+		case errors.Is(err, ErrDamaged):
+			c.foundDamage(err)
+		case err != nil:
+			return err
+		case m != nil:
+			if err := errors.Join(visit(m), c.ctx.Err()); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// readEntry reads what an entry of snapshots/ holds.
+func (s *Store) readEntry(entry string) (*metadata, error) {
+	name, ok := s.nameOfEntry(entry)
+	if !ok {
+		return nil, s.unnamedDamage(entry)
+	}
+	return s.tree.read(name)
+}
+
+func (c *checker) foundDamage(err error) {
+	var damage *DamagedError
+	if !errors.As(err, &damage) {
+		return
+	}
+	c.found(Finding{Path: damage.Path, Name: damage.Name, Problem: damage.Err.Error(),
+		Meaning: "this snapshot can't be used, and nothing that it may stand on be removed", Advice: adviseRepair})
+}
+
+// checkParents looks for what stands on something that it can't stand on.
+func (c *checker) checkParents() {
+	for _, m := range byName(c.good) {
+		path := c.store.tree.path(m.name) + "/" + parentLink
+		parent := c.good[m.parent]
+		switch {
+		case m.parent == "":
+		case parent == nil && c.journalBad && !slices.Contains(c.entries, encodeName(m.parent)):
+			c.found(Finding{Path: path, Name: m.name, Problem: fmt.Sprintf("its parent %q is missing", m.parent), Meaning: "this snapshot can't be used", Advice: adviseRepair})
+		case parent != nil && parent.kind != KindCommitted:
+			c.found(Finding{Path: path, Name: m.name, Problem: fmt.Sprintf("its parent %q is not committed", m.parent),
+				Meaning: "what it stands on may change, or be removed", Advice: adviseRestore})
+		case inCircle(c.good, m):
+			c.found(Finding{Path: path, Name: m.name, Problem: "its parents lead back to it", Meaning: "it can't be mounted or removed", Advice: adviseRepair})
+		}
+	}
+}
+
+// inCircle reports whether the parents of m lead back to m.
+func inCircle(all map[string]*metadata, m *metadata) bool {
+	for at, steps := all[m.parent], 0; at != nil && steps <= len(all); at, steps = all[at.parent], steps+1 {
+		if at == m {
+			return true
+		}
+	}
+	return false
+}
+
+// checkIdentifiers looks for identifiers that are not unique, or would not stay so.
+func (c *checker) checkIdentifiers() {
+	next := c.store.nextReserved()
+	owners := map[string]*metadata{}
+	for _, m := range byName(c.good) {
+		path := c.store.tree.path(m.name) + "/" + metadataFile
+		if other := owners[m.id]; other != nil {
+			c.found(Finding{Path: path, Name: m.name, Problem: fmt.Sprintf("snapshot %.256q has the same identifier, %s", other.name, m.id),
+				Meaning: "both have the same content, and removing one deletes it", Advice: "find out whose content it is, and remove or renumber the other, see 'Repairing by hand' in layout.md"})
+		}
+		owners[m.id] = m
+		if id, err := parseID(m.id); err == nil && id >= next && next > 0 {
+			c.found(Finding{Path: path, Name: m.name, Problem: fmt.Sprintf("its identifier %s is not below %d, the next to be handed out", m.id, next),
+				Meaning: "it may be given to another snapshot, too", Advice: adviseRepair})
+		}
+	}
+}
+
+// nextReserved returns the lowest identifier that may be handed out, 0 where that is not
+// known.
+func (s *Store) nextReserved() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	j := s.journal
+	if j == nil || j.bad != nil {
+		return 0
+	}
+	next := j.header.nextID
+	if j.tip() > j.header.txn {
+		records, err := s.recordsLocked(j.tip()-1, j.tip())
+		if err != nil {
+			return 0
+		}
+		next = max(next, records[0].nextID)
+	}
+	return next
+}
+
+// checkInside looks for files that don't belong in the directories of snapshots.
+func (c *checker) checkInside() error {
+	for _, entry := range c.entries {
+		if err := c.ctx.Err(); err != nil {
+			return err
+		}
+		path := c.store.tree.snapshots + "/" + entry
+		names, err := readNames(path)
+		if err != nil {
+			continue // gone meanwhile, or reported already
+		}
+		for _, name := range names {
+			if name != metadataFile && name != parentLink {
+				c.found(Finding{Path: path + "/" + name, Harmless: true, Problem: "it is no part of the snapshot",
+					Meaning: "the store ignores it, and deletes it with the next change of the snapshot", Advice: "move it away if it is needed"})
+			}
+		}
+	}
+	return nil
+}
+
+// byName returns the snapshots in order of their names.
+func byName(all map[string]*metadata) []*metadata {
+	return slices.SortedFunc(maps.Values(all), func(a, b *metadata) int { return strings.Compare(a.name, b.name) })
+}
