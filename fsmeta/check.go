@@ -23,7 +23,8 @@ type Finding struct {
 
 	// Harmless: nothing is lost, and the store goes on by itself.
 	Harmless bool
-	// Repaired is what Repair has done about it, "" where it has done nothing.
+	// Repaired is what Repair has done about it, "" where it has done nothing. Meaning and
+	// Advice are empty then.
 	Repaired string
 }
 
@@ -33,11 +34,10 @@ func (f Finding) String() string {
 	if f.Name != "" {
 		s += fmt.Sprintf("snapshot %.256q: ", f.Name)
 	}
-	s += f.Problem + "; " + f.Meaning
-	if f.Repaired != "" {
+	if s += f.Problem; f.Repaired != "" {
 		return s + "; repaired: " + f.Repaired
 	}
-	return s + "; " + f.Advice
+	return s + "; " + f.Meaning + "; " + f.Advice
 }
 
 // What Check advises.

@@ -68,7 +68,7 @@ type repair struct {
 
 // mended notes what was done.
 func (r *repair) mended(path, name, problem, done string) {
-	r.findings = append(r.findings, Finding{Path: path, Name: name, Problem: problem, Meaning: "it had to be repaired", Repaired: done})
+	r.findings = append(r.findings, Finding{Path: path, Name: name, Problem: problem, Repaired: done})
 }
 
 // begin makes sure that it is a store that nobody else has open, and that it has a layout

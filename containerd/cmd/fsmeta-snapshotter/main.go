@@ -7,7 +7,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -15,29 +14,15 @@ import (
 	"syscall"
 
 	"github.com/containerd/log"
+	"github.com/fsmeta/fsmeta/containerd/internal/tool"
 	"github.com/urfave/cli/v3"
 )
-
-// Exit statuses besides 0.
-const (
-	exitFindings = 1 // check found something wrong
-	exitFailed   = 2 // the command could not do its work
-)
-
-// errFindings: check found something wrong, and has said what.
-var errFindings = errors.New("findings")
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	err := command().Run(ctx, os.Args)
 	stop()
-	switch {
-	case errors.Is(err, errFindings):
-		os.Exit(exitFindings)
-	case err != nil:
-		fmt.Fprintln(os.Stderr, "fsmeta-snapshotter:", err)
-		os.Exit(exitFailed)
-	}
+	tool.Exit("fsmeta-snapshotter", err)
 }
 
 func command() *cli.Command {
@@ -64,7 +49,7 @@ func command() *cli.Command {
 				kind: c.String("snapshotter"), unsynced: c.Bool("no-sync"),
 			})
 		},
-		Commands: []*cli.Command{checkCommand()},
+		Commands: []*cli.Command{checkCommand(), repairCommand(), backupCommand()},
 		// So that --help of a command and errors end the same way everywhere.
 		ExitErrHandler: func(context.Context, *cli.Command, error) {},
 	}

@@ -1,0 +1,98 @@
+package tool
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/fsmeta/fsmeta/fsmeta"
+)
+
+// Exit statuses besides 0.
+const (
+	exitFindings = 1
+	exitFailed   = 2
+)
+
+// ErrFindings: something is wrong, and it was printed.
+var ErrFindings = errors.New("findings")
+
+// Exit ends the program as err says, which is what became of the command.
+func Exit(program string, err error) {
+	switch {
+	case errors.Is(err, ErrFindings):
+		os.Exit(exitFindings)
+	case err != nil:
+		fmt.Fprintf(os.Stderr, "%s: %v\n", program, err)
+		os.Exit(exitFailed)
+	}
+}
+
+// Check prints what is wrong with the store in dir, and what is harmless with a "note: "
+// before it. It returns how much is wrong.
+func Check(ctx context.Context, dir string, out io.Writer) (wrong int, err error) {
+	var p Progress
+	findings, err := fsmeta.Check(ctx, dir, p.Of("checking"))
+	p.Finish()
+	if err != nil {
+		return 0, err
+	}
+	return print(out, findings)
+}
+
+func print(out io.Writer, findings []fsmeta.Finding) (wrong int, err error) {
+	for _, f := range findings {
+		note := ""
+		switch {
+		case f.Repaired != "":
+		case f.Harmless:
+			note = "note: "
+		default:
+			wrong++
+		}
+		if _, err := fmt.Fprintf(out, "%s%v\n", note, f); err != nil {
+			return 0, err
+		}
+	}
+	return wrong, nil
+}
+
+// Repair repairs the store in dir, and prints what it has done and what is still wrong,
+// which is ErrFindings.
+func Repair(ctx context.Context, dir string, out io.Writer) error {
+	var p Progress
+	findings, err := fsmeta.Repair(ctx, dir, p.Of("repairing"))
+	p.Finish()
+	wrong, perr := print(out, findings)
+	if err = errors.Join(err, perr); err != nil {
+		return err
+	}
+	if wrong > 0 {
+		return ErrFindings
+	}
+	_, err = fmt.Fprintln(out, "the store is in order")
+	return err
+}
+
+// Backup copies the store in dir to a directory to, which must not exist.
+func Backup(ctx context.Context, dir, to string, out io.Writer) (err error) {
+	s, err := fsmeta.Open(dir, fsmeta.ReadOnly())
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.Close()) }()
+	var p Progress
+	total := 0
+	err = s.Backup(ctx, to, func(done, of int) {
+		total = of
+		p.Show("backing up", done, of)
+	})
+	p.Finish()
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(out, "%d snapshots are in %s: to restore it, stop what uses the store, move that away, and cp -a %[2]s in its place\n", total, to)
+	return err
+}
