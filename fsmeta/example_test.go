@@ -217,3 +217,189 @@ func ExampleStore_Import() {
 	// 12 on [7]
 	// 20 on [7]
 }
+
+// Content is made and synced under an identifier that is reserved for it, before the
+// snapshot that promises it, so that nobody waits for that.
+func ExampleStore_NewID() {
+	store, cleanup := tempStore()
+	defer cleanup()
+	ctx := context.Background()
+
+	id, err := store.NewID(ctx)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println("make and sync the directory", id)
+	err = store.WithTransaction(ctx, true, func(ctx context.Context) error {
+		web, err := store.Create(ctx, "web", "", false, fsmeta.WithID(id))
+		if err != nil {
+			return err // and delete the directory, or leave it to be swept
+		}
+		fmt.Println("web is", web.ID)
+		return nil
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	// Output:
+	// make and sync the directory 1
+	// web is 1
+}
+
+// A cache is filled from a transaction, and kept up to date from there on.
+func ExampleStore_Watch() {
+	store, cleanup := tempStore()
+	defer cleanup()
+	ctx := context.Background()
+	create := func(key string) {
+		err := store.WithTransaction(ctx, true, func(ctx context.Context) error {
+			_, err := store.CreateActive(ctx, key, "", false)
+			return err
+		})
+		if err != nil {
+			log.Fatal(err)
+		}
+	}
+	create("old")
+
+	cache := map[string]string{}
+	var last uint64
+	err := store.WithTransaction(ctx, false, func(ctx context.Context) (err error) {
+		for info, err := range store.All(ctx) {
+			if err != nil {
+				return err
+			}
+			cache[info.Name] = info.ID
+		}
+		last, err = store.LastTransaction(ctx)
+		return err
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	create("new") // here or in another process
+
+	for txn, err := range store.Watch(ctx, last) {
+		if errors.Is(err, fsmeta.ErrOutdated) {
+			log.Fatal("too slow: fill the cache again")
+		}
+		if err != nil {
+			log.Fatal(err)
+		}
+		for _, c := range txn.Changes {
+			if c.After == nil {
+				delete(cache, c.Name)
+			} else {
+				cache[c.Name] = c.After.ID
+			}
+		}
+		break // or go on for as long as ctx does
+	}
+	fmt.Println(len(cache), "snapshots are known")
+	// Output:
+	// 2 snapshots are known
+}
+
+// A copy of the store as it is at one moment is a store.
+func ExampleStore_Backup() {
+	store, cleanup := tempStore()
+	defer cleanup()
+	ctx := context.Background()
+	err := store.WithTransaction(ctx, true, func(ctx context.Context) error {
+		_, err := store.CreateActive(ctx, "web", "", false)
+		return err
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	dir, err := os.MkdirTemp("", "fsmeta-example-")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+
+	if err := store.Backup(ctx, dir+"/backup", nil); err != nil {
+		log.Fatal(err)
+	}
+	copied, err := fsmeta.Open(dir+"/backup", fsmeta.MustExist())
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer copied.Close()
+	web, err := copied.Stat(ctx, "web")
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(web.Name, web.Kind)
+	// Output:
+	// web active
+}
+
+// A snapshot whose file has rotted is found, and set aside.
+func ExampleRepair() {
+	dir, err := os.MkdirTemp("", "fsmeta-example-")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	store, err := fsmeta.Open(dir)
+	if err != nil {
+		log.Fatal(err)
+	}
+	ctx := context.Background()
+	err = store.WithTransaction(ctx, true, func(ctx context.Context) error {
+		_, err := store.CreateActive(ctx, "web", "", false)
+		return err
+	})
+	if err = errors.Join(err, store.Close()); err != nil {
+		log.Fatal(err)
+	}
+	if err := os.WriteFile(dir+"/snapshots/web/metadata.json", []byte("rotten"), 0o600); err != nil {
+		log.Fatal(err)
+	}
+
+	findings, err := fsmeta.Check(ctx, dir, nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	for _, f := range findings {
+		fmt.Println(f.Name, "is harmless:", f.Harmless)
+	}
+	findings, err = fsmeta.Repair(ctx, dir, nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(len(findings), "was repaired:", findings[0].Repaired != "")
+	// Output:
+	// web is harmless: false
+	// 1 was repaired: true
+}
+
+// A node that is rebuilt rather than repaired need not wait for its disk.
+func ExampleRelaxed() {
+	dir, err := os.MkdirTemp("", "fsmeta-example-")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	store, err := fsmeta.Open(dir, fsmeta.Relaxed())
+	if err != nil {
+		log.Fatal(err)
+	}
+	ctx := context.Background()
+	err = store.WithTransaction(ctx, true, func(ctx context.Context) error {
+		_, err := store.CreateActive(ctx, "web", "", false)
+		return err // Commit doesn't wait; a power cut in the next tenth of a second may take it back
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	// An empty transaction waits until everything before it is on disk.
+	err = store.WithTransaction(ctx, true, func(context.Context) error { return nil })
+	if err = errors.Join(err, store.Close()); err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println("on disk")
+	// Output:
+	// on disk
+}
