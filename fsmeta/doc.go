@@ -25,7 +25,8 @@
 // # Guarantees
 //
 //   - A transaction whose Commit returned nil survives a power cut, and is seen by
-//     every transaction that begins afterwards, in every process.
+//     every transaction that begins afterwards, in every process. (Of a [Relaxed] Store, a
+//     tenth of a second later.)
 //   - Of a transaction whose Commit failed, or that never got there, nothing is ever
 //     seen; unless the error is [ErrOutcomeUnknown], then all of it or nothing.
 //   - One writer at a time, over all goroutines and processes; readers see a point

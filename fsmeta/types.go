@@ -47,8 +47,8 @@ type MetaStore interface {
 // either fails with [ErrTransactionClosed].
 type Transactor interface {
 	// Commit makes the transaction's changes durable and visible. If it
-	// returns nil they survive a power cut and the tree shows them. If it
-	// returns an error, none of them took effect, unless the error is
+	// returns nil they survive a power cut and the tree shows them (of a
+	// [Relaxed] Store, soon). If it returns an error, none of them took effect, unless the error is
 	// [ErrOutcomeUnknown].
 	//
 	// Read-only transactions are committed and rolled back alike: both end them.
