@@ -49,7 +49,7 @@ func command() *cli.Command {
 				kind: c.String("snapshotter"), unsynced: c.Bool("no-sync"),
 			})
 		},
-		Commands: []*cli.Command{checkCommand(), repairCommand(), backupCommand()},
+		Commands: []*cli.Command{importCommand(), checkCommand(), repairCommand(), backupCommand()},
 		// So that --help of a command and errors end the same way everywhere.
 		ExitErrHandler: func(context.Context, *cli.Command, error) {},
 	}

@@ -163,13 +163,22 @@ func (s *Snapshotter) open() error {
 }
 
 // Kind returns of which kind the content of a root directory is, "" where that is not
-// decided.
+// decided. It is an error where the marker names none.
 func Kind(root string) (string, error) {
-	data, err := os.ReadFile(filepath.Join(root, markerFile))
+	path := filepath.Join(root, markerFile)
+	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", nil
 	}
-	return string(bytes.TrimSpace(data)), err
+	if err != nil {
+		return "", err
+	}
+	switch kind := string(bytes.TrimSpace(data)); kind {
+	case "overlay", "native":
+		return kind, nil
+	default:
+		return "", fmt.Errorf("%s says %.100q, not overlay or native: if an import was interrupted, run it again", path, kind)
+	}
 }
 
 // make makes the store and the directory for content, then the marker. A crash leaves
