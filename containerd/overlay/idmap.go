@@ -27,8 +27,15 @@ func mappedRoot(labels map[string]string) (uid, gid int, err error) {
 	return uid, gid, nil
 }
 
-// rootOf returns what a mapping of the form CONTAINER:HOST:SIZE,… maps 0 to.
+// invalidID is no user or group.
+const invalidID = 1<<32 - 1
+
+// rootOf returns what a mapping of the form CONTAINER:HOST:SIZE,… maps 0 to. An empty one
+// maps each to itself.
 func rootOf(mapping string) (int, error) {
+	if mapping == "" {
+		return 0, nil
+	}
 	root := -1
 	for part := range strings.SplitSeq(mapping, ",") {
 		fields := strings.Split(part, ":")
@@ -42,7 +49,7 @@ func rootOf(mapping string) (int, error) {
 				return 0, fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
 			}
 		}
-		if n[0] == 0 && n[2] > 0 && root < 0 {
+		if n[0] == 0 && n[2] > 0 && root < 0 && n[1] != invalidID {
 			root = int(n[1])
 		}
 	}

@@ -140,16 +140,9 @@ func (s *Snapshotter) open() error {
 	if kind != "" && kind != s.content.Kind() {
 		return fmt.Errorf("its content is of the kind %q, not %q: use the snapshotter %[1]s, or another root directory", kind, s.content.Kind())
 	}
-	if kind != "" {
-		for _, dir := range []string{metaDir, snapshotsDir} {
-			if _, err := os.Stat(filepath.Join(s.root, dir)); err != nil {
-				return fmt.Errorf("%w: a part of it is gone, and an empty one must not take its place: restore it", err)
-			}
-		}
-	}
 	if kind == "" {
 		err = s.make()
-	} else {
+	} else if err = s.checkWhole(); err == nil {
 		err = s.openMeta()
 	}
 	if err != nil {
@@ -158,6 +151,17 @@ func (s *Snapshotter) open() error {
 	s.sync, err = newSyncer(filepath.Join(s.root, snapshotsDir))
 	if err != nil {
 		return errors.Join(err, s.meta.Close())
+	}
+	return nil
+}
+
+// checkWhole says which part of a root directory is gone, say because a filesystem is not
+// mounted. An empty one must not take its place: Cleanup would delete all content.
+func (s *Snapshotter) checkWhole() error {
+	for _, part := range []string{metaDir + "/layout", snapshotsDir + "/."} {
+		if _, err := os.Stat(s.root + "/" + part); err != nil {
+			return fmt.Errorf("%w: a part of it is gone: restore it, or mount what it is on", err)
+		}
 	}
 	return nil
 }

@@ -116,7 +116,7 @@ func (s *Snapshotter) tryCreate(ctx context.Context, kind snapshots.Kind, key, p
 	if err != nil {
 		return nil, err
 	}
-	id, err := s.meta.NewID(ctx)
+	id, err := s.newID(ctx, key)
 	if err != nil {
 		return nil, err
 	}
@@ -230,18 +230,35 @@ func (s *Snapshotter) tryCommit(ctx context.Context, name, key string, opts []sn
 	}
 	var usage snapshots.Usage
 	if info.Kind == snapshots.KindActive { // else it fails below
-		if usage, err = s.measure(ctx, id); err != nil {
-			return err
-		}
-		if !s.config.Unsynced {
-			if err := s.syncContent(ctx, id); err != nil {
-				return fmt.Errorf("sync the content of snapshot %q: %w", key, err)
-			}
+		if usage, err = s.settle(ctx, id); err != nil {
+			return errors.Join(s.checkStill(ctx, key, id), err)
 		}
 	}
 	return s.write(ctx, "commit", key, func(ctx context.Context) error {
 		committed, err := storage.CommitActive(ctx, key, name, usage, opts...)
 		if err == nil && committed != id {
+			err = errChanged
+		}
+		return err
+	})
+}
+
+// settle measures the content of an identifier and makes it durable.
+func (s *Snapshotter) settle(ctx context.Context, id string) (snapshots.Usage, error) {
+	usage, err := s.measure(ctx, id)
+	if err == nil && !s.config.Unsynced {
+		if err = s.syncContent(ctx, id); err != nil {
+			err = fmt.Errorf("sync the content of snapshot %s: %w", id, err)
+		}
+	}
+	return usage, err
+}
+
+// checkStill says if key is not there any more, or is another snapshot: errChanged.
+func (s *Snapshotter) checkStill(ctx context.Context, key, id string) error {
+	return s.read(ctx, func(ctx context.Context) error {
+		now, _, _, err := storage.GetInfo(ctx, key)
+		if err == nil && now != id {
 			err = errChanged
 		}
 		return err

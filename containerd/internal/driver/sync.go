@@ -4,6 +4,7 @@ package driver
 
 import (
 	"context"
+	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -43,10 +44,9 @@ func (s *syncer) close() error { return s.dir.Close() }
 // added makes a new directory and everything in it durable, its name too. After an error
 // nothing is known of it.
 func (s *syncer) added(ctx context.Context, dir string) error {
-	if err := syncEach(ctx, dir); err != nil {
-		return err
-	}
-	return atomicfs.SyncDir(s.dir.Name())
+	named := make(chan error, 1) // at once, for then the kernel needs one write for all
+	go func() { named <- atomicfs.SyncDir(s.dir.Name()) }()
+	return errors.Join(syncEach(ctx, dir), <-named)
 }
 
 // filesystem syncs the whole filesystem. It reports whether that has succeeded, and can be

@@ -27,16 +27,32 @@ func (s *Snapshotter) read(ctx context.Context, fn func(context.Context) error) 
 // write runs fn in a writable transaction. Where that takes long, the log says what it
 // waits for.
 func (s *Snapshotter) write(ctx context.Context, what, key string, fn func(context.Context) error) error {
+	return s.patiently(ctx, what, key, func(stage *atomic.Int32) error {
+		return s.meta.WithTransaction(ctx, true, func(ctx context.Context) error {
+			stage.Store(holding)
+			s.holder.Store(&holder{what, key, time.Now()})
+			defer stage.Store(committing)
+			defer s.holder.Store(nil)
+			return fn(ctx)
+		})
+	})
+}
+
+// newID returns an identifier for key, which waits for a turn to write as write does.
+func (s *Snapshotter) newID(ctx context.Context, key string) (id string, err error) {
+	err = s.patiently(ctx, "prepare", key, func(*atomic.Int32) error {
+		id, err = s.meta.NewID(ctx)
+		return err
+	})
+	return id, err
+}
+
+// patiently runs fn, and logs where it is when that takes long.
+func (s *Snapshotter) patiently(ctx context.Context, what, key string, fn func(stage *atomic.Int32) error) error {
 	begin := time.Now()
 	var stage atomic.Int32
 	slow := time.AfterFunc(patience, func() { s.tell(ctx, what, key, stage.Load()) })
-	err := s.meta.WithTransaction(ctx, true, func(ctx context.Context) error {
-		stage.Store(holding)
-		s.holder.Store(&holder{what, key, time.Now()})
-		defer stage.Store(committing)
-		defer s.holder.Store(nil)
-		return fn(ctx)
-	})
+	err := fn(&stage)
 	if !slow.Stop() {
 		log.G(ctx).WithField("key", key).Warnf("the metadata transaction of %s took %v", what, time.Since(begin).Round(time.Millisecond))
 	}

@@ -1,0 +1,217 @@
+//go:build linux
+
+package driver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"github.com/containerd/errdefs"
+	"github.com/fsmeta/fsmeta/fsmeta"
+)
+
+// Cleanup deletes whatever can be a driver's and belongs to no snapshot, with its content,
+// and nothing whose name a driver doesn't give.
+func TestCleanupSweepsOrphans(t *testing.T) {
+	s, _ := openFake(t, Config{})
+	kept := filepath.Base(prepare(t, s, "active", ""))
+	committed := filepath.Base(layer(t, s, "layer", "", 10))
+	foreign := []string{".hidden", "12a", "Rm-1", "lost+found", "new", "notes.txt"}
+	orphans := []string{"0", "4711", "99999999999999999999999999", "new-1234", "new-", "rm-4711"}
+	for _, name := range slices.Concat(foreign, orphans) {
+		must(t, os.MkdirAll(filepath.Join(s.root, snapshotsDir, name, "fs", "below"), 0o755))
+	}
+	must(t, os.WriteFile(filepath.Join(s.root, snapshotsDir, "new-file"), nil, 0o600))
+
+	must(t, s.Cleanup(t.Context()))
+	want := append(slices.Clone(foreign), kept, committed)
+	slices.Sort(want)
+	if got := directoriesOf(t, s); !slices.Equal(got, want) {
+		t.Errorf("there is %q, want %q", got, want)
+	}
+}
+
+// Cleanup works where there was never a snapshot, as after a crash in the first Prepare.
+func TestCleanupOfAnUnusedStore(t *testing.T) {
+	s, _ := openFake(t, Config{})
+	must(t, s.Cleanup(t.Context()))
+	must(t, os.Mkdir(s.dir("1"), 0o700))
+	must(t, s.Cleanup(t.Context()))
+	if got := directoriesOf(t, s); len(got) > 0 {
+		t.Errorf("%q is left", got)
+	}
+}
+
+// Content that another call is just making, and that no snapshot has yet, survives a
+// Cleanup, beside which an orphan goes.
+func TestCleanupLeavesWhatIsBeingMade(t *testing.T) {
+	s, content := openFake(t, Config{})
+	orphan := s.dir("4711")
+	must(t, os.Mkdir(orphan, 0o700))
+	filling, finish := make(chan string), make(chan struct{})
+	content.nextFill(func(dir, _ string) error {
+		filling <- dir
+		<-finish
+		return nil
+	})
+	done := make(chan error)
+	go func() {
+		_, err := s.Prepare(t.Context(), "key", "")
+		done <- err
+	}()
+	dir := await(t, "Fill", filling)
+
+	must(t, s.Cleanup(t.Context()))
+	if _, err := os.Stat(filepath.Join(dir, "fs")); err != nil {
+		t.Errorf("Cleanup has deleted what was being made: %v", err)
+	}
+	if _, err := os.Stat(orphan); !os.IsNotExist(err) {
+		t.Errorf("the orphan is still there: %v", err)
+	}
+	close(finish)
+	must(t, await(t, "Prepare", done))
+	must(t, s.Cleanup(t.Context()))
+	if _, err := os.Stat(filepath.Join(dir, "fs")); err != nil {
+		t.Errorf("Cleanup has deleted a snapshot: %v", err)
+	}
+	checkNothingLeft(t, s)
+}
+
+// Whatever Cleanup runs beside, every snapshot that was made has its content, and what
+// was removed goes.
+func TestCleanupBesideEverything(t *testing.T) {
+	s, _ := openFake(t, Config{Unsynced: true})
+	ctx, stop := context.WithCancel(t.Context())
+	cleaned := make(chan error)
+	go func() {
+		for ctx.Err() == nil {
+			if err := s.Cleanup(context.WithoutCancel(ctx)); err != nil {
+				cleaned <- err
+				return
+			}
+		}
+		cleaned <- nil
+	}()
+	var workers sync.WaitGroup
+	for worker := range 4 {
+		workers.Go(func() {
+			for i := range 10 {
+				key := fmt.Sprintf("%d-%d", worker, i)
+				mounts, err := s.Prepare(t.Context(), key, "")
+				if err == nil {
+					_, err = os.Stat(filepath.Join(mounts[0].Source, "fs"))
+				}
+				if err == nil {
+					err = s.Commit(t.Context(), "layer "+key, key)
+				}
+				if err == nil && i%2 == 0 {
+					err = s.Remove(t.Context(), "layer "+key)
+				}
+				if err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	workers.Wait()
+	stop()
+	must(t, await(t, "Cleanup", cleaned))
+	checkNothingLeft(t, s)
+	if got := namesOf(t, s); len(got) != 20 {
+		t.Errorf("there are %d snapshots, want 20: %q", len(got), got)
+	}
+}
+
+// Where a snapshot is damaged its identifier isn't known, so nothing is deleted, and the
+// error names the file that is to be repaired.
+func TestCleanupRefusesWhereASnapshotIsDamaged(t *testing.T) {
+	s, content := openFake(t, Config{})
+	prepare(t, s, "good", "")
+	prepare(t, s, "bad", "")
+	must(t, s.Close())
+	file := filepath.Join(s.root, metaDir, "snapshots", "bad", "metadata.json")
+	must(t, os.WriteFile(file, []byte("{}"), 0o600))
+	s, err := Open(s.root, content, Config{})
+	must(t, err)
+	t.Cleanup(func() { must(t, s.Close()) })
+	must(t, os.Mkdir(s.dir("4711"), 0o700))
+	before := directoriesOf(t, s)
+
+	err = s.Cleanup(t.Context())
+	if !errors.Is(err, fsmeta.ErrDamaged) || !strings.Contains(err.Error(), filepath.Dir(file)) {
+		t.Errorf("Cleanup says %v, want ErrDamaged with the path %s", err, filepath.Dir(file))
+	}
+	if after := directoriesOf(t, s); !slices.Equal(after, before) {
+		t.Errorf("there is %q, and was %q", after, before)
+	}
+}
+
+// With AsyncRemove, removed snapshots are gone at once and their content with the next
+// Cleanup.
+func TestCleanupDeletesWhatRemoveHasLeft(t *testing.T) {
+	s, _ := openFake(t, Config{AsyncRemove: true})
+	dir := prepare(t, s, "key", "")
+	must(t, s.Remove(t.Context(), "key"))
+	if _, err := s.Stat(t.Context(), "key"); !errdefs.IsNotFound(err) {
+		t.Errorf("Stat of what was removed says %v", err)
+	}
+	if _, err := os.Stat(dir); err != nil {
+		t.Errorf("Remove has deleted the content: %v", err)
+	}
+	must(t, s.Cleanup(t.Context()))
+	if _, err := os.Stat(dir); !os.IsNotExist(err) {
+		t.Errorf("Cleanup has left the content: %v", err)
+	}
+}
+
+// What can't be deleted is logged with its path, keeps nothing else from being deleted,
+// and goes with the next Cleanup after that.
+func TestCleanupGoesOnAfterWhatItCannotDelete(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can mount: run the tests as root")
+	}
+	s, _ := openFake(t, Config{})
+	stuck, free := s.dir("1000"), s.dir("2000")
+	must(t, os.Mkdir(stuck, 0o700))
+	must(t, os.Mkdir(free, 0o700))
+	must(t, syscall.Mount("tmpfs", stuck, "tmpfs", 0, ""))
+	unmount := sync.OnceValue(func() error { return syscall.Unmount(stuck, syscall.MNT_DETACH) })
+	t.Cleanup(func() { must(t, unmount()) })
+
+	ctx, caught := withLog(t.Context())
+	must(t, s.Cleanup(ctx))
+	if got := directoriesOf(t, s); !slices.Equal(got, []string{"1000"}) {
+		t.Errorf("there is %q, want only what is mounted on", got)
+	}
+	if !strings.Contains(caught.String(), "path="+stuck) {
+		t.Errorf("the log does not name %s: %s", stuck, caught)
+	}
+	must(t, unmount())
+	must(t, s.Cleanup(ctx))
+	if got := directoriesOf(t, s); len(got) > 0 {
+		t.Errorf("%q is left", got)
+	}
+}
+
+// A context that has ended ends Cleanup.
+func TestCleanupHeedsTheContext(t *testing.T) {
+	s, _ := openFake(t, Config{})
+	must(t, os.Mkdir(s.dir("4711"), 0o700))
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := s.Cleanup(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("Cleanup says %v, want that of the context", err)
+	}
+	if got := directoriesOf(t, s); !slices.Equal(got, []string{"4711"}) {
+		t.Errorf("there is %q, want what was there", got)
+	}
+}
