@@ -3051,31 +3051,54 @@ func TestJournalOnDisk(t *testing.T) {
 
 // What was never acknowledged is cut, whatever it is.
 func TestJournalTorn(t *testing.T) {
-	const next = "a line of another history\n"
 	for _, tail := range []string{
-		"{", `{"txn":`, "garbage", "\x01\x02\x03", "\xff", "garbage\n", "garbage\ngarbage\n", "\n", "{}\n", "{}", "null\n",
-		"\x00\x00garbage", strings.Repeat("\x00", 9000) + "garbage", strings.Repeat("garbage ", 9000), "half a line", "the last line again\n", next,
+		"{", `{"txn":`, "garbage", "\x01\x02\x03", "\xff", "{}", "garbage\x00\n",
+		"\x00\x00garbage", strings.Repeat("\x00", 9000) + "garbage", strings.Repeat("garbage ", 9000), "half a line",
 	} {
 		t.Run(fmt.Sprintf("%.20q", tail), func(t *testing.T) {
 			s := history(t)
 			dir := s.kill()
-			lines := journalLines(t, dir)
-			switch last := lines[len(lines)-1]; tail {
-			case "half a line":
+			if tail == "half a line" {
+				lines := journalLines(t, dir)
+				last := lines[len(lines)-1]
 				tail = string(last[:len(last)/2])
+			}
+			putTail(t, filepath.Join(dir, "journal"), tail)
+			s.isCut(dir)
+		})
+	}
+}
+
+// A newline is written when what is before it is on disk. So what it ends was committed,
+// and is not cut, even if it can't be read any more.
+func TestJournalEndsInDamage(t *testing.T) {
+	const next = "a line of another history\n"
+	for _, tail := range []string{"garbage\n", "garbage\ngarbage\n", "\n", "{}\n", "null\n", "the last line again\n", next} {
+		t.Run(fmt.Sprintf("%.20q", tail), func(t *testing.T) {
+			s := history(t)
+			dir := s.kill()
+			lines := journalLines(t, dir)
+			switch tail {
 			case "the last line again\n":
-				tail = string(last)
+				tail = string(lines[len(lines)-1])
 			case next: // which would be the next one, if only it stood on this one
 				other := openOnly(t, dir)
 				other.want(bg, historyEnd)
 				other.write(func(ctx context.Context) { must(other.SetUsage(ctx, "work", fsmeta.Usage{Size: 1})) })
-				other.write(func(ctx context.Context) { must(other.Remove(ctx, "view")) })
+				other.write(func(ctx context.Context) { must(other.SetUsage(ctx, "base", fsmeta.Usage{Size: 1})) })
 				s.write(func(ctx context.Context) { must(s.SetUsage(ctx, "work", fsmeta.Usage{Size: 2})) })
 				tail = string(journalLines(t, dir)[len(lines)+1])
 				dir = s.kill()
 			}
 			putTail(t, filepath.Join(dir, "journal"), tail)
-			s.isCut(dir)
+			before := must(os.ReadFile(filepath.Join(dir, "journal")))
+			damaged := openStore(t, dir)
+			damaged.want(bg, historyEnd)
+			_, _, err := damaged.TransactionContext(bg, true)
+			wantError(t, err, fsmeta.ErrDamaged, filepath.Join(dir, "journal"))
+			if !bytes.Equal(must(os.ReadFile(filepath.Join(dir, "journal"))), before) {
+				t.Error("the journal was changed")
+			}
 		})
 	}
 }
@@ -3633,7 +3656,7 @@ func TestUnusedDamaged(t *testing.T) {
 	byHand := newStore(t)
 	byHand.build("a")
 	nilError(t, byHand.Close())
-	overwrite(t, filepath.Join(byHand.dir, "journal"), `{"format":"fsmeta journal","version":1,"txn":0,"nextID":9}`+"\n")
+	overwrite(t, filepath.Join(byHand.dir, "journal"), `{"format":"fsmeta journal","version":1,"txn":9,"nextID":9}`+"\n")
 	byHand = openStore(t, byHand.dir)
 	equal(t, "unused", must(byHand.Unused(bg)), false)
 	wantError(t, byHand.Import(bg, importable(), 1, nil), fsmeta.ErrUsed)

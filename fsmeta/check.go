@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -78,17 +79,20 @@ func Check(ctx context.Context, dir string, progress func(done, total int)) ([]F
 type checker struct {
 	ctx      context.Context
 	store    *Store // read-only; without a journal, where that can't be opened
-	alone    bool   // nobody else has it open
 	findings []Finding
 
 	journalBad bool                 // nothing of it can be relied on
 	good       map[string]*metadata // the snapshots, but the damaged ones
+	damaged    map[string]bool      // entries of snapshots/ with these
 	entries    []string             // of snapshots/
 }
 
 func newChecker(ctx context.Context, dir string) (*checker, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
+	}
+	if dir == "" {
+		return nil, fmt.Errorf("%w: the path is empty: %w", ErrNotStore, fs.ErrNotExist)
 	}
 	dir, err := filepath.Abs(dir)
 	if err != nil {
@@ -110,9 +114,13 @@ func (c *checker) checkLayout() error {
 	path := filepath.Join(s.dir, layoutFile)
 	if err := readLayout(s.dir); err != nil {
 		problem := "it is not what a store has there"
-		if data, rerr := readFile(path); errors.Is(rerr, fs.ErrNotExist) {
+		data, rerr := readFile(path)
+		info, lerr := os.Lstat(path)
+		switch _, ours := parseLayout(data); {
+		case errors.Is(rerr, fs.ErrNotExist):
 			problem = "the file is missing"
-		} else if _, ours := parseLayout(data); ours || rerr != nil {
+		case lerr == nil && !info.Mode().IsRegular(): // whatever reading it says
+		case ours || rerr != nil:
 			return err // of another version, or it can't be read
 		}
 		if !looksLikeStore(s.dir) {
@@ -121,17 +129,35 @@ func (c *checker) checkLayout() error {
 		c.found(Finding{Path: path, Problem: problem, Meaning: "the store can't be opened", Advice: adviseRepair})
 		return nil
 	}
-	unlock, alone, err := s.layout.TryLock()
-	if err != nil {
-		return err
+	opened, err := shareLayout(s.layout)
+	if err == nil {
+		s.opened = opened
 	}
-	if c.alone = alone; alone {
-		if err := unlock(); err != nil {
-			return err
-		}
-	}
-	s.opened, err = shareLayout(s.layout)
 	return err
+}
+
+// alone reports whether nobody else has the store open.
+func (c *checker) alone() (bool, error) {
+	s := c.store
+	if err := s.opened(); err != nil {
+		return false, err
+	}
+	s.opened = func() error { return nil }
+	unlock, alone, err := s.layout.TryLock()
+	if errors.Is(err, fs.ErrNotExist) {
+		return true, nil
+	}
+	if err == nil && alone {
+		err = unlock()
+	}
+	if err != nil {
+		return false, err
+	}
+	opened, err := shareLayout(s.layout)
+	if err == nil {
+		s.opened = opened
+	}
+	return alone, err
 }
 
 // looksLikeStore reports whether a directory without a layout was a store.
@@ -155,14 +181,25 @@ func (c *checker) check(progress func(done, total int)) error {
 	if err := c.checkBeside(); err != nil {
 		return err
 	}
-	var err error
-	if c.entries, err = c.store.tree.list(); errors.Is(err, fs.ErrNotExist) {
-		c.found(Finding{Path: c.store.tree.snapshots, Problem: "the directory is missing", Meaning: "all snapshots are gone but those in the journal", Advice: adviseRestore})
-		return nil
-	} else if err != nil {
-		return err
+	for path, meaning := range map[string]string{c.store.tree.snapshots: "all snapshots are gone but those in the journal", c.store.tree.staging: "nothing can be written"} {
+		info, err := os.Lstat(path)
+		switch {
+		case errors.Is(err, fs.ErrNotExist) && path == c.store.tree.staging: // see checkQuiet
+		case errors.Is(err, fs.ErrNotExist):
+			c.found(Finding{Path: path, Problem: "the directory is missing", Meaning: meaning, Advice: adviseRestore})
+		case err != nil:
+			return err
+		case !info.IsDir():
+			c.found(Finding{Path: path, Problem: "it is not a directory", Meaning: meaning, Advice: adviseRestore})
+		}
 	}
-	err = c.openJournal()
+	if len(c.findings) > 0 && c.findings[len(c.findings)-1].Advice == adviseRestore {
+		return nil
+	}
+	err := c.openJournal()
+	if err == nil {
+		c.entries, err = c.store.tree.list()
+	}
 	if err == nil && !c.journalBad {
 		err = c.checkQuiet()
 	}
@@ -174,6 +211,7 @@ func (c *checker) check(progress func(done, total int)) error {
 	}
 	c.checkParents()
 	c.checkIdentifiers()
+	c.checkAhead()
 	return c.checkInside()
 }
 
@@ -243,9 +281,22 @@ func (c *checker) checkQuiet() error {
 }
 
 func (c *checker) checkStaging() error {
-	names, err := readNames(c.store.tree.staging)
-	if len(names) > 0 && c.alone { // else they may be kept to be used again
-		c.found(Finding{Path: c.store.tree.staging, Harmless: true, Problem: fmt.Sprintf("%d directories and files are left in it", len(names)),
+	path := c.store.tree.staging
+	names, err := readNames(path)
+	if err != nil || len(names) == 0 {
+		return err
+	}
+	foreign := slices.DeleteFunc(slices.Clone(names), isStaged)
+	for _, name := range foreign {
+		c.found(Finding{Path: path + "/" + name, Problem: "the store puts nothing of that name here",
+			Meaning: "the next program that writes deletes it; if it looks like a snapshot, it was moved here", Advice: "move it to where it belongs, before anything writes, or run a repair, which sets it aside"})
+	}
+	if len(foreign) == len(names) {
+		return nil
+	}
+	alone, err := c.alone()
+	if alone { // else they may be kept to be used again
+		c.found(Finding{Path: path, Harmless: true, Problem: fmt.Sprintf("%d directories and files are left in it", len(names)-len(foreign)),
 			Meaning: "a program was killed, or the power was cut, while it wrote", Advice: "the next program that writes deletes them"})
 	}
 	return err
@@ -260,6 +311,11 @@ func (c *checker) compare() error {
 	if err != nil || s.journal.bad != nil {
 		return err
 	}
+	if !s.journal.settled { // when it was opened
+		if s.journal.settled, err = s.journal.settledNow(); err != nil {
+			return err
+		}
+	}
 	if unclean(s.journal, tail) {
 		c.found(Finding{Path: s.journal.path, Harmless: true, Problem: "its last writer did not finish",
 			Meaning: "a program was killed, or the power was cut, while it wrote; transactions that were acknowledged are there", Advice: "the next program that writes finishes what is whole"})
@@ -270,7 +326,13 @@ func (c *checker) compare() error {
 		if err = errors.Join(err, ferr); !known || err != nil {
 			continue
 		}
-		if same, herr := s.tree.holds(name, m); herr == nil && !same {
+		same, herr := s.tree.holds(name, m)
+		if herr != nil || same {
+			continue
+		}
+		if is, err := s.tree.read(name); err == nil && is != nil && is.txn > s.journal.tip() {
+			c.foundAhead(is)
+		} else {
 			c.found(Finding{Path: s.tree.path(name), Name: name, Harmless: true, Problem: "the tree does not have what the journal says",
 				Meaning: "the journal is believed", Advice: "the next program that writes brings the tree up to it"})
 		}
@@ -279,16 +341,26 @@ func (c *checker) compare() error {
 }
 
 // readAll reads every snapshot: as a transaction sees them, or, where there is no
-// journal, as the tree has them.
+// journal, as the tree has them. A transaction that is outdated is begun again.
 func (c *checker) readAll(progress func(done, total int)) error {
-	done := 0
-	visit := func(m *metadata) error {
-		c.good[m.name] = m
-		if done++; progress != nil {
-			progress(done, max(done, len(c.entries)))
+	before := len(c.findings)
+	for tries := 0; ; tries++ {
+		c.good, c.damaged, c.findings = map[string]*metadata{}, map[string]bool{}, c.findings[:before]
+		done := 0
+		err := c.readOnce(func(m *metadata) error {
+			c.good[m.name] = m
+			if done++; progress != nil {
+				progress(done, max(done, len(c.entries)))
+			}
+			return nil
+		})
+		if tries == 10 || !errors.Is(err, ErrOutdated) {
+			return err
 		}
-		return nil
 	}
+}
+
+func (c *checker) readOnce(visit func(*metadata) error) error {
 	if c.journalBad {
 		return c.readTree(visit)
 	}
@@ -334,6 +406,8 @@ func (c *checker) foundDamage(err error) {
 	if !errors.As(err, &damage) {
 		return
 	}
+	entry, _, _ := strings.Cut(strings.TrimPrefix(damage.Path, c.store.tree.snapshots+"/"), "/")
+	c.damaged[entry] = true
 	c.found(Finding{Path: damage.Path, Name: damage.Name, Problem: damage.Err.Error(),
 		Meaning: "this snapshot can't be used, and nothing that it may stand on be removed", Advice: adviseRepair})
 }
@@ -345,7 +419,7 @@ func (c *checker) checkParents() {
 		parent := c.good[m.parent]
 		switch {
 		case m.parent == "":
-		case parent == nil && c.journalBad && !slices.Contains(c.entries, encodeName(m.parent)):
+		case parent == nil && !c.damaged[encodeName(m.parent)]:
 			c.found(Finding{Path: path, Name: m.name, Problem: fmt.Sprintf("its parent %q is missing", m.parent), Meaning: "this snapshot can't be used", Advice: adviseRepair})
 		case parent != nil && parent.kind != KindCommitted:
 			c.found(Finding{Path: path, Name: m.name, Problem: fmt.Sprintf("its parent %q is not committed", m.parent),
@@ -382,6 +456,26 @@ func (c *checker) checkIdentifiers() {
 				Meaning: "it may be given to another snapshot, too", Advice: adviseRepair})
 		}
 	}
+}
+
+// checkAhead looks for snapshots that are later than the journal.
+func (c *checker) checkAhead() {
+	s := c.store
+	if c.journalBad || s.damaged() {
+		return
+	}
+	for _, m := range byName(c.good) {
+		if m.txn > s.tip() {
+			c.foundAhead(m)
+			return
+		}
+	}
+}
+
+// foundAhead says that the tree has a version that the journal doesn't know.
+func (c *checker) foundAhead(m *metadata) {
+	c.found(Finding{Path: c.store.journal.path, Problem: fmt.Sprintf("it ends with transaction %d, and %s is of transaction %d", c.store.tip(), c.store.tree.path(m.name), m.txn),
+		Meaning: "lines are lost, or an older journal has taken its place: what they did may be shown in part, and writes are refused", Advice: adviseRepair})
 }
 
 // nextReserved returns the lowest identifier that may be handed out, 0 where that is not

@@ -251,8 +251,8 @@ type scanned struct {
 	lines      []line // each whole and the successor of the one before
 	published  int    // how many of them are published
 	superseded bool   // ends with the word that a new file takes over
-	bad        bool   // other bytes follow
-	damaged    bool   // and a later line shows that they were a synced line once
+	bad        bool   // other bytes follow, or not even the byte that ends the last line
+	damaged    bool   // and they were a synced line once: it is published, or a later line says so
 	stray      []line // whole lines behind the bad bytes
 }
 
@@ -268,6 +268,8 @@ func scan(buf []byte, off int64, txn uint64, crc uint32) scanned {
 			if raw2 := encodeSuperseded(txn, crc); bytes.Equal(raw, raw2) {
 				s.superseded = true
 				pos += len(raw)
+			} else {
+				s.damaged = newline // which is written when the line is on disk
 			}
 			break
 		}
@@ -283,6 +285,7 @@ func scan(buf []byte, off int64, txn uint64, crc uint32) scanned {
 	for i := range s.lines[:s.published] {
 		s.lines[i].newline = true
 	}
+	s.bad = pos >= len(buf) // whoever writes fills the file ahead
 	if pos < len(buf) {
 		s.scanRest(buf[pos:], off+int64(pos), txn+1)
 	}
@@ -435,6 +438,16 @@ func (j *journal) readHeader() error {
 	return nil
 }
 
+// settledNow reads again whether the header's newline is there.
+func (j *journal) settledNow() (bool, error) {
+	var b [1]byte
+	_, err := j.file.ReadAt(b[:], j.start-1)
+	if err == io.EOF {
+		err = nil
+	}
+	return b[0] == '\n', err
+}
+
 func (j *journal) damage(err error) error {
 	return &DamagedError{Path: j.path, Err: fmt.Errorf("%w; reads go on from the tree, writes need the journal repaired", err)}
 }
@@ -497,7 +510,8 @@ func (j *journal) anythingFrom(off int64) (bool, error) {
 // the error is also errDirtyTail.
 func (j *journal) write(raw []byte) error {
 	off := j.next(j.tip())
-	if err := j.fill(off + int64(len(raw)) + 1); err != nil {
+	// Its end byte, and one NUL byte behind that: a file that was cut has none.
+	if err := j.fill(off + int64(len(raw)) + 2); err != nil {
 		return err
 	}
 	if _, err := j.file.WriteAt(raw, off); err != nil {

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	atomicfs "github.com/fsmeta/fsmeta/atomic"
-	"golang.org/x/sys/unix"
 )
 
 // unknownIDs is how many identifiers a repaired journal leaves out: nobody knows how many
@@ -85,11 +84,17 @@ func (r *repair) begin(dir string) error {
 	r.store = newStore(dir, false)
 	s := r.store
 	s.opened = func() error { return nil }
-	if _, err := os.Lstat(s.tree.snapshots); err != nil {
-		return fmt.Errorf("%w: %s", err, adviseRestore)
-	}
 	if err := mkdir(s.tree.staging); err != nil {
 		return err
+	}
+	for _, path := range []string{s.tree.snapshots, s.tree.staging, filepath.Join(dir, damagedDir)} {
+		info, err := os.Lstat(path)
+		if err == nil && !info.IsDir() {
+			err = fmt.Errorf("%s is not a directory", path)
+		}
+		if err != nil && !(errors.Is(err, fs.ErrNotExist) && filepath.Base(path) == damagedDir) {
+			return fmt.Errorf("%w: %s", err, adviseRestore)
+		}
 	}
 	if err := r.lock(s.staging.TryLock); err != nil {
 		return err
@@ -146,7 +151,10 @@ func (r *repair) end() error {
 }
 
 func (r *repair) run() error {
-	err := r.openJournal()
+	err := r.setAsideStaging(false)
+	if err == nil {
+		err = r.openJournal()
+	}
 	if errors.Is(err, ErrDamaged) {
 		if err = r.rebuildJournal(err); err == nil {
 			err = r.openJournal()
@@ -204,9 +212,13 @@ type salvaged struct {
 
 func salvage(path string) (*salvaged, error) {
 	v := &salvaged{next: 1, last: map[string]*change{}, at: map[string]uint64{}}
-	data, err := readFile(path)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ELOOP) || errors.Is(err, unix.EISDIR) {
+	info, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && !info.Mode().IsRegular() {
 		return v, nil
+	}
+	var data []byte
+	if err == nil {
+		data, err = readFile(path)
 	}
 	if err != nil {
 		return nil, err
@@ -242,7 +254,7 @@ func (r *repair) rebuildJournal(damage error) error {
 	if err != nil {
 		return err
 	}
-	if err := r.setAsideStaging(); err != nil {
+	if err := r.setAsideStaging(true); err != nil {
 		return err
 	}
 	good, _, err := r.readTree()
@@ -268,7 +280,7 @@ func (r *repair) rebuildJournal(damage error) error {
 	if err := s.tree.sync(names, true); err != nil {
 		return err
 	}
-	if err := r.setAside(path, journalFile); err != nil {
+	if err := r.copyAside(path, journalFile); err != nil {
 		return err
 	}
 	content := append(encodeHeader(header{txn: v.txn, nextID: v.next + unknownIDs}), '\n')
@@ -357,15 +369,8 @@ func (r *repair) mendTree() (changed bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	for _, entry := range slices.Sorted(maps.Keys(damaged)) {
-		mended, err := r.mendEntry(entry, damaged[entry], good)
-		if err != nil {
-			return false, err
-		}
-		changed = changed || mended
-	}
-	if changed {
-		return true, nil
+	if changed, err = r.mendNames(good, damaged); err != nil || changed {
+		return changed, err
 	}
 	for _, entry := range slices.Sorted(maps.Keys(damaged)) {
 		d := damageOf(damaged[entry])
@@ -406,24 +411,34 @@ func damageOf(err error) *DamagedError {
 	return d
 }
 
-// mendEntry mends one entry of snapshots/ that is damaged, if the checksum of its metadata
-// says how. It reports whether it has.
-func (r *repair) mendEntry(entry string, damage error, good map[string]*metadata) (bool, error) {
-	tree := r.store.tree
-	m := vouchedFor(tree.snapshots+"/"+entry, good)
-	if m == nil {
-		return false, nil
+// mendNames mends the damaged entries of which the checksum of their metadata says what
+// their names and parents are: it makes them anew where they belong, unless something good
+// is there. It reports whether there were any.
+func (r *repair) mendNames(good map[string]*metadata, damaged map[string]error) (bool, error) {
+	found := map[string]*metadata{} // by where they are
+	taken := map[string]bool{}      // where they belong
+	for _, entry := range slices.Sorted(maps.Keys(damaged)) {
+		m := vouchedFor(r.store.tree.snapshots+"/"+entry, good)
+		if m == nil || good[m.name] != nil || taken[encodeName(m.name)] {
+			continue
+		}
+		found[entry], taken[encodeName(m.name)] = m, true
 	}
-	here := encodeName(m.name) == entry
-	if there, err := tree.exists(m.name); err != nil || there && !here {
-		return false, err
+	for entry, m := range found { // all of them are in memory by now
+		if err := r.rebuild(m); err != nil {
+			return false, err
+		}
+		d := damageOf(damaged[entry])
+		r.mended(d.Path, m.name, d.Err.Error(), "name and parent were set as the checksum says")
 	}
-	if err := r.rebuild(entry, m, here); err != nil {
-		return false, err
+	for entry := range found {
+		if !taken[entry] {
+			if err := r.setAside(r.store.tree.snapshots+"/"+entry, filepath.Join(snapshotsDir, entry)); err != nil {
+				return false, err
+			}
+		}
 	}
-	d := damageOf(damage)
-	r.mended(d.Path, m.name, d.Err.Error(), "name and parent were set as the checksum says")
-	return true, nil
+	return len(found) > 0, nil
 }
 
 // vouchedFor returns the snapshot in a directory if the checksum of its metadata.json is
@@ -444,28 +459,29 @@ func vouchedFor(dir string, good map[string]*metadata) *metadata {
 	return nil
 }
 
-// rebuild makes the directory of m anew, where it belongs, and sets aside the entry that it
-// was found in, which may be here. A crash leaves the former one, the new one, or both.
-func (r *repair) rebuild(entry string, m *metadata, here bool) error {
+// rebuild makes the directory of m anew, where it belongs, and sets aside what was there. A
+// crash leaves the former one, there or set aside, or the new one, or both.
+func (r *repair) rebuild(m *metadata) error {
 	tree := r.store.tree
-	staged, err := tree.stage(m)
+	there, err := tree.exists(m.name)
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(atomicfs.SyncFile(staged+"/"+metadataFile), atomicfs.SyncDir(staged)); err != nil {
+	staged, err := tree.stage(m)
+	if err == nil {
+		err = errors.Join(atomicfs.SyncFile(staged+"/"+metadataFile), atomicfs.SyncDir(staged))
+	}
+	if err != nil {
 		return err
 	}
-	old, err := tree.place(staged, m.name, here)
+	old, err := tree.place(staged, m.name, there)
 	if err == nil {
 		err = atomicfs.SyncDir(tree.snapshots)
 	}
-	if err != nil {
+	if err != nil || old == "" {
 		return err
 	}
-	if old == "" {
-		old = tree.snapshots + "/" + entry
-	}
-	return r.setAside(old, filepath.Join(snapshotsDir, entry))
+	return r.setAside(old, filepath.Join(snapshotsDir, encodeName(m.name)))
 }
 
 // raiseIDs makes sure that no identifier that a snapshot has is handed out again.
@@ -497,29 +513,69 @@ func (r *repair) setAside(from, part string) error {
 	if _, err := os.Lstat(from); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
+	to, err := r.placeAside(part)
+	if err == nil {
+		err = atomicfs.RenameNew(from, to)
+	}
+	if err == nil {
+		err = r.syncAside(to)
+	}
+	if err != nil {
+		return err
+	}
+	return atomicfs.SyncDir(filepath.Dir(from))
+}
+
+// copyAside is setAside for a file that is about to be replaced, and stays until then,
+// where the filesystem can do that.
+func (r *repair) copyAside(from, part string) error {
+	info, err := os.Lstat(from)
+	if err != nil || !info.Mode().IsRegular() {
+		return r.setAside(from, part)
+	}
+	to, err := r.placeAside(part)
+	if err != nil {
+		return err
+	}
+	if os.Link(from, to) != nil {
+		return r.setAside(from, part)
+	}
+	return r.syncAside(to)
+}
+
+// placeAside returns where a part is to be set aside, in a directory that it makes.
+func (r *repair) placeAside(part string) (string, error) {
+	if r.aside != "" {
+		if _, err := os.Lstat(filepath.Join(r.aside, part)); err == nil {
+			r.aside = "" // it was set aside before, and mended
+		}
+	}
 	if r.aside == "" {
 		r.aside = filepath.Join(r.store.dir, damagedDir, time.Now().UTC().Format("20060102T150405.000000000Z"))
 	}
 	to := filepath.Join(r.aside, part)
-	if err := os.MkdirAll(filepath.Dir(to), dirMode); err != nil {
-		return err
-	}
-	if err := atomicfs.RenameNew(from, to); err != nil {
-		return err
-	}
+	return to, os.MkdirAll(filepath.Dir(to), dirMode)
+}
+
+// syncAside syncs the directories above what was set aside.
+func (r *repair) syncAside(to string) error {
 	for dir := filepath.Dir(to); strings.HasPrefix(dir, r.store.dir); dir = filepath.Dir(dir) {
 		if err := atomicfs.SyncDir(dir); err != nil {
 			return err
 		}
 	}
-	return atomicfs.SyncDir(filepath.Dir(from))
+	return nil
 }
 
-// setAsideStaging sets aside what is left in staging/: with a damaged journal nobody knows
-// whether it is garbage.
-func (r *repair) setAsideStaging() error {
+// setAsideStaging sets aside what doesn't belong in staging/, or all that is left there:
+// with a damaged journal nobody knows whether it is garbage.
+func (r *repair) setAsideStaging(all bool) error {
 	names, err := readNames(r.store.tree.staging)
 	for _, name := range names {
+		if !all && isStaged(name) {
+			continue
+		}
+		r.mended(r.store.tree.staging+"/"+name, "", "nobody knows whether it is needed", "it was set aside")
 		err = errors.Join(err, r.setAside(r.store.tree.staging+"/"+name, filepath.Join(stagingDir, name)))
 	}
 	return err

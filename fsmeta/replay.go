@@ -3,6 +3,7 @@ package fsmeta
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"maps"
 	"os"
 	"slices"
@@ -149,6 +150,9 @@ func (s *Store) bringUpLocked(txn uint64, rebuild bool) error {
 			last[c.name] = c.after
 		}
 	}
+	if s.tornLocked(maps.Keys(last)) { // lines are lost
+		return s.journal.bad
+	}
 	for _, name := range slices.Sorted(maps.Keys(last)) {
 		if err := s.tree.bringUp(name, last[name], rebuild); err != nil {
 			return fmt.Errorf("bring %q up to the journal: %w", name, err)
@@ -202,24 +206,33 @@ func (s *Store) continueIDsLocked() error {
 // end of what was never acknowledged. If the tree has a version from there or
 // later, they were a line that was synced once.
 func (s *Store) checkTornLocked() error {
-	tip := s.journal.tip()
 	entries, err := s.tree.list()
 	if err != nil {
 		return err
 	}
-	for _, entry := range entries {
-		name, hashed, ok := decodeName(entry)
-		if hashed {
-			name, err = s.tree.readName(entry)
-			ok = err == nil
-		}
-		if !ok {
-			continue
-		}
-		if m, err := s.tree.read(name); err == nil && m != nil && m.txn > tip {
-			s.journal.bad = s.journal.damage(fmt.Errorf("the line of transaction %d is damaged: %s is of transaction %d", tip+1, s.tree.path(name), m.txn))
-			return s.journal.bad
+	names := func(yield func(string) bool) {
+		for _, entry := range entries {
+			if name, ok := s.nameOfEntry(entry); ok && !yield(name) {
+				return
+			}
 		}
 	}
+	if s.tornLocked(names) {
+		return s.journal.bad
+	}
 	return nil
+}
+
+// tornLocked looks whether the tree has a version of one of the names that is later than
+// the last line, which is never renamed into place before its line is durable. The journal
+// is damaged then.
+func (s *Store) tornLocked(names iter.Seq[string]) bool {
+	tip := s.journal.tip()
+	for name := range names {
+		if m, err := s.tree.read(name); err == nil && m != nil && m.txn > tip {
+			s.journal.bad = s.journal.damage(fmt.Errorf("the line of transaction %d is damaged: %s is of transaction %d", tip+1, s.tree.path(name), m.txn))
+			return true
+		}
+	}
+	return false
 }

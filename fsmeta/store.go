@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -192,7 +193,7 @@ func parseLayout(data []byte) (version int, ok bool) {
 		Version int    `json:"version"`
 	}
 	err := json.Unmarshal(data, &layout)
-	return layout.Version, err == nil && layout.Format == layoutFormat
+	return layout.Version, err == nil && layout.Format == layoutFormat && layout.Version != 0
 }
 
 // makeStore makes an empty store: directories and journal first, layout last, each
@@ -360,9 +361,35 @@ func (s *Store) openFiles() error {
 		return err
 	}
 	if len(tail.lines) > tail.published {
-		return s.openUnfinished()
+		err = s.openUnfinished()
 	}
-	return nil
+	if err == nil && tail.bad && !s.damaged() {
+		err = s.openTorn()
+	}
+	return err
+}
+
+// openTorn is called where the journal ends in bad bytes. If nobody is writing them, and
+// the tree has later versions of names in the lines before, they were a line that was
+// committed, and the journal is damaged. (Of other names, the tree is believed anyway.)
+func (s *Store) openTorn() error {
+	unlock, free, err := s.staging.TryRLock()
+	if errors.Is(err, fs.ErrNotExist) {
+		unlock, free, err = func() error { return nil }, true, nil // so nobody can hold it
+	}
+	if err != nil || !free {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	tail, err := s.catchUpLocked(true, true)
+	if err == nil && tail.bad && s.journal.bad == nil {
+		var names []string
+		if names, err = s.namesLocked(s.journal.header.txn, s.journal.tip()); err == nil && s.tornLocked(slices.Values(names)) {
+			err = s.strayLocked()
+		}
+	}
+	return errors.Join(err, unlock())
 }
 
 // openUnfinished is called where there are whole lines that are not published.

@@ -308,6 +308,11 @@ func TestTornOrDamaged(t *testing.T) {
 		if _, err := f.WriteAt([]byte("zzz"), last.off+20); err != nil {
 			t.Fatal(err)
 		}
+		if !damaged { // and never published
+			if _, err := f.WriteAt([]byte{0}, last.off+int64(last.n)); err != nil {
+				t.Fatal(err)
+			}
+		}
 		if err := f.Close(); err != nil {
 			t.Fatal(err)
 		}

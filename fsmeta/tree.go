@@ -391,6 +391,16 @@ func (t *tree) cleanStaging() error {
 	return err
 }
 
+// isStaged reports whether an entry of staging/ is of the form that spare or
+// atomic.Create gives it.
+func isStaged(entry string) bool {
+	if strings.HasPrefix(entry, ".") {
+		return true
+	}
+	prefix, number, found := strings.Cut(entry, "-")
+	return found && len(prefix) == 8 && strings.Trim(prefix, "0123456789abcdef") == "" && strings.Trim(number, "0123456789") == ""
+}
+
 // readFile reads a small file that nobody can have made a pipe or a link of to
 // hold us up.
 func readFile(path string) ([]byte, error) {
