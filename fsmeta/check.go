@@ -181,22 +181,11 @@ func (c *checker) check(progress func(done, total int)) error {
 	if err := c.checkBeside(); err != nil {
 		return err
 	}
-	for path, meaning := range map[string]string{c.store.tree.snapshots: "all snapshots are gone but those in the journal", c.store.tree.staging: "nothing can be written"} {
-		info, err := os.Lstat(path)
-		switch {
-		case errors.Is(err, fs.ErrNotExist) && path == c.store.tree.staging: // see checkQuiet
-		case errors.Is(err, fs.ErrNotExist):
-			c.found(Finding{Path: path, Problem: "the directory is missing", Meaning: meaning, Advice: adviseRestore})
-		case err != nil:
-			return err
-		case !info.IsDir():
-			c.found(Finding{Path: path, Problem: "it is not a directory", Meaning: meaning, Advice: adviseRestore})
-		}
+	whole, err := c.checkDirectories()
+	if err != nil || !whole {
+		return err
 	}
-	if len(c.findings) > 0 && c.findings[len(c.findings)-1].Advice == adviseRestore {
-		return nil
-	}
-	err := c.openJournal()
+	err = c.openJournal()
 	if err == nil {
 		c.entries, err = c.store.tree.list()
 	}
@@ -213,6 +202,31 @@ func (c *checker) check(progress func(done, total int)) error {
 	c.checkIdentifiers()
 	c.checkAhead()
 	return c.checkInside()
+}
+
+// checkDirectories looks whether there are those that the rest needs.
+func (c *checker) checkDirectories() (whole bool, err error) {
+	whole = true
+	for _, dir := range []struct{ path, meaning string }{
+		{c.store.tree.snapshots, "all snapshots are gone but those in the journal"},
+		{c.store.tree.staging, "nothing can be written"},
+	} {
+		info, err := os.Lstat(dir.path)
+		problem := "it is not a directory"
+		switch {
+		case errors.Is(err, fs.ErrNotExist) && dir.path == c.store.tree.staging: // see checkQuiet
+			continue
+		case errors.Is(err, fs.ErrNotExist):
+			problem = "the directory is missing"
+		case err != nil:
+			return false, err
+		case info.IsDir():
+			continue
+		}
+		whole = false
+		c.found(Finding{Path: dir.path, Problem: problem, Meaning: dir.meaning, Advice: adviseRestore})
+	}
+	return whole, nil
 }
 
 // checkBeside looks what is beside layout.

@@ -310,7 +310,7 @@ func (s *Store) successorLocked(txn uint64) ([]byte, error) {
 			b = append(b, encodeSuperseded(j.tip(), j.crcOf(j.tip()))...)
 		}
 	}
-	return b, nil
+	return append(b, 0), nil // see scan
 }
 
 // adoptLocked goes on with the new journal, which is in its place for good.

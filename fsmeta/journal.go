@@ -438,6 +438,16 @@ func (j *journal) readHeader() error {
 	return nil
 }
 
+// goesBeyond reports whether the journal has lines, or begins, behind transaction txn.
+func (j *journal) goesBeyond(txn uint64) (bool, error) {
+	buf, err := j.readFrom(j.start, false)
+	if err != nil {
+		return false, err
+	}
+	lines := scan(buf, j.start, j.header.txn, j.header.prev).lines
+	return j.header.txn+uint64(len(lines)) > txn, nil
+}
+
 // settledNow reads again whether the header's newline is there.
 func (j *journal) settledNow() (bool, error) {
 	var b [1]byte

@@ -70,8 +70,8 @@ func TestScan(t *testing.T) {
 		{"+x-", 11, 1, 1, "bad"},
 		{"+x-", 12, 1, 1, "damaged"}, // says that the bad one was synced
 		{"+0-", 12, 1, 1, "damaged"},
-		{"+X", 0, 1, 1, "bad"}, // the tree tells, see TestTornOrDamaged
-		{"+X-", 0, 1, 1, "bad"},
+		{"+X", 0, 1, 1, "damaged"}, // a newline says that it was on disk
+		{"+X-", 0, 1, 1, "damaged"},
 		{"+x+", 0, 1, 1, "damaged"},
 		{"+0+", 0, 1, 1, "damaged"},
 		{"x++", 0, 0, 0, "damaged"},

@@ -424,14 +424,15 @@ func (r *repair) mendNames(good map[string]*metadata, damaged map[string]error) 
 		}
 		found[entry], taken[encodeName(m.name)] = m, true
 	}
-	for entry, m := range found { // all of them are in memory by now
+	for _, entry := range slices.Sorted(maps.Keys(found)) { // all of them are in memory by now
+		m := found[entry]
 		if err := r.rebuild(m); err != nil {
 			return false, err
 		}
 		d := damageOf(damaged[entry])
 		r.mended(d.Path, m.name, d.Err.Error(), "name and parent were set as the checksum says")
 	}
-	for entry := range found {
+	for _, entry := range slices.Sorted(maps.Keys(found)) {
 		if !taken[entry] {
 			if err := r.setAside(r.store.tree.snapshots+"/"+entry, filepath.Join(snapshotsDir, entry)); err != nil {
 				return false, err
@@ -474,14 +475,25 @@ func (r *repair) rebuild(m *metadata) error {
 	if err != nil {
 		return err
 	}
-	old, err := tree.place(staged, m.name, there)
-	if err == nil {
-		err = atomicfs.SyncDir(tree.snapshots)
+	if !there {
+		_, err = tree.place(staged, m.name, false)
+		return errors.Join(err, atomicfs.SyncDir(tree.snapshots))
 	}
-	if err != nil || old == "" {
+	// From where the old one is to be, so that at no time it is among the garbage.
+	to, err := r.placeAside(filepath.Join(snapshotsDir, encodeName(m.name)))
+	if err == nil {
+		err = atomicfs.RenameNew(staged, to)
+	}
+	if err == nil {
+		err = r.syncAside(to)
+	}
+	if err == nil {
+		err = atomicfs.Exchange(to, tree.path(m.name))
+	}
+	if err != nil {
 		return err
 	}
-	return r.setAside(old, filepath.Join(snapshotsDir, encodeName(m.name)))
+	return errors.Join(atomicfs.SyncDir(tree.snapshots), r.syncAside(to))
 }
 
 // raiseIDs makes sure that no identifier that a snapshot has is handed out again.
@@ -493,7 +505,7 @@ func (r *repair) raiseIDs() error {
 	}
 	before := s.nextID
 	for _, m := range good {
-		if id, err := parseID(m.id); err == nil {
+		if id, err := parseID(m.id); err == nil && id < maxImportID {
 			s.nextID = max(s.nextID, id+1)
 		}
 	}
@@ -526,8 +538,7 @@ func (r *repair) setAside(from, part string) error {
 	return atomicfs.SyncDir(filepath.Dir(from))
 }
 
-// copyAside is setAside for a file that is about to be replaced, and stays until then,
-// where the filesystem can do that.
+// copyAside is setAside for a file that is about to be replaced, and stays until then.
 func (r *repair) copyAside(from, part string) error {
 	info, err := os.Lstat(from)
 	if err != nil || !info.Mode().IsRegular() {
@@ -537,8 +548,14 @@ func (r *repair) copyAside(from, part string) error {
 	if err != nil {
 		return err
 	}
-	if os.Link(from, to) != nil {
-		return r.setAside(from, part)
+	if os.Link(from, to) != nil { // not every filesystem has links
+		data, err := readFile(from)
+		if err == nil {
+			err = atomicfs.WriteFile(to, filepath.Dir(to), data)
+		}
+		if err != nil {
+			return err
+		}
 	}
 	return r.syncAside(to)
 }

@@ -315,11 +315,18 @@ func checkUnused(path string) error {
 	return nil
 }
 
+// mkdir makes a directory that may be there, but not as anything else, such as a symlink
+// that leads elsewhere.
 func mkdir(path string) error {
-	if err := os.Mkdir(path, dirMode); err != nil && !errors.Is(err, fs.ErrExist) {
+	err := os.Mkdir(path, dirMode)
+	if !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	return nil
+	info, err := os.Lstat(path)
+	if err == nil && !info.IsDir() {
+		err = &DamagedError{Path: path, Err: errors.New("it is not a directory")}
+	}
+	return err
 }
 
 // shareLayout takes the lock that every open Store holds shared. Who closes a store
@@ -723,7 +730,8 @@ func (s *Store) strayLocked() error {
 }
 
 // switchLocked goes on to the file that has taken the journal's place, if it is
-// there for good, or who asks is alone and has to do with what is there. Where it does
+// there for good, if it has what is not known, or if who asks is alone and has to do with
+// what is there. Where it does
 // not continue what is known, lines are missing: the index is dropped.
 func (s *Store) switchLocked(alone bool) (bool, error) {
 	old, ix := s.journal, s.index.Load()
@@ -731,8 +739,14 @@ func (s *Store) switchLocked(alone bool) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	if os.SameFile(j.info, old.info) || !alone && (!j.settled || j.bad != nil) {
+	if os.SameFile(j.info, old.info) || !alone && j.bad != nil {
 		return false, j.file.Close()
+	}
+	if !alone && !j.settled {
+		// Its lines are those of the file before it, which may not be ours.
+		if news, err := j.goesBeyond(old.tip()); err != nil || !news {
+			return false, errors.Join(err, j.file.Close())
+		}
 	}
 	c := j.header.txn
 	if j.bad != nil || c < old.header.txn || c > old.tip() || old.crcOf(c) != j.header.prev {
