@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -122,9 +123,7 @@ func (s *stand) config() string {
 	fmt.Fprintf(&c, "root = %q\nstate = %q\n[grpc]\naddress = %q\n", s.path("root"), s.path("state"), s.path("c.sock"))
 	if containerdMajor() >= 2 {
 		// What images are unpacked to on import and pull has to be named here. Layers are
-		// unpacked in parallel on pull, if the snapshotter has the capability "rebase". A
-		// proxy plugin must not say so: up to containerd 2.4 at least, what layers delete
-		// comes back then with every snapshotter that isn't called overlayfs.
+		// unpacked in parallel on pull, if the snapshotter has the capability "rebase".
 		c.WriteString("[plugins.'io.containerd.transfer.v1.local']\nmax_concurrent_unpacks = 4\n")
 		for _, name := range append(s.plugins(), "overlayfs", "native") {
 			fmt.Fprintf(&c, "[[plugins.'io.containerd.transfer.v1.local'.unpack_config]]\nplatform = %q\nsnapshotter = %q\n", platform, name)
@@ -132,8 +131,16 @@ func (s *stand) config() string {
 	}
 	for _, name := range s.plugins() {
 		fmt.Fprintf(&c, "[proxy_plugins.%s]\ntype = \"snapshot\"\naddress = %q\n", name, s.daemons[name].socket)
+		if s.rebases(name) {
+			c.WriteString("capabilities = [\"rebase\", \"remap-ids\"]\n")
+		}
 	}
 	return c.String()
+}
+
+// rebases reports whether a daemon's snapshotter can unpack layers side by side.
+func (s *stand) rebases(name string) bool {
+	return !slices.Contains(s.daemons[name].arguments, "native")
 }
 
 // plugins returns the names of the daemons.

@@ -57,6 +57,9 @@ func (content) Kind() string { return "native" }
 
 func (content) Upper(dir string) string { return dir }
 
+// Rebases says that a copy stands on what it was made from.
+func (content) Rebases() bool { return false }
+
 // Fill copies the parent's content. A view shows that itself.
 func (content) Fill(ctx context.Context, dir, parent string, s storage.Snapshot, _ map[string]string) error {
 	if err := os.Chmod(dir, 0o755); err != nil {

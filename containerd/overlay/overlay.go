@@ -143,6 +143,19 @@ func (c content) Upper(dir string) string { return filepath.Join(dir, "fs") }
 
 func work(dir string) string { return filepath.Join(dir, "work") }
 
+// nothing is an empty directory, for an overlay over nothing.
+func nothing(dir string) string { return filepath.Join(dir, "nothing") }
+
+// Rebases says that an upper directory can be put on any parent when it is committed.
+func (c content) Rebases() bool { return true }
+
+// isLayer reports whether a snapshot without a parent is for a layer to be unpacked in. It
+// may get its parent when it is committed, so what the layer deletes has to be kept as
+// overlayfs's own whiteouts, which containerd makes in an overlay mount alone.
+func isLayer(s storage.Snapshot, labels map[string]string) bool {
+	return s.Kind == snapshots.KindActive && len(s.ParentIDs) == 0 && labels[snapshots.LabelSnapshotRef] != ""
+}
+
 // Fill makes the upper and the work directory. The upper one belongs to whom a mapping in
 // the labels makes root, or to the owner of the parent's, as it is what the root directory
 // of the mount shows.
@@ -153,6 +166,11 @@ func (c content) Fill(_ context.Context, dir, parent string, s storage.Snapshot,
 	}
 	if s.Kind == snapshots.KindActive {
 		if err := mkdir(work(dir), 0o711); err != nil {
+			return err
+		}
+	}
+	if isLayer(s, labels) {
+		if err := mkdir(nothing(dir), 0o755); err != nil {
 			return err
 		}
 	}
@@ -195,7 +213,11 @@ func (c content) Mounts(s storage.Snapshot, labels map[string]string, dir func(i
 			options = append(options, "gidmap="+v)
 		}
 	}
+	var lower []string
 	switch {
+	case isLayer(s, labels):
+		options = append(options, "workdir="+work(dir(s.ID)), "upperdir="+c.Upper(dir(s.ID)))
+		lower = []string{nothing(dir(s.ID))}
 	case len(s.ParentIDs) == 0 && s.Kind == snapshots.KindActive: // overlayfs needs something below
 		return bind(c.Upper(dir(s.ID)), append(options, "rw"))
 	case len(s.ParentIDs) == 0:
@@ -205,9 +227,8 @@ func (c content) Mounts(s storage.Snapshot, labels map[string]string, dir func(i
 	case s.Kind == snapshots.KindActive:
 		options = append(options, "workdir="+work(dir(s.ID)), "upperdir="+c.Upper(dir(s.ID)))
 	}
-	lower := make([]string, len(s.ParentIDs))
-	for i, id := range s.ParentIDs {
-		lower[i] = c.Upper(dir(id))
+	for _, id := range s.ParentIDs {
+		lower = append(lower, c.Upper(dir(id)))
 	}
 	options = append(options, "lowerdir="+strings.Join(lower, ":"))
 	return []mount.Mount{{Type: "overlay", Source: "overlay", Options: append(options, c.options...)}}

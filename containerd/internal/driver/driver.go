@@ -60,6 +60,10 @@ type Content interface {
 	// parents, and whose size counts as its usage.
 	Upper(dir string) string
 
+	// Rebases reports whether content that was made without a parent can get one when it
+	// is committed.
+	Rebases() bool
+
 	// Mounts returns how an active snapshot or a view is mounted. dir returns the
 	// directory of an identifier.
 	Mounts(s storage.Snapshot, labels map[string]string, dir func(id string) string) []mount.Mount

@@ -30,6 +30,8 @@ type fake struct {
 // Kind is one of those that there are.
 func (f *fake) Kind() string { return "native" }
 
+func (f *fake) Rebases() bool { return true }
+
 func (f *fake) Fill(_ context.Context, dir, parent string, _ storage.Snapshot, _ map[string]string) error {
 	if err := os.Mkdir(filepath.Join(dir, "fs"), 0o755); err != nil {
 		return err

@@ -96,11 +96,9 @@ func (s *Snapshotter) View(ctx context.Context, key, parent string, opts ...snap
 }
 
 func (s *Snapshotter) create(ctx context.Context, kind snapshots.Kind, key, parent string, opts []snapshots.Opt) ([]mount.Mount, error) {
-	var base snapshots.Info
-	for _, opt := range opts {
-		if err := opt(&base); err != nil {
-			return nil, err
-		}
+	base, err := apply(opts)
+	if err != nil {
+		return nil, err
 	}
 	for {
 		mounts, err := s.tryCreate(ctx, kind, key, parent, base.Labels)
@@ -108,6 +106,15 @@ func (s *Snapshotter) create(ctx context.Context, kind snapshots.Kind, key, pare
 			return mounts, err
 		}
 	}
+}
+
+func apply(opts []snapshots.Opt) (base snapshots.Info, err error) {
+	for _, opt := range opts {
+		if err := opt(&base); err != nil {
+			return base, err
+		}
+	}
+	return base, nil
 }
 
 // tryCreate makes the content of a new snapshot, then the snapshot.
@@ -217,11 +224,19 @@ func (s *Snapshotter) Commit(ctx context.Context, name, key string, opts ...snap
 }
 
 func (s *Snapshotter) tryCommit(ctx context.Context, name, key string, opts []snapshots.Opt) error {
+	base, err := apply(opts)
+	if err != nil {
+		return err
+	}
 	var id string
 	var info snapshots.Info
-	err := s.read(ctx, func(ctx context.Context) (err error) {
+	err = s.read(ctx, func(ctx context.Context) (err error) {
 		if id, info, _, err = storage.GetInfo(ctx, key); err != nil {
 			return err
+		}
+		if base.Parent != "" && info.Parent == "" && !s.content.Rebases() {
+			return fmt.Errorf("snapshot %q was made without a parent, and %s content can't get one: don't declare the capability %q: %w",
+				key, s.content.Kind(), snapshots.RebaseCap, errdefs.ErrFailedPrecondition)
 		}
 		return s.checkFree(ctx, name)
 	})
