@@ -88,8 +88,12 @@ func (s *Store) list(ix *index) (entries []*entry, unnamed []string, err error) 
 		if err != nil {
 			return nil, nil, err
 		}
+		if ok && len(unnamed) > 0 {
+			if unnamed, err = s.revisit(ix, unnamed); err == nil {
+				entries, _, _, err = ix.listing() // some may have got their names
+			}
+		}
 		if ok {
-			unnamed, err = s.revisit(ix, unnamed)
 			return entries, unnamed, err
 		}
 		if err := s.look(); err != nil {
@@ -150,11 +154,7 @@ func (s *Store) revisit(ix *index, unnamed []string) ([]string, error) {
 			left = append(left, entry)
 		}
 	}
-	if len(left) == len(unnamed) {
-		return left, nil
-	}
-	_, _, _, err := ix.listing()
-	return left, err
+	return left, nil
 }
 
 // unnamedDamage says what is wrong with an entry of snapshots/ that has no name.

@@ -502,3 +502,25 @@ func TestFailedFoldKeepsIdentifiers(t *testing.T) {
 		t.Errorf("identifier %s was handed out again: %v", info.ID, err)
 	}
 }
+
+// A snapshot whose name could not be read for once is in the next walk.
+func TestNameReadLater(t *testing.T) {
+	long := strings.Repeat("long", 100)
+	s := openTest(t, filepath.Join(t.TempDir(), "store"))
+	mustCreate(t, s, "a", long)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	again := openTest(t, s.dir)
+	file := again.tree.path(long) + "/" + metadataFile
+	if err := os.Rename(file, file+".away"); err != nil {
+		t.Fatal(err)
+	}
+	if err := again.Walk(bg, func(context.Context, Info) error { return nil }); !errors.Is(err, ErrDamaged) {
+		t.Errorf("while it can't be read: %v", err)
+	}
+	if err := os.Rename(file+".away", file); err != nil {
+		t.Fatal(err)
+	}
+	wantNames(t, again, bg, "a "+long)
+}
