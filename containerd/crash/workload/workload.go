@@ -43,6 +43,7 @@ type Note struct {
 	Failed string   // it was not committed, and why; "" where it was
 	After  Names    // the writer's names with it
 	IDs    []string // identifiers that were handed out
+	Found  bool     `json:",omitempty"` // not of a transaction: After is what the run found, see Config
 }
 
 // Config says what a run does.
@@ -51,8 +52,12 @@ type Config struct {
 	Seed    uint64
 	Writers int
 	Txns    int // for each writer; 0 means until the context ends
+	Padding int // labels are up to this much longer, so that the journal fills sooner
 	Options []fsmeta.Option
 	Log     io.Writer // takes one line of JSON for each Note, in one Write
+
+	Found  bool                  // note what is there before the first transaction and after the last
+	Before func(writer, txn int) // is called before each transaction, where it is not nil
 }
 
 // Run runs a workload. A transaction that fails is noted, and the writer goes on, unless
@@ -67,12 +72,22 @@ func Run(ctx context.Context, c Config) error {
 		return errors.Join(err, s.Close())
 	}
 	log := &logger{w: c.Log}
+	if c.Found {
+		log.found(before, true)
+	}
 	var writers sync.WaitGroup
 	for i := range c.Writers {
-		w := &writer{store: s, number: i, rand: rand.New(rand.NewPCG(c.Seed, uint64(i))), names: before[i], log: log}
+		w := &writer{store: s, number: i, rand: rand.New(rand.NewPCG(c.Seed, uint64(i))), padding: c.Padding, before: c.Before, names: before[i], log: log}
 		writers.Go(func() { w.run(ctx, c.Txns) })
 	}
 	writers.Wait()
+	if c.Found {
+		after, err := read(ctx, s, c.Writers)
+		if err != nil {
+			return errors.Join(err, s.Close())
+		}
+		log.found(after, false)
+	}
 	return s.Close()
 }
 
@@ -94,15 +109,20 @@ func (l *logger) note(n Note) {
 }
 
 type writer struct {
-	store  *fsmeta.Store
-	number int
-	rand   *rand.Rand
-	names  Names
-	log    *logger
+	store   *fsmeta.Store
+	number  int
+	rand    *rand.Rand
+	padding int
+	before  func(writer, txn int)
+	names   Names
+	log     *logger
 }
 
 func (w *writer) run(ctx context.Context, txns int) {
 	for txn := 1; (txns == 0 || txn <= txns) && ctx.Err() == nil; txn++ {
+		if w.before != nil {
+			w.before(w.number, txn)
+		}
 		err := w.transaction(ctx, txn)
 		if errors.Is(err, fsmeta.ErrFailed) || errors.Is(err, fsmeta.ErrClosed) {
 			return
@@ -186,6 +206,9 @@ func (w *writer) change(ctx context.Context, note *Note) error {
 	case choice < 7 && len(names) > 0: // label
 		name := names[w.rand.IntN(len(names))]
 		label := fmt.Sprint(w.rand.IntN(1000))
+		if w.padding > 0 {
+			label += strings.Repeat("+", w.rand.IntN(w.padding))
+		}
 		if _, err := w.store.Update(ctx, fsmeta.Info{Name: name, Labels: map[string]string{"l": label}}, "labels.l"); err != nil {
 			return err
 		}
@@ -265,6 +288,7 @@ type History struct {
 	pending []map[string]Names // and with a transaction that may have been committed or not
 	ids     map[string]bool    // that were handed out
 	Acked   int                // transactions that were acknowledged
+	moments []moment           // that a power cut may have gone back to, see AddCut
 }
 
 // NewHistory returns the history of a store that is empty.
@@ -281,6 +305,10 @@ func NewHistory(writers int) *History {
 func (h *History) Add(notes []Note) error {
 	var errs error
 	for _, n := range notes {
+		if n.Found {
+			errs = errors.Join(errs, h.foundBy(n))
+			continue
+		}
 		if !n.Acked && n.Failed == "" { // about to be committed
 			for _, id := range n.IDs {
 				if h.ids[id] {
@@ -290,6 +318,9 @@ func (h *History) Add(notes []Note) error {
 			}
 			h.pending[n.Writer] = map[string]Names{"the transaction under way": n.After}
 			continue
+		}
+		if len(h.pending[n.Writer]) == 0 { // rolled back before it was to be committed
+			errs = errors.Join(errs, h.handOut(n))
 		}
 		h.pending[n.Writer] = map[string]Names{}
 		if n.Acked {
@@ -331,6 +362,7 @@ func (h *History) Verify(ctx context.Context, dir string, opts ...fsmeta.Option)
 	for i := range found {
 		h.acked[i], h.pending[i] = found[i], map[string]Names{}
 	}
+	h.moments = nil
 	return err
 }
 
@@ -349,6 +381,9 @@ func (h *History) Judge(ctx context.Context, dir string) error {
 
 // match compares what is there with what may be there.
 func (h *History) match(found []Names) error {
+	if h.moments != nil {
+		return h.matchMoment(found)
+	}
 	var errs error
 	for i, is := range found {
 		if maps.Equal(is, h.acked[i]) {

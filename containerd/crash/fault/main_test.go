@@ -1,0 +1,15 @@
+//go:build linux && amd64
+
+package fault
+
+import (
+	"os"
+	"testing"
+
+	"github.com/fsmeta/fsmeta/containerd/crash/kill/traced"
+)
+
+func TestMain(m *testing.M) {
+	traced.Main()
+	os.Exit(m.Run())
+}

@@ -1,0 +1,86 @@
+//go:build linux && amd64
+
+package kill
+
+import (
+	"fmt"
+	"path/filepath"
+	"testing"
+
+	"github.com/fsmeta/fsmeta/containerd/crash/kill/traced"
+)
+
+// The tests see a library that makes the renames of a transaction before there is a line
+// that says so, and one that writes no line at all.
+func TestKillSeesDefects(t *testing.T) {
+	traced.Need(t)
+	for name, edit := range map[string]traced.Edit{
+		"renames before the line": {
+			File: "committer.go",
+			Old:  "\terr = s.writeLine(txn, changes, moves)\n\tif errors.Is(err, unix.ENOSPC)",
+			New:  "\t_ = s.renameAll(moves)\n\tmoves = nil\n\terr = s.writeLine(txn, changes, moves)\n\tif errors.Is(err, unix.ENOSPC)",
+		},
+		"no line": {
+			File: "committer.go",
+			Old:  "if err := j.write(raw); err != nil {",
+			New:  "if err := j.fill(off + int64(len(raw)) + 1); err != nil {",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir, s := traced.Memory(t), traced.Scenarios[0]
+			binary := traced.Defective(t, dir, edit)
+			for n := 1; n < 40; n++ {
+				stand := traced.Stand{Binary: binary, Dir: filepath.Join(dir, fmt.Sprint(n))}
+				r, err := stand.Kill(t, s, traced.Point{Kind: "renameat", N: n})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := stand.Judge(t.Context(), s.Writers, r); err != nil {
+					t.Logf("killed at rename %d: %.500v", n, err)
+					return
+				}
+			}
+			t.Error("no kill at a rename has shown the defect")
+		})
+	}
+}
+
+// The tests see a library that does not bring the tree up to the journal when it takes
+// over, and one that forgets which identifiers were reserved.
+func TestKillRecoverySeesDefects(t *testing.T) {
+	traced.Need(t)
+	for name, edit := range map[string]traced.Edit{
+		"no replay": {
+			File: "replay.go",
+			Old:  "if err := s.bringUpLocked(s.journal.header.txn, s.distrust); err != nil {",
+			New:  "s.applied = s.journal.tip()\n\tif err := error(nil); err != nil {",
+		},
+		"identifiers forgotten": {
+			File: "replay.go",
+			Old:  "next = max(next, records[0].nextID)",
+			New:  "_ = records",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir, s := traced.Memory(t), traced.Scenarios[0]
+			binary := traced.Defective(t, dir, edit)
+			for n := 1; n < 40; n++ {
+				stand := traced.Stand{Binary: traced.Self(t), Dir: filepath.Join(dir, fmt.Sprint(n))}
+				left, err := stand.Kill(t, s, traced.Point{Kind: "renameat", N: n})
+				if err != nil {
+					t.Fatal(err)
+				}
+				stand.Binary = binary
+				r, err := stand.Run(t.Context(), traced.Recovery, func(traced.Call, bool) traced.Do { return traced.Do{} })
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := stand.Judge(t.Context(), traced.Recovery.Writers, left, r); err != nil {
+					t.Logf("recovered after a kill at rename %d: %.500v", n, err)
+					return
+				}
+			}
+			t.Error("no recovery has shown the defect")
+		})
+	}
+}
