@@ -67,10 +67,16 @@ func (s *Store) backup(ctx context.Context, dir string, progress func(done, tota
 // everything returns all snapshots as a transaction sees them, and the lowest identifier
 // that may be handed out next.
 func (s *Store) everything(ctx context.Context) (snapshots []Info, next uint64, err error) {
-	err = s.Walk(ctx, func(_ context.Context, info Info) error {
-		snapshots = append(snapshots, info)
-		return nil
-	})
+	for tries := 0; ; tries++ {
+		snapshots = nil
+		err = s.Walk(ctx, func(_ context.Context, info Info) error {
+			snapshots = append(snapshots, info)
+			return nil
+		})
+		if t, terr := s.transactionOf(ctx); tries == 10 || !errors.Is(err, ErrOutdated) || t != nil || terr != nil {
+			break // else others have folded the journal meanwhile: as it is now, then
+		}
+	}
 	if err != nil {
 		return nil, 0, err
 	}

@@ -27,6 +27,8 @@ type Finding struct {
 	// Repaired is what Repair has done about it, "" where it has done nothing. Meaning and
 	// Advice are empty then.
 	Repaired string
+	// Aside is where Repair has put a snapshot that the store does not have any more.
+	Aside string
 }
 
 // String returns all of it in one line.
@@ -311,7 +313,7 @@ func (c *checker) checkStaging() error {
 	alone, err := c.alone()
 	if alone { // else they may be kept to be used again
 		c.found(Finding{Path: path, Harmless: true, Problem: fmt.Sprintf("%d directories and files are left in it", len(names)-len(foreign)),
-			Meaning: "a program was killed, or the power was cut, while it wrote", Advice: "the next program that writes deletes them"})
+			Meaning: "a program was killed, or the power was cut, while it wrote, or it closed the store while another had it open", Advice: "the next program that writes deletes them"})
 	}
 	return err
 }

@@ -53,7 +53,7 @@ var (
 // What can be wrong with the store as a whole.
 var (
 	// ErrClosed: the Store was closed. Also an fs.ErrClosed.
-	ErrClosed error = unavailable{"store closed", fs.ErrClosed}
+	ErrClosed error = closed{unavailable{"store closed"}}
 	// ErrNotStore: the path does not hold a store, or one in a layout that
 	// this version of the package does not know.
 	ErrNotStore error = failedPrecondition{"not an fsmeta store"}
@@ -61,10 +61,10 @@ var (
 	// filled with the snapshots of another.
 	ErrUsed error = failedPrecondition{"not a new store"}
 	// ErrInUse: somebody has the store open, and nobody must.
-	ErrInUse error = unavailable{"store in use", nil}
+	ErrInUse error = unavailable{"store in use"}
 	// ErrFailed: a sync failed earlier, so that what is on disk is not known
 	// any more. This Store writes nothing until it is closed and opened anew.
-	ErrFailed error = unavailable{"writing has ended", nil}
+	ErrFailed error = unavailable{"writing has ended"}
 	// ErrOutcomeUnknown: the sync of this very transaction failed. It may or
 	// may not be there when the store is opened anew.
 	ErrOutcomeUnknown error = unknown{"outcome unknown"}
@@ -100,10 +100,8 @@ type (
 		text string
 		is   error
 	}
-	unavailable struct {
-		text string
-		is   error
-	}
+	closed             struct{ unavailable }
+	unavailable        struct{ text string }
 	failedPrecondition struct{ text string }
 	invalidParameter   struct{ text string }
 	dataLoss           struct{ text string }
@@ -122,7 +120,7 @@ func (e unknown) Error() string            { return e.text }
 
 func (e notFound) Unwrap() error      { return e.is }
 func (e alreadyExists) Unwrap() error { return e.is }
-func (e unavailable) Unwrap() error   { return e.is }
+func (closed) Unwrap() error          { return fs.ErrClosed }
 
 func (notFound) NotFound()                     {}
 func (alreadyExists) AlreadyExists()           {}

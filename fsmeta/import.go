@@ -64,6 +64,7 @@ func (s *Store) importAll(ctx context.Context, snapshots []Info, nextID uint64, 
 		}
 		t.used = true // so that the identifiers are reserved though there are no snapshots
 		s.nextID = max(s.nextID, next)
+		clear(s.given) // some may be among these
 		return nil
 	})
 	if err != nil {

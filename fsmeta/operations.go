@@ -324,9 +324,9 @@ func (s *Store) Create(ctx context.Context, key, parent string, readonly bool, o
 // transaction that creates the snapshot, which makes nobody wait for that work then. One
 // that is not used is lost; content that a crash leaves under it belongs to no snapshot.
 //
-// In a writable transaction it belongs to that: whether or not it is committed, the
-// identifier stays the caller's. Otherwise it waits for a turn of its own, for as long as
-// ctx allows. Errors are those of [Store.TransactionContext].
+// It is the caller's until a call of [Store.Create] has taken it, whatever becomes of that
+// call's transaction, or [Store.Import] has filled the store. Outside a writable transaction it
+// waits for a turn of its own, for as long as ctx allows. Errors are those of [Store.TransactionContext].
 func (s *Store) NewID(ctx context.Context) (string, error) {
 	id, err := s.reserveID(ctx)
 	if err != nil {

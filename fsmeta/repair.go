@@ -276,7 +276,8 @@ func (r *repair) rebuildJournal(damage error) error {
 			return err
 		}
 	}
-	names := slices.Sorted(maps.Keys(v.last))
+	// All of them: who knows what the lines were about that can't be read.
+	names := slices.AppendSeq(slices.Collect(maps.Keys(v.last)), maps.Keys(good))
 	if err := s.tree.sync(names, true); err != nil {
 		return err
 	}
@@ -402,6 +403,7 @@ func (r *repair) giveUp(entry, path, name, problem string) error {
 		return err
 	}
 	r.mended(path, name, problem, "it was set aside, in "+r.aside)
+	r.findings[len(r.findings)-1].Aside = filepath.Join(r.aside, snapshotsDir, entry)
 	return nil
 }
 

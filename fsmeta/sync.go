@@ -32,25 +32,31 @@ func (t *tree) sync(names []string, foreign bool) error {
 	gone := t.whereabouts()
 	// What others have written may have failed to reach the disk, and somebody been told
 	// of it, before we opened root: only the files themselves can tell.
-	if len(names) < manyNames || foreign || !t.syncAll() {
-		if err := t.syncEach(names); err != nil {
-			return err
-		}
+	all, err := false, error(nil)
+	if len(names) >= manyNames && !foreign {
+		all, err = t.syncAll()
 	}
-	t.settled(gone)
-	return nil
+	if err == nil && !all {
+		err = t.syncEach(names)
+	}
+	if err == nil {
+		t.settled(gone)
+	}
+	return err
 }
 
-// syncAll syncs the whole filesystem, if that keeps nobody waiting, and reports whether
-// it has. After a failure it never does again: a second call may seem to succeed.
-// Whether it is ours what could not be written, the files tell.
-func (t *tree) syncAll() bool {
-	if t.root == nil || t.rootFailed || !quiet() {
-		return false
+// syncAll syncs the whole filesystem, if that can be done and keeps nobody waiting, and
+// reports whether it has. It may fail for somebody else's file. But the files don't tell:
+// one that could not be written may have left the cache, and its error with it.
+func (t *tree) syncAll() (bool, error) {
+	if t.root == nil || !quiet() {
+		return false, nil
 	}
 	err := atomic.SyncFilesystem(t.root)
-	t.rootFailed = err != nil
-	return err == nil
+	if errors.Is(err, errors.ErrUnsupported) {
+		return false, nil
+	}
+	return err == nil, tellSync(err)
 }
 
 // quiet reports whether so little is waiting to be written on this machine that

@@ -86,7 +86,8 @@ func (s *Store) TransactionContext(ctx context.Context, writable bool) (context.
 }
 
 // WithTransaction runs fn in a transaction: it commits when fn returns nil, and
-// rolls back when fn returns an error, which it returns, or panics. See
+// rolls back when fn returns an error, which it returns, or panics. Where the rollback
+// fails, what fn has read may not be true, and the error is of the rollback's class. See
 // [Store.TransactionContext] and [Transactor] for what can go wrong besides.
 func (s *Store) WithTransaction(ctx context.Context, writable bool, fn func(context.Context) error) error {
 	ctx, t, err := s.TransactionContext(ctx, writable)
@@ -96,7 +97,8 @@ func (s *Store) WithTransaction(ctx context.Context, writable bool, fn func(cont
 	defer t.Rollback() //nolint:errcheck // does nothing, unless fn panics
 	if err := fn(ctx); err != nil {
 		if undo := t.Rollback(); undo != nil {
-			err = errors.Join(err, undo)
+			// Of this class alone: what fn has seen may never be on disk.
+			err = fmt.Errorf("%w; before that: %v", undo, err)
 		}
 		return err
 	}

@@ -46,8 +46,7 @@ type tree struct {
 	staging   string
 	root      *os.File // dir, open since before the first write; nil where nothing is written
 
-	syncing    sync.Mutex // held while the tree is synced
-	rootFailed bool       // that has failed once, guarded by syncing
+	syncing sync.Mutex // held while the tree is synced
 
 	long sync.Map // names by their entries, of those that entries don't spell out
 

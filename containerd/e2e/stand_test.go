@@ -132,7 +132,7 @@ func (s *stand) config() string {
 	for _, name := range s.plugins() {
 		fmt.Fprintf(&c, "[proxy_plugins.%s]\ntype = \"snapshot\"\naddress = %q\n", name, s.daemons[name].socket)
 		if s.rebases(name) {
-			c.WriteString("capabilities = [\"rebase\", \"remap-ids\"]\n")
+			c.WriteString("capabilities = [\"rebase\"]\n")
 		}
 	}
 	return c.String()

@@ -10,6 +10,7 @@ package native
 
 import (
 	"context"
+	"errors"
 	"os"
 
 	"github.com/containerd/containerd/v2/core/mount"
@@ -18,6 +19,7 @@ import (
 	"github.com/containerd/log"
 	"github.com/fsmeta/fsmeta/containerd/internal/driver"
 	"github.com/fsmeta/fsmeta/containerd/storage"
+	"golang.org/x/sys/unix"
 )
 
 // ErrInUse: another process serves the root directory.
@@ -70,6 +72,9 @@ func (content) Fill(ctx context.Context, dir, parent string, s storage.Snapshot,
 	}
 	return fs.CopyDir(dir, parent, fs.WithXAttrErrorHandler(func(dst, _, name string, err error) error {
 		// Some can be read and not be written, such as those of a security module.
+		if !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.ENOTSUP) {
+			return err
+		}
 		log.G(ctx).WithError(err).Debugf("extended attribute %q of %s was not copied", name, dst)
 		return nil
 	}))

@@ -195,6 +195,11 @@ func (c content) Fill(_ context.Context, dir, parent string, s storage.Snapshot,
 	return os.Lchown(upper, uid, gid)
 }
 
+func isDir(path string) bool {
+	info, err := os.Lstat(path)
+	return err == nil && info.IsDir()
+}
+
 // mkdir makes a directory of that mode, whatever the umask is.
 func mkdir(path string, mode os.FileMode) error {
 	if err := os.Mkdir(path, mode); err != nil {
@@ -215,7 +220,7 @@ func (c content) Mounts(s storage.Snapshot, labels map[string]string, dir func(i
 	}
 	var lower []string
 	switch {
-	case isLayer(s, labels):
+	case s.Kind == snapshots.KindActive && len(s.ParentIDs) == 0 && isDir(nothing(dir(s.ID))): // see isLayer
 		options = append(options, "workdir="+work(dir(s.ID)), "upperdir="+c.Upper(dir(s.ID)))
 		lower = []string{nothing(dir(s.ID))}
 	case len(s.ParentIDs) == 0 && s.Kind == snapshots.KindActive: // overlayfs needs something below

@@ -183,7 +183,7 @@ type TransactionCallback func(ctx context.Context) error
 
 // WithTransaction runs fn in a transaction. A writable one is committed if fn returns
 // nil. In every other case, a panic of fn included, the transaction is rolled back. The
-// error is fn's, joined with that of the rollback if that fails too, or the commit's.
+// error is fn's, or that of the rollback if that fails, or the commit's.
 func (ms *MetaStore) WithTransaction(ctx context.Context, writable bool, fn TransactionCallback) error {
 	ctx, tx, err := ms.TransactionContext(ctx, writable)
 	if err != nil {
@@ -192,7 +192,8 @@ func (ms *MetaStore) WithTransaction(ctx context.Context, writable bool, fn Tran
 	defer tx.Rollback() //nolint:errcheck // does nothing, unless fn panics
 	if err := fn(ctx); err != nil || !writable {
 		if undo := tx.Rollback(); undo != nil {
-			err = errors.Join(err, fmt.Errorf("rollback failed: %w", undo))
+			// Of this class alone: what fn has seen may never be on disk.
+			err = fmt.Errorf("rollback failed: %w; before that: %v", undo, err)
 		}
 		return err
 	}

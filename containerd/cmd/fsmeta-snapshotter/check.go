@@ -34,8 +34,8 @@ func repairCommand() *cli.Command {
 		Name:  "repair",
 		Usage: "repair the metadata below --root, while the daemon is stopped",
 		Description: "Mends what can be mended safely, and sets damaged snapshots aside in meta/damaged/. Look at them before the daemon runs " +
-			"again: it deletes the content of snapshots that the store does not know any more. " +
-			"Exit status: 0 the store is in order, 1 something is left that a person has to decide, 2 it could not be repaired.",
+			"again; it keeps their content for as long as they are there. " +
+			"Exit status: 0 the store is in order, 1 something was set aside or is left that a person has to decide, 2 it could not be repaired.",
 		Action: func(ctx context.Context, c *cli.Command) error {
 			meta, err := metaOf(c.String("root"))
 			if err != nil {

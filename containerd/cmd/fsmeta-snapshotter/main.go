@@ -35,6 +35,7 @@ func command() *cli.Command {
 			&cli.StringFlag{Name: "address", Usage: "the unix `SOCKET` to listen on", Value: "/run/fsmeta-snapshotter/snapshotter.sock"},
 			&cli.StringFlag{Name: "snapshotter", Usage: "which `KIND`: overlay, native (copies), or auto, which is what the root directory has already, else overlay where it works", Value: "auto"},
 			&cli.BoolFlag{Name: "no-sync", Usage: "don't wait until content is on disk: faster, and after a power cut recent snapshots may lack content"},
+			&cli.BoolFlag{Name: "remap-ids", Usage: "mount with the mapping of users that a container has (Linux 5.19): together with the capability remap-ids in containerd's config.toml"},
 			&cli.StringFlag{Name: "log-level", Usage: "log from this `LEVEL` on: trace, debug, info, warn, error", Value: "info"},
 		},
 		Before: func(ctx context.Context, c *cli.Command) (context.Context, error) {
@@ -46,7 +47,7 @@ func command() *cli.Command {
 			}
 			return serve(ctx, serveOptions{
 				root: c.String("root"), address: c.String("address"),
-				kind: c.String("snapshotter"), unsynced: c.Bool("no-sync"),
+				kind: c.String("snapshotter"), unsynced: c.Bool("no-sync"), remapIDs: c.Bool("remap-ids"),
 			})
 		},
 		Commands: []*cli.Command{importCommand(), checkCommand(), repairCommand(), backupCommand()},

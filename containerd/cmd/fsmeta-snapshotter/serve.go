@@ -31,12 +31,17 @@ const grace = 10 * time.Second
 
 type serveOptions struct {
 	root, address, kind string
-	unsynced            bool
+	unsynced, remapIDs  bool
 }
 
 // serve serves the snapshotter until ctx ends. A crash leaves the socket, which the next
 // start removes, and what package driver says.
 func serve(ctx context.Context, o serveOptions) error {
+	if o.remapIDs {
+		if ok, err := overlayutils.SupportsIDMappedMounts(); err != nil || !ok {
+			return errors.Join(errors.New("this kernel can't do idmapped mounts of overlayfs: leave out --remap-ids here, and the capability remap-ids in containerd's config.toml"), err)
+		}
+	}
 	sn, kind, err := open(o)
 	if err != nil {
 		return err
@@ -52,21 +57,27 @@ func serve(ctx context.Context, o serveOptions) error {
 	notify(daemon.SdNotifyReady)
 	log.L.Infof("serving the %s snapshotter of %s on %s", kind, o.root, o.address)
 
+	cleaning, cancel := context.WithCancel(ctx)
+	defer cancel()
 	cleaned := make(chan struct{})
 	go func() { // what the last run has left
 		defer close(cleaned)
-		if err := sn.(snapshots.Cleaner).Cleanup(ctx); err != nil && ctx.Err() == nil {
+		if err := sn.(snapshots.Cleaner).Cleanup(cleaning); err != nil && cleaning.Err() == nil {
 			log.L.WithError(err).Warn("content of no snapshot was not deleted")
 		}
 	}()
 	select {
 	case err = <-served:
 		err = fmt.Errorf("serve %s: %w", o.address, err)
+	case <-sn.(interface{ Failed() <-chan struct{} }).Failed():
+		err = errors.New("a sync has failed: start again")
+		stop(server)
 	case <-ctx.Done():
 		log.L.Info("stopping")
 		notify(daemon.SdNotifyStopping)
 		stop(server)
 	}
+	cancel()
 	<-cleaned
 	return errors.Join(err, sn.Close())
 }
@@ -112,7 +123,7 @@ func open(o serveOptions) (snapshots.Snapshotter, string, error) {
 
 func overlayOptions(o serveOptions) []overlay.Opt {
 	opts := []overlay.Opt{overlay.AsynchronousRemove}
-	if ok, err := overlayutils.SupportsIDMappedMounts(); ok && err == nil {
+	if o.remapIDs {
 		opts = append(opts, overlay.WithRemapIDs)
 	}
 	if o.unsynced {

@@ -45,9 +45,9 @@ func command() *cli.Command {
 			{
 				Name:  "repair",
 				Usage: "repair a store that is not in use",
-				Description: "Mends what can be mended safely, and sets damaged snapshots aside in STORE/damaged/. Look at them before the driver " +
+				Description: "Mends what can be mended safely, and sets damaged snapshots aside in STORE/damaged/: look at them before the driver " +
 					"runs again: it may delete the content of snapshots that the store does not know any more. " +
-					"Exit status: 0 the store is in order, 1 something is left that a person has to decide, 2 it could not be repaired.",
+					"Exit status: 0 the store is in order, 1 something was set aside or is left that a person has to decide, 2 it could not be repaired.",
 				Arguments: []cli.Argument{storeArgument},
 				Action: with(&store, func(ctx context.Context, c *cli.Command) error {
 					return tool.Repair(ctx, store, c.Root().Writer)

@@ -4,6 +4,9 @@ package driver
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
@@ -45,6 +48,14 @@ func (s *Snapshotter) orphans(ctx context.Context) (orphans []string, err error)
 		return nil, err
 	}
 	making := s.beingMade()
+	aside, err := s.setAside()
+	if err != nil {
+		return nil, err
+	}
+	// Once before, so that the store has read everything when others wait for it.
+	if err := s.read(ctx, func(ctx context.Context) error { _, err := storage.IDMap(ctx); return err }); err != nil && !errdefs.IsNotFound(err) {
+		return nil, err
+	}
 	var ids map[string]string
 	// Writable, so that what it says is on disk when it has ended: see fsmeta.Store.IDs.
 	err = s.write(ctx, "clean up", "", func(ctx context.Context) error {
@@ -58,11 +69,39 @@ func (s *Snapshotter) orphans(ctx context.Context) (orphans []string, err error)
 		return nil, err
 	}
 	for _, name := range names {
-		if _, known := ids[name]; !known && !making[name] {
+		if _, known := ids[name]; !known && !making[name] && !aside[name] {
 			orphans = append(orphans, name)
 		}
 	}
 	return orphans, nil
+}
+
+// setAside returns the identifiers of snapshots that a repair of the store has set aside.
+// Their content stays for as long as they are there. It is an error if one can't be told.
+func (s *Snapshotter) setAside() (map[string]bool, error) {
+	damaged := filepath.Join(s.root, metaDir, "damaged")
+	dirs, err := filepath.Glob(filepath.Join(damaged, "*", "snapshots", "*"))
+	if err != nil {
+		return nil, err
+	}
+	ids := map[string]bool{}
+	for _, dir := range dirs {
+		var metadata struct {
+			ID string `json:"id"`
+		}
+		data, err := os.ReadFile(filepath.Join(dir, "metadata.json"))
+		if err == nil {
+			err = json.Unmarshal(data, &metadata)
+		}
+		if err == nil && metadata.ID == "" {
+			err = errors.New("it has no identifier")
+		}
+		if err != nil {
+			return nil, fmt.Errorf("no content is deleted, for it may be that of %s, which a repair has set aside: look at it, then move %s away: %w", dir, damaged, err)
+		}
+		ids[metadata.ID] = true
+	}
+	return ids, nil
 }
 
 // directories returns the names in snapshots/ that can be a driver's: identifiers, and
@@ -83,28 +122,44 @@ func (s *Snapshotter) directories() ([]string, error) {
 	return names, nil
 }
 
+// era is the identifiers from first on, up to those of the next era, which were got when so
+// many syncs had failed.
+type era struct {
+	first  uint64
+	failed uint64
+}
+
 // begin says that a snapshot with this new identifier is being made, until end.
 func (s *Snapshotter) begin(id string) error {
 	n, err := strconv.ParseUint(id, 10, 64)
 	if err != nil {
 		return err
 	}
+	failed := s.sync.failures()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.making[id] = true
-	if s.first == 0 || n < s.first {
-		s.first = n
+	if len(s.made) == 0 || s.made[len(s.made)-1].failed < failed {
+		s.made = append(s.made, era{n, failed})
 	}
 	return nil
 }
 
-// madeHere reports whether the content of an identifier was made since Open: they only
-// grow.
-func (s *Snapshotter) madeHere(id string) bool {
+// madeHere reports whether the content of an identifier was made since Open, and how many
+// syncs had failed then, or fewer. Identifiers only grow, but for those of calls at once.
+func (s *Snapshotter) madeHere(id string) (failed uint64, here bool) {
+	n, err := strconv.ParseUint(id, 10, 64)
+	if err != nil {
+		return 0, false
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	n, err := strconv.ParseUint(id, 10, 64)
-	return err == nil && s.first != 0 && n >= s.first
+	for _, e := range s.made {
+		if n >= e.first {
+			failed, here = e.failed, true
+		}
+	}
+	return failed, here
 }
 
 func (s *Snapshotter) end(id string) {

@@ -33,6 +33,7 @@ import (
 	"sync/atomic"
 
 	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/containerd/containerd/v2/core/snapshots"
 	atomicfs "github.com/fsmeta/fsmeta/atomic"
 	"github.com/fsmeta/fsmeta/containerd/storage"
 	"github.com/fsmeta/fsmeta/lock"
@@ -91,9 +92,12 @@ type Snapshotter struct {
 	close   func() error
 	holder  atomic.Pointer[holder]
 
+	failing sync.Once
+	failed  chan struct{}
+
 	mu     sync.Mutex
 	making map[string]bool // identifiers whose snapshots are being made
-	first  uint64          // the first identifier that was got since Open, 0 for none
+	made   []era           // since Open
 }
 
 // Open opens the root directory of a snapshotter, and makes what is missing in one that is
@@ -119,7 +123,7 @@ func Open(root string, content Content, config Config) (_ *Snapshotter, err erro
 	if err != nil {
 		return nil, err
 	}
-	s := &Snapshotter{root: root, content: content, config: config, making: map[string]bool{}}
+	s := &Snapshotter{root: root, content: content, config: config, making: map[string]bool{}, failed: make(chan struct{})}
 	if err := s.open(); err != nil {
 		return nil, errors.Join(err, unlock())
 	}
@@ -152,11 +156,33 @@ func (s *Snapshotter) open() error {
 	if err != nil {
 		return err
 	}
-	s.sync, err = newSyncer(filepath.Join(s.root, snapshotsDir))
+	if err = s.checkContent(); err == nil {
+		s.sync, err = newSyncer(filepath.Join(s.root, snapshotsDir))
+	}
 	if err != nil {
 		return errors.Join(err, s.meta.Close())
 	}
 	return nil
+}
+
+// checkContent refuses a store with snapshots beside a directory with the content of none,
+// say because a filesystem is not mounted.
+func (s *Snapshotter) checkContent() error {
+	if s.config.Unsynced {
+		return nil // a power cut can leave just that
+	}
+	names, err := s.directories()
+	if err != nil || len(names) > 0 {
+		return err
+	}
+	some := errors.New("some")
+	err = s.read(context.Background(), func(ctx context.Context) error {
+		return storage.WalkInfo(ctx, func(context.Context, snapshots.Info) error { return some })
+	})
+	if errors.Is(err, some) {
+		return fmt.Errorf("%s is empty, and the store has snapshots: restore it, or mount what it is on", filepath.Join(s.root, snapshotsDir))
+	}
+	return nil // what else is wrong with the store shows where it matters
 }
 
 // checkWhole says which part of a root directory is gone, say because a filesystem is not
@@ -192,13 +218,13 @@ func Kind(root string) (string, error) {
 // make makes the store and the directory for content, then the marker. A crash leaves
 // some of them, and no marker before the rest is on disk.
 func (s *Snapshotter) make() error {
-	snapshots := filepath.Join(s.root, snapshotsDir)
-	entries, err := os.ReadDir(snapshots)
+	content := filepath.Join(s.root, snapshotsDir)
+	entries, err := os.ReadDir(content)
 	if err == nil && len(entries) > 0 {
 		return fmt.Errorf("%s is not empty, and there is no file %s that says what its content is: choose another root directory, "+
-			"or import it", snapshots, filepath.Join(s.root, markerFile))
+			"or write that file, overlay or native, if it was lost", content, filepath.Join(s.root, markerFile))
 	}
-	if err := os.Mkdir(snapshots, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+	if err := os.Mkdir(content, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
 	if err := s.openMeta(); err != nil {
@@ -242,6 +268,10 @@ func (s *Snapshotter) openMeta() error {
 // Close ends the use of the root directory. Calls that are under way may fail. Every call
 // after the first returns what that did.
 func (s *Snapshotter) Close() error { return s.close() }
+
+// Failed is closed when the store takes no writes any more until it is opened anew, since a
+// sync has failed. It was logged then.
+func (s *Snapshotter) Failed() <-chan struct{} { return s.failed }
 
 // dir returns the directory of an identifier.
 func (s *Snapshotter) dir(id string) string {

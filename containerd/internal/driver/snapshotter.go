@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	iofs "io/fs"
 	"os"
 
 	"github.com/containerd/containerd/v2/core/mount"
@@ -131,6 +132,13 @@ func (s *Snapshotter) tryCreate(ctx context.Context, kind snapshots.Kind, key, p
 		return nil, err
 	}
 	defer s.end(id)
+	if err := os.Mkdir(s.dir(id), 0o700); errors.Is(err, iofs.ErrExist) {
+		// Whose it is nobody knows, but not ours to touch.
+		log.G(ctx).WithField("path", s.dir(id)).Error("there is content under an identifier that was never handed out: is the store older than the content?")
+		return nil, errChanged // with the next one
+	} else if err != nil {
+		return nil, err
+	}
 	defer func() {
 		// It may be what is found to be committed when the store is opened again.
 		if err != nil && !errors.Is(err, fsmeta.ErrOutcomeUnknown) {
@@ -191,16 +199,13 @@ func (s *Snapshotter) checkFree(ctx context.Context, name string) error {
 	}
 }
 
-// makeContent makes the directory of a new snapshot. When it returns nil, it is on disk. A
+// makeContent fills the directory of a new snapshot. When it returns nil, it is on disk. A
 // crash or an error leaves a directory that no snapshot has.
 func (s *Snapshotter) makeContent(ctx context.Context, kind snapshots.Kind, id, parentID string, labels map[string]string) error {
 	dir, parent := s.dir(id), ""
 	snapshot := storage.Snapshot{Kind: kind, ID: id}
 	if parentID != "" {
 		parent, snapshot.ParentIDs = s.dir(parentID), []string{parentID}
-	}
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		return err
 	}
 	if err := s.content.Fill(ctx, dir, parent, snapshot, labels); err != nil {
 		return err
@@ -283,10 +288,16 @@ func (s *Snapshotter) checkStill(ctx context.Context, key, id string) error {
 // syncContent makes the content of an identifier durable. After an error nothing is known
 // of it.
 func (s *Snapshotter) syncContent(ctx context.Context, id string) error {
-	if s.madeHere(id) && s.sync.filesystem() {
-		return nil
+	failed, here := s.madeHere(id)
+	if !here {
+		failed = s.sync.failures()
 	}
-	return syncEach(ctx, s.dir(id))
+	err := s.sync.filesystem(failed)
+	unsupported := errors.Is(err, errors.ErrUnsupported)
+	if err != nil && !unsupported || err == nil && here {
+		return err
+	}
+	return syncEach(ctx, s.dir(id)) // what was written before the syncer was made, it can't vouch for
 }
 
 // Remove takes a snapshot out of the store, then deletes its content, or leaves that

@@ -5,6 +5,7 @@ package driver
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -23,16 +24,22 @@ const syncs = 64
 // Much of it is synced with the whole filesystem, which is what costs least while most of
 // what is unwritten is content anyway. Those who wait meanwhile share the next one. It is
 // done through one open file, to which the kernel tells every failure to write since it
-// was opened, once: so one at a time, and after a failure never again. The files
-// themselves tell then which of them failed.
+// was opened, once: so one at a time.
+//
+// After a failure nothing is known of any content that was made before. The files don't
+// tell: one that could not be written may have left the cache, and its error with it.
 type syncer struct {
 	dir   *os.File // snapshots/
 	begun atomic.Uint64
 
 	mu     sync.Mutex
 	good   uint64 // the last one begun that has succeeded
-	failed bool
+	failed uint64 // how many have failed
 }
+
+// errLost: content may not have reached the disk, and never will.
+var errLost = errors.New("something on this filesystem could not be written since the snapshot was made, and nobody knows what: " +
+	"look for errors of the disk, and make the snapshot again")
 
 func newSyncer(dir string) (*syncer, error) {
 	f, err := os.Open(dir)
@@ -40,6 +47,13 @@ func newSyncer(dir string) (*syncer, error) {
 }
 
 func (s *syncer) close() error { return s.dir.Close() }
+
+// failures returns how many syncs have failed.
+func (s *syncer) failures() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.failed
+}
 
 // added makes a new directory and everything in it durable, its name too. After an error
 // nothing is known of it.
@@ -49,25 +63,29 @@ func (s *syncer) added(ctx context.Context, dir string) error {
 	return errors.Join(syncEach(ctx, dir), <-named)
 }
 
-// filesystem syncs the whole filesystem. It reports whether that has succeeded, and can be
-// believed for what was written since the syncer was made.
-func (s *syncer) filesystem() bool {
+// filesystem syncs the whole filesystem, for content that was made when so many had
+// failed. It is errors.ErrUnsupported where that can't be done, and errLost where it, or
+// one since then, has failed.
+func (s *syncer) filesystem(failed uint64) error {
 	arrived := s.begun.Load()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.failed {
-		return false
+	if s.failed != failed {
+		return errLost
 	}
 	if s.good > arrived {
-		return true // somebody's who began later
+		return nil // somebody's who began later
 	}
 	n := s.begun.Add(1)
-	if atomicfs.SyncFilesystem(s.dir) != nil {
-		s.failed = true
-		return false
+	err := atomicfs.SyncFilesystem(s.dir)
+	switch {
+	case err == nil:
+		s.good = n
+	case !errors.Is(err, errors.ErrUnsupported):
+		s.failed++
+		err = fmt.Errorf("%w: %w", errLost, err)
 	}
-	s.good = n
-	return true
+	return err
 }
 
 // syncEach syncs every file and directory below dir, and dir.

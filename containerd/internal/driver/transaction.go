@@ -4,10 +4,12 @@ package driver
 
 import (
 	"context"
+	"errors"
 	"sync/atomic"
 	"time"
 
 	"github.com/containerd/log"
+	"github.com/fsmeta/fsmeta/fsmeta"
 )
 
 // patience is how long a metadata transaction may take before the log says who keeps it.
@@ -53,6 +55,12 @@ func (s *Snapshotter) patiently(ctx context.Context, what, key string, fn func(s
 	var stage atomic.Int32
 	slow := time.AfterFunc(patience, func() { s.tell(ctx, what, key, stage.Load()) })
 	err := fn(&stage)
+	if errors.Is(err, fsmeta.ErrFailed) {
+		s.failing.Do(func() {
+			log.G(ctx).WithError(err).Error("the store takes no writes any more until it is opened anew: restart, and look for errors of the disk")
+			close(s.failed)
+		})
+	}
 	if !slow.Stop() {
 		log.G(ctx).WithField("key", key).Warnf("the metadata transaction of %s took %v", what, time.Since(begin).Round(time.Millisecond))
 	}
@@ -78,7 +86,7 @@ func (s *Snapshotter) tell(ctx context.Context, what, key string, stage int32) {
 		entry.WithField("holder", h.key).Warnf("%s waits for the metadata transaction for over %v: %s has it, for %v",
 			what, patience, h.what, time.Since(h.since).Round(time.Millisecond))
 	default:
-		entry.Warnf("%s waits for the metadata transaction for over %v: another process has the store's lock (fuser -v %s shows it)",
+		entry.Warnf("%s waits for the metadata transaction for over %v: the store is syncing, or another process has its lock (fuser -v %s shows it)",
 			what, patience, s.root+"/"+metaDir+"/staging")
 	}
 }

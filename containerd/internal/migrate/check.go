@@ -28,7 +28,11 @@ func (m *migration) complete() (bool, error) {
 	if err != nil || string(line) != m.finished() {
 		return false, err
 	}
-	return isDir(m.store()) && isDir(m.content()) && (exists(m.retired()) || exists(m.backup())), nil
+	receipt, err := os.ReadFile(m.receipt())
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil // it was begun by the snapshotter itself
+	}
+	return string(receipt) == m.imported() && isDir(m.store()) && isDir(m.content()), err
 }
 
 func exists(path string) bool {

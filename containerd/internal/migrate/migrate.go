@@ -103,6 +103,13 @@ func (m *migration) unfinished() string {
 }
 func (m *migration) finished() string { return kinds[m.From] + "\n" }
 
+// receipt is the file that says which migration has filled Root.
+func (m *migration) receipt() string { return filepath.Join(m.Root, "imported") }
+
+func (m *migration) imported() string {
+	return fmt.Sprintf("snapshotter %s of %s, for the plugin %s\n", m.From, m.ContainerdRoot, m.Name)
+}
+
 const unfinishedPrefix = "unfinished migration"
 
 func (m *migration) checkOptions() error {
@@ -447,6 +454,9 @@ func (m *migration) finish() error {
 		return err
 	}
 	if err := after("retired"); err != nil {
+		return err
+	}
+	if err := atomic.WriteFile(m.receipt(), m.Root, []byte(m.imported())); err != nil {
 		return err
 	}
 	if err := m.mark(m.finished()); err != nil {

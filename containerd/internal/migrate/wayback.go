@@ -7,18 +7,24 @@ import (
 	"strings"
 )
 
-// WayBack returns the shell commands that the package comment gives for the way back, with
-// the paths of a migration that is complete.
+// WayBack returns the shell commands for the way back, with the paths of a migration that is
+// complete. What is done already they leave alone, so they can be run again.
 func WayBack(o Options) string {
 	m := &migration{Options: o}
+	quoted := func(path string) string { return "'" + strings.ReplaceAll(path, "'", `'\''`) + "'" }
 	return fmt.Sprintf(strings.TrimSpace(`
-cd %[1]s && ls -A | grep -vxFf %[3]s.moved | xargs -r rm -r; cd /
-[ ! -d %[3]s ] || rmdir %[3]s    # it must be empty
-rm -f %[4]s    # if there is one: containerd has begun anew
-mv %[1]s %[3]s
-rm %[3]s.moved
-mv %[5]s %[4]s
-mv %[6]s %[7]s
-rm -r %[2]s
-`)+"\n", m.content(), m.Root, m.oldContent(), m.oldMeta(), m.retired(), m.backup(), m.metaFile())
+set -e
+content=%[1]s root=%[2]s old=%[3]s meta=%[4]s now=%[5]s before=%[6]s
+if [ -e "$old.moved" ] && [ -e "$content" ]; then
+  (cd "$content" && ls -A | grep -vxFf "$old.moved" | xargs -r rm -r)    # made since
+  [ ! -e "$old" ] || rmdir "$old"    # it must be empty
+  mv "$content" "$old"
+fi
+if [ -e "$meta.imported" ]; then
+  [ ! -e "$meta" ] || mv "$meta" "$meta.since"    # containerd has begun anew
+  mv "$meta.imported" "$meta"
+fi
+[ ! -e "$before" ] || mv "$before" "$now"
+[ -e "$content" ] || rm -rf "$root" "$old.moved"
+`)+"\n", quoted(m.content()), quoted(m.Root), quoted(m.oldContent()), quoted(m.oldMeta()), quoted(m.metaFile()), quoted(m.backup()))
 }

@@ -46,6 +46,8 @@ func print(out io.Writer, findings []fsmeta.Finding) (wrong int, err error) {
 	for _, f := range findings {
 		note := ""
 		switch {
+		case f.Aside != "":
+			wrong++ // until a person has looked at it
 		case f.Repaired != "":
 		case f.Harmless:
 			note = "note: "
@@ -60,7 +62,7 @@ func print(out io.Writer, findings []fsmeta.Finding) (wrong int, err error) {
 }
 
 // Repair repairs the store in dir, and prints what it has done and what is still wrong,
-// which is ErrFindings.
+// which is ErrFindings, as is a snapshot that was set aside.
 func Repair(ctx context.Context, dir string, out io.Writer) error {
 	var p Progress
 	findings, err := fsmeta.Repair(ctx, dir, p.Of("repairing"))
