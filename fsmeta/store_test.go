@@ -466,6 +466,7 @@ func TestCheckpointNotSettled(t *testing.T) {
 // A checkpoint that fails gives no identifiers back.
 func TestFailedFoldKeepsIdentifiers(t *testing.T) {
 	s := openTest(t, filepath.Join(t.TempDir(), "store"))
+	keepLock(s)
 	mustCreate(t, s, "a", "b")
 	staging := s.tree.staging
 	s.tree.staging += ".gone"
