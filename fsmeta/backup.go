@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	atomicfs "github.com/fsmeta/fsmeta/atomic"
 )
@@ -18,8 +19,11 @@ import (
 // that open: cp -a will do, as will any archive.
 //
 // Identifiers are handed out from a million higher on in the copy: those that the store
-// hands out after the backup are not given to other snapshots when it is restored. Its
-// transactions are numbered anew.
+// hands out after the backup are not given to other snapshots when it is restored. The file
+// "backup" in the copy says which these are, identifiersFrom up to below identifiersTo: a
+// driver should keep content that it finds under one of them, since it was made after the
+// backup, until a person has looked at it and deleted the file. Transactions are numbered
+// anew.
 //
 // When it returns nil, all of it is on disk. An error or a crash leaves no dir, and after a
 // crash what was made so far in dir.unfinished, which may be deleted. Errors are
@@ -55,7 +59,15 @@ func (s *Store) backup(ctx context.Context, dir string, progress func(done, tota
 	if err := os.Mkdir(unfinished, dirMode); err != nil {
 		return err
 	}
-	if err := fill(ctx, unfinished, snapshots, next+unknownIDs, progress); err != nil {
+	err = fill(ctx, unfinished, snapshots, next+unknownIDs, progress)
+	if err == nil {
+		note := fmt.Appendf(nil, `{"time":%q,"identifiersFrom":%d,"identifiersTo":%d}`+"\n", now().Format(time.RFC3339), next, next+unknownIDs)
+		err = atomicfs.WriteFile(filepath.Join(unfinished, backupFile), unfinished, note)
+	}
+	if err == nil {
+		err = atomicfs.SyncDir(unfinished)
+	}
+	if err != nil {
 		return errors.Join(err, os.RemoveAll(unfinished))
 	}
 	if err := atomicfs.RenameNew(unfinished, dir); err != nil {

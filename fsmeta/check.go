@@ -236,7 +236,7 @@ func (c *checker) checkBeside() error {
 	names, err := readNames(c.store.dir)
 	for _, name := range names {
 		switch name {
-		case layoutFile, journalFile, snapshotsDir, stagingDir, damagedDir, "lost+found":
+		case layoutFile, journalFile, snapshotsDir, stagingDir, damagedDir, backupFile, "lost+found":
 		default:
 			c.found(Finding{Path: filepath.Join(c.store.dir, name), Harmless: true,
 				Problem: "it is no part of the store", Meaning: "the store ignores it", Advice: adviseNothing})

@@ -23,6 +23,7 @@ const (
 	snapshotsDir = "snapshots"
 	stagingDir   = "staging"
 	damagedDir   = "damaged" // what Repair has set aside
+	backupFile   = "backup"  // in a copy that Backup has made
 	metadataFile = "metadata.json"
 	parentLink   = "parent"
 

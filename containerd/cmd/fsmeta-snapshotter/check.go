@@ -52,7 +52,7 @@ func backupCommand() *cli.Command {
 		Name:  "backup",
 		Usage: "copy the metadata below --root to the new directory DIR; the daemon may serve meanwhile",
 		Description: "The content of the snapshots is not in it. To restore it, stop the daemon, and put it in the place of meta/ below --root; " +
-			"snapshots that were made since are unknown then, and their content is deleted.",
+			"snapshots that were made since are unknown then. Their content is kept until the file meta/backup is deleted.",
 		Arguments: []cli.Argument{&cli.StringArg{Name: "DIR", Destination: &to, UsageText: "DIR"}},
 		Action: func(ctx context.Context, c *cli.Command) error {
 			if to == "" || c.Args().Present() {

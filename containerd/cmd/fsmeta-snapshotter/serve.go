@@ -63,7 +63,7 @@ func serve(ctx context.Context, o serveOptions) error {
 	go func() { // what the last run has left
 		defer close(cleaned)
 		if err := sn.(snapshots.Cleaner).Cleanup(cleaning); err != nil && cleaning.Err() == nil {
-			log.L.WithError(err).Warn("content of no snapshot was not deleted")
+			log.L.WithError(err).Warn("directories that belong to no snapshot are kept: run fsmeta-snapshotter check")
 		}
 	}()
 	select {

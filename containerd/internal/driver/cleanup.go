@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -52,6 +53,10 @@ func (s *Snapshotter) orphans(ctx context.Context) (orphans []string, err error)
 	if err != nil {
 		return nil, err
 	}
+	newer, err := s.afterBackup()
+	if err != nil {
+		return nil, err
+	}
 	// Once before, so that the store has read everything when others wait for it.
 	if err := s.read(ctx, func(ctx context.Context) error { _, err := storage.IDMap(ctx); return err }); err != nil && !errdefs.IsNotFound(err) {
 		return nil, err
@@ -68,10 +73,20 @@ func (s *Snapshotter) orphans(ctx context.Context) (orphans []string, err error)
 	if err != nil {
 		return nil, err
 	}
+	kept := 0
 	for _, name := range names {
-		if _, known := ids[name]; !known && !making[name] && !aside[name] {
+		_, known := ids[name]
+		switch {
+		case known || making[name] || aside[name]:
+		case newer(name):
+			kept++
+		default:
 			orphans = append(orphans, name)
 		}
+	}
+	if kept > 0 {
+		log.G(ctx).Warnf("%d directories in %s were made after the backup that the store was restored from, and are kept: look at them, then delete %s",
+			kept, filepath.Join(s.root, snapshotsDir), s.backupFile())
 	}
 	return orphans, nil
 }
@@ -102,6 +117,28 @@ func (s *Snapshotter) setAside() (map[string]bool, error) {
 		ids[metadata.ID] = true
 	}
 	return ids, nil
+}
+
+func (s *Snapshotter) backupFile() string { return filepath.Join(s.root, metaDir, "backup") }
+
+// afterBackup returns what tells the identifiers of snapshots that were made after the
+// backup from which the store was restored: there are none where it was not.
+func (s *Snapshotter) afterBackup() (func(id string) bool, error) {
+	data, err := os.ReadFile(s.backupFile())
+	if errors.Is(err, fs.ErrNotExist) {
+		return func(string) bool { return false }, nil
+	}
+	var backup struct{ IdentifiersFrom, IdentifiersTo uint64 }
+	if err == nil {
+		err = json.Unmarshal(data, &backup)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("no content is deleted, for it may be newer than the backup that the store was restored from: look at %s: %w", s.backupFile(), err)
+	}
+	return func(id string) bool {
+		n, err := strconv.ParseUint(id, 10, 64)
+		return err == nil && backup.IdentifiersFrom <= n && n < backup.IdentifiersTo
+	}, nil
 }
 
 // directories returns the names in snapshots/ that can be a driver's: identifiers, and

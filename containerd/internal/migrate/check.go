@@ -96,6 +96,9 @@ func (m *migration) checkRoot() (begun bool, err error) {
 	case marked && strings.HasPrefix(string(line), unfinishedPrefix):
 		return false, fmt.Errorf("%s is left by a run with other options, %q: finish that first, with the same options, or choose another root directory: %w", m.Root, strings.TrimSpace(string(line)), errdefs.ErrFailedPrecondition)
 	case marked && string(line) == m.finished():
+		if was, err := os.ReadFile(m.receipt()); err == nil {
+			return false, fmt.Errorf("%s was filled already, with %s: with these options, import prints the way back: %w", m.Root, strings.TrimSpace(string(was)), fsmeta.ErrUsed)
+		}
 		return false, m.checkUnused()
 	case marked:
 		return false, fmt.Errorf("%s belongs to a snapshotter of the kind %q: choose another root directory, or remove this one if nothing was ever made in it: %w", m.Root, strings.TrimSpace(string(line)), fsmeta.ErrUsed)

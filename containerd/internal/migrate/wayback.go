@@ -16,12 +16,12 @@ func WayBack(o Options) string {
 set -e
 content=%[1]s root=%[2]s old=%[3]s meta=%[4]s now=%[5]s before=%[6]s
 if [ -e "$old.moved" ] && [ -e "$content" ]; then
+  [ ! -e "$old" ] || mv "$old" "$old.since"    # the built-in snapshotter has begun anew
   (cd "$content" && ls -A | grep -vxFf "$old.moved" | xargs -r rm -r)    # made since
-  [ ! -e "$old" ] || rmdir "$old"    # it must be empty
   mv "$content" "$old"
 fi
 if [ -e "$meta.imported" ]; then
-  [ ! -e "$meta" ] || mv "$meta" "$meta.since"    # containerd has begun anew
+  [ ! -e "$meta" ] || mv "$meta" "$meta.since"
   mv "$meta.imported" "$meta"
 fi
 [ ! -e "$before" ] || mv "$before" "$now"

@@ -39,7 +39,10 @@ func Check(ctx context.Context, dir string, out io.Writer) (wrong int, err error
 	if err != nil {
 		return 0, err
 	}
-	return print(out, findings)
+	if wrong, err = print(out, findings); err == nil && wrong == 0 {
+		_, err = fmt.Fprintln(out, "the metadata is in order")
+	}
+	return wrong, err
 }
 
 func print(out io.Writer, findings []fsmeta.Finding) (wrong int, err error) {
@@ -95,6 +98,6 @@ func Backup(ctx context.Context, dir, to string, out io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(out, "%d snapshots are in %s: to restore it, stop what uses the store, move that away, and cp -a %[2]s in its place\n", total, to)
+	_, err = fmt.Fprintf(out, "%d snapshots are in %s: to restore it, stop what uses the store, move that away, and cp -a %[2]s in its place; the file backup in it says what was made since then\n", total, to)
 	return err
 }
