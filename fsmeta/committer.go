@@ -425,24 +425,27 @@ func (s *Store) retryBehind(txn uint64) {
 	}
 }
 
-// publish shows durable transactions to the readers of all processes.
+// publish shows durable transactions to the readers of all processes. Who begins in this
+// process while others are shown them waits, so that nobody finds less than somebody else
+// who began before.
 func (s *Store) publish(batch []*written) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	last := batch[len(batch)-1]
-	for _, w := range batch {
-		if err := s.journal.publish(w.newline); err != nil {
-			// Committed all the same. A checkpoint will show it to the others.
-			s.dirtyTail = true
-			break
+	s.index.Load().points.publishWith(last.txn, func() {
+		for _, w := range batch {
+			if err := s.journal.publish(w.newline); err != nil {
+				// Committed all the same. A checkpoint will show it to the others.
+				s.dirtyTail = true
+				break
+			}
+			s.journal.public = w.txn
 		}
-		s.journal.public = w.txn
-	}
+	})
 	s.safeID, s.settled = last.nextID, last.txn
 	if len(s.behind) == 0 {
 		s.applied = last.txn
 	}
-	s.index.Load().points.publish(last.txn)
 }
 
 // yieldIfAwaited looks whether another process waits at the turnstile, unless somebody

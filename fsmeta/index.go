@@ -112,6 +112,15 @@ func (p *points) publish(txn uint64) {
 	p.published = max(p.published, txn)
 }
 
+// publishWith publishes txn while show shows it to other processes: whoever begins
+// meanwhile waits for that.
+func (p *points) publishWith(txn uint64, show func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	show()
+	p.published = max(p.published, txn)
+}
+
 func (p *points) newest() uint64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -172,6 +172,7 @@ func judge(t *testing.T, ops []porcupine.Operation) {
 	switch result := porcupine.CheckOperationsTimeout(model, ops, 5*time.Minute); result {
 	case porcupine.Ok:
 	case porcupine.Illegal:
+		explain(t, ops)
 		t.Error("no order of the transactions explains what they saw")
 	default:
 		t.Errorf("it could not be decided in time: %v", result)
