@@ -48,6 +48,7 @@ func TestRelaxed(t *testing.T) {
 func TestRelaxedPowerCut(t *testing.T) {
 	s := openTest(t, filepath.Join(t.TempDir(), "store"), Relaxed())
 	var at int64
+	var dir string
 	var ids []string
 	durable := 0
 	for i := range 2000 {
@@ -57,19 +58,24 @@ func TestRelaxedPowerCut(t *testing.T) {
 			t.Fatal(err)
 		}
 		ids = append(ids, info.ID)
+		s.flush.Lock() // so that nothing is synced until the copy is made
 		s.mu.Lock()
 		if s.settled < s.journal.tip() && i > 300 {
 			at = s.journal.next(s.settled)
 			durable = i + 1 - int(s.journal.tip()-s.settled)
-			s.mu.Unlock()
-			break
 		}
 		s.mu.Unlock()
+		if at > 0 {
+			dir = crashed(t, s)
+		}
+		s.flush.Unlock()
+		if at > 0 {
+			break
+		}
 	}
 	if at == 0 {
 		t.Fatal("every transaction was synced by then")
 	}
-	dir := crashed(t, s)
 	// What was not synced is gone, and nothing of the tree is ahead of it.
 	f, err := os.OpenFile(filepath.Join(dir, journalFile), os.O_RDWR, 0)
 	if err != nil {
