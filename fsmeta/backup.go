@@ -61,7 +61,7 @@ func (s *Store) backup(ctx context.Context, dir string, progress func(done, tota
 	}
 	err = fill(ctx, unfinished, snapshots, next+unknownIDs, progress)
 	if err == nil {
-		note := fmt.Appendf(nil, `{"time":%q,"identifiersFrom":%d,"identifiersTo":%d}`+"\n", now().Format(time.RFC3339), next, next+unknownIDs)
+		note := fmt.Appendf(nil, `{"time":%q,"identifiersFrom":%d,"identifiersTo":%d}`+"\n", now().Format(time.RFC3339), above(snapshots), next+unknownIDs)
 		err = atomicfs.WriteFile(filepath.Join(unfinished, backupFile), unfinished, note)
 	}
 	if err == nil {
@@ -96,6 +96,18 @@ func (s *Store) everything(ctx context.Context) (snapshots []Info, next uint64, 
 		return nil, 0, errors.New("the journal does not tell which identifiers were handed out")
 	}
 	return snapshots, next, nil
+}
+
+// above returns the lowest identifier above all that snapshots have: not the next one that
+// is reserved, for those between may be handed out after the copy was made.
+func above(snapshots []Info) (next uint64) {
+	next = 1
+	for _, info := range snapshots {
+		if id, err := parseID(info.ID); err == nil {
+			next = max(next, id+1)
+		}
+	}
+	return next
 }
 
 // fill makes a store with these snapshots in an empty directory.

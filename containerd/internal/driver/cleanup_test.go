@@ -215,3 +215,45 @@ func TestCleanupHeedsTheContext(t *testing.T) {
 		t.Errorf("there is %q, want what was there", got)
 	}
 }
+
+// Content that was made after a backup survives the cleanups after that is restored, and
+// what a repair has set aside those after the repair, until a person has looked at it.
+func TestCleanupAfterRestoreAndRepair(t *testing.T) {
+	s, content := openFake(t, Config{})
+	old := filepath.Base(prepare(t, s, "old", ""))
+	meta, backup := filepath.Join(s.root, metaDir), filepath.Join(t.TempDir(), "backup")
+	store, err := fsmeta.Open(meta, fsmeta.ReadOnly())
+	must(t, err)
+	must(t, errors.Join(store.Backup(t.Context(), backup, nil), store.Close()))
+	newer := filepath.Base(prepare(t, s, "newer", ""))
+	must(t, s.Close())
+	must(t, os.RemoveAll(meta))
+	must(t, os.CopyFS(meta, os.DirFS(backup)))
+
+	again := func(want ...string) {
+		t.Helper()
+		s, err := Open(s.root, content, Config{})
+		must(t, err)
+		must(t, s.Cleanup(t.Context()))
+		if got := directoriesOf(t, s); !slices.Equal(got, want) {
+			t.Errorf("there is %q, want %q", got, want)
+		}
+		must(t, s.Close())
+	}
+	again(old, newer)
+	must(t, os.Remove(filepath.Join(meta, "backup")))
+	again(old)
+
+	at := filepath.Join(meta, "snapshots", "old", "metadata.json")
+	data, err := os.ReadFile(at)
+	must(t, err)
+	must(t, os.WriteFile(at, []byte(strings.Replace(string(data), "active", "actvie", 1)), 0o600))
+	findings, err := fsmeta.Repair(t.Context(), meta, nil)
+	must(t, err)
+	if len(findings) != 1 || findings[0].Aside == "" {
+		t.Fatalf("repair: %v", findings)
+	}
+	again(old)
+	must(t, os.RemoveAll(filepath.Join(meta, "damaged")))
+	again()
+}
