@@ -314,6 +314,32 @@ func TestSyncDir(t *testing.T) {
 	wantError(t, atomic.SyncDir(filepath.Join(dir, "missing")), fs.ErrNotExist)
 }
 
+func TestMkdirAll(t *testing.T) {
+	dir, _ := dirs(t)
+	must(t, atomic.MkdirAll(dir, 0o700))
+	deep := filepath.Join(dir, "a", "b", "c")
+	must(t, atomic.MkdirAll(deep, 0o710))
+	for path := deep; path != dir; path = filepath.Dir(path) {
+		info, err := os.Stat(path)
+		must(t, err)
+		if want := fs.ModeDir | 0o710; info.Mode() != want {
+			t.Errorf("%s: mode %v, want %v", path, info.Mode(), want)
+		}
+	}
+	must(t, atomic.MkdirAll(deep, 0o700))
+	must(t, os.Symlink("a", filepath.Join(dir, "link")))
+	must(t, atomic.MkdirAll(filepath.Join(dir, "link", "d"), 0o700))
+	wantNames(t, filepath.Join(dir, "a"), "b", "d")
+
+	file, nowhere := filepath.Join(dir, "file"), filepath.Join(dir, "nowhere")
+	must(t, os.WriteFile(file, nil, 0o600))
+	must(t, os.Symlink("missing", nowhere))
+	wantError(t, atomic.MkdirAll(file, 0o700), syscall.ENOTDIR)
+	wantError(t, atomic.MkdirAll(filepath.Join(file, "below"), 0o700), syscall.ENOTDIR)
+	wantError(t, atomic.MkdirAll(nowhere, 0o700), fs.ErrExist)
+	wantError(t, atomic.MkdirAll(filepath.Join(nowhere, "below"), 0o700), fs.ErrExist)
+}
+
 func TestSyncData(t *testing.T) {
 	dir, _ := dirs(t)
 	f, err := os.Create(filepath.Join(dir, "file"))

@@ -199,11 +199,7 @@ func parseLayout(data []byte) (version int, ok bool) {
 // makeStore makes an empty store: directories and journal first, layout last, each
 // synced. Until layout is there, there is no store, and the next call starts again.
 func makeStore(dir string) error {
-	missing, err := missingParents(dir)
-	if err != nil {
-		return err
-	}
-	if err := os.MkdirAll(dir, dirMode); err != nil {
+	if err := atomicfs.MkdirAll(dir, dirMode); err != nil {
 		if errors.Is(err, syscall.ENOTDIR) {
 			return fmt.Errorf("%w: %w", ErrNotStore, err)
 		}
@@ -238,10 +234,8 @@ func makeStore(dir string) error {
 		if err := atomicfs.WriteFile(filepath.Join(dir, journalFile), staging, head); err != nil {
 			return err
 		}
-		if len(missing) == 0 {
-			missing = []string{filepath.Dir(dir)} // it may have been made by one that died then
-		}
-		for _, d := range append([]string{snapshots, staging, dir}, missing...) {
+		// The last: dir may have been made by one that died then.
+		for _, d := range []string{snapshots, staging, dir, filepath.Dir(dir)} {
 			if err := atomicfs.SyncDir(d); err != nil {
 				return err
 			}
@@ -252,22 +246,6 @@ func makeStore(dir string) error {
 		return atomicfs.SyncDir(dir)
 	}()
 	return errors.Join(err, unlock())
-}
-
-// missingParents returns the directories that get a new entry when dir is made.
-func missingParents(dir string) ([]string, error) {
-	var parents []string
-	for {
-		_, err := os.Stat(dir)
-		if err == nil || errors.Is(err, syscall.ENOTDIR) {
-			return parents, nil
-		}
-		if !errors.Is(err, fs.ErrNotExist) {
-			return nil, err
-		}
-		dir = filepath.Dir(dir)
-		parents = append(parents, dir)
-	}
 }
 
 // checkVacant refuses a directory that holds anything else than what an unfinished

@@ -21,6 +21,7 @@ import (
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/plugins/snapshots/overlay/overlayutils"
 	"github.com/containerd/continuity/fs"
+	"github.com/fsmeta/fsmeta/atomic"
 	"github.com/fsmeta/fsmeta/containerd/internal/driver"
 	"github.com/fsmeta/fsmeta/containerd/storage"
 )
@@ -88,7 +89,7 @@ func NewSnapshotter(root string, opts ...Opt) (snapshots.Snapshotter, error) {
 			return nil, err
 		}
 	}
-	if err := os.MkdirAll(root, 0o700); err != nil {
+	if err := atomic.MkdirAll(root, 0o700); err != nil {
 		return nil, err
 	}
 	supported, err := fs.SupportsDType(root)

@@ -20,6 +20,7 @@ import (
 	"github.com/containerd/containerd/v2/plugins/snapshots/overlay/overlayutils"
 	"github.com/containerd/log"
 	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/fsmeta/fsmeta/atomic"
 	"github.com/fsmeta/fsmeta/containerd/internal/driver"
 	"github.com/fsmeta/fsmeta/containerd/native"
 	"github.com/fsmeta/fsmeta/containerd/overlay"
@@ -141,8 +142,11 @@ func choose(root, kind string) (string, error) {
 	if err != nil || kind != "" {
 		return kind, err
 	}
+	if err := atomic.MkdirAll(root, 0o700); err != nil {
+		return "", err
+	}
 	if err := overlayutils.Supported(root); err != nil {
-		log.L.WithError(err).Warnf("overlayfs does not work in %s: copying instead", root)
+		log.L.WithError(err).Warnf("overlayfs does not work in %s: copying instead, for as long as this root is used", root)
 		return "native", nil
 	}
 	return "overlay", nil

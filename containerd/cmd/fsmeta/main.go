@@ -4,9 +4,11 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"syscall"
 
 	"github.com/fsmeta/fsmeta/containerd/internal/tool"
@@ -75,12 +77,22 @@ func command() *cli.Command {
 	}
 }
 
+// hint adds to an error where the store is, if dir is the root directory of a
+// snapshotter.
+func hint(err error, dir string) error {
+	inside := filepath.Join(dir, "meta")
+	if _, serr := os.Stat(filepath.Join(inside, "layout")); serr == nil && errors.Is(err, fsmeta.ErrNotStore) {
+		err = fmt.Errorf("%w: the store is %s", err, inside)
+	}
+	return err
+}
+
 // with refuses to run an action without an argument, or with too many.
 func with(argument *string, action cli.ActionFunc) cli.ActionFunc {
 	return func(ctx context.Context, c *cli.Command) error {
 		if *argument == "" || c.Args().Present() {
 			return fmt.Errorf("give exactly the arguments that %s --help shows", c.FullName())
 		}
-		return action(ctx, c)
+		return hint(action(ctx, c), *argument)
 	}
 }

@@ -116,7 +116,7 @@ func Open(root string, content Content, config Config) (_ *Snapshotter, err erro
 			err = fmt.Errorf("open snapshotter %s: %w", root, err)
 		}
 	}()
-	if err := os.MkdirAll(root, 0o700); err != nil {
+	if err := atomicfs.MkdirAll(root, 0o700); err != nil {
 		return nil, err
 	}
 	unlock, err := Lock(root)

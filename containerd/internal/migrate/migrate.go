@@ -226,18 +226,8 @@ func (m *migration) makeRoot(context.Context) error {
 	if err != nil {
 		return err
 	}
-	there, err := existing(m.Root)
-	if err != nil {
+	if err := atomic.MkdirAll(m.Root, info.Mode().Perm()); err != nil {
 		return err
-	}
-	if err := os.MkdirAll(m.Root, info.Mode().Perm()); err != nil {
-		return err
-	}
-	for dir := m.Root; dir != there; {
-		dir = filepath.Dir(dir)
-		if err := atomic.SyncDir(dir); err != nil {
-			return err
-		}
 	}
 	if err := m.lockRoot(); err != nil {
 		return err

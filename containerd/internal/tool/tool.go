@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/fsmeta/fsmeta/fsmeta"
 )
@@ -25,7 +26,7 @@ func Exit(program string, err error) {
 	case errors.Is(err, ErrFindings):
 		os.Exit(exitFindings)
 	case err != nil:
-		fmt.Fprintf(os.Stderr, "%s: %v\n", program, err)
+		fmt.Fprintf(os.Stderr, "%s: %s\n", program, strings.TrimPrefix(err.Error(), program+": "))
 		os.Exit(exitFailed)
 	}
 }
