@@ -56,8 +56,9 @@ func SyncData(f *os.File) error {
 // it is to vouch for. An error, an *os.PathError, may be about anybody's files: sync
 // one's own with [SyncFile] and [SyncDir] to know of those. It is
 // [errors.ErrUnsupported] where the system has no such call or it does not tell of all
-// failures: everywhere but on ext4, xfs and btrfs on Linux 5.17 and later. A failure is
-// told once for each f: after one, nil means nothing any more.
+// failures: everywhere but on ext4, xfs and btrfs on Linux 5.17 and later, or where it can't
+// be told which filesystem it is. A failure is told once for each f: after one, nil means
+// nothing any more.
 func SyncFilesystem(f *os.File) error {
 	return syncFilesystem(f)
 }

@@ -13,7 +13,7 @@ func syncFilesystem(f *os.File) error {
 	return control(f, "syncfs", func(fd int) error {
 		var stat unix.Statfs_t
 		if err := retryEINTR(func() error { return unix.Fstatfs(fd, &stat) }); err != nil {
-			return err
+			return fmt.Errorf("%w on a filesystem that can't be told: %w", errors.ErrUnsupported, err)
 		}
 		switch int64(stat.Type) {
 		case unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.BTRFS_SUPER_MAGIC:

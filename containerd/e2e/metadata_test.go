@@ -45,6 +45,7 @@ func TestMetadata(t *testing.T) {
 		s.snapshots("label", chain[2], passedOn+"added=later", "only.for/containerd=1")
 		s.snapshots("label", "running", passedOn+"first=1", passedOn+"second=2")
 		s.snapshots("label", "running", passedOn+"first=")
+		s.collect() // only then does containerd tell us of what was removed
 
 		namespaces := []string{s.namespace, other}
 		live := s.known(namespaces)
