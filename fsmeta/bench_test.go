@@ -20,7 +20,11 @@ func benchDir(b *testing.B) string {
 		return b.TempDir()
 	}
 	dir := must(os.MkdirTemp(top, "fsmeta-bench-"))
-	b.Cleanup(func() { os.RemoveAll(dir) })
+	b.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			b.Error(err)
+		}
+	})
 	return dir
 }
 

@@ -43,11 +43,13 @@ func TestCheckReadOnlyPermission(t *testing.T) {
 		switch n.kind {
 		case fs.ModeDir:
 			s.check(os.Chmod(s.at(path), 0o555))
+			t.Cleanup(func() { s.check(os.Chmod(s.at(path), 0o755)) }) // so that it can be deleted
 		case 0:
 			s.check(os.Chmod(s.at(path), 0o444))
 		}
 	}
 	s.check(os.Chmod(s.dir, 0o555))
+	t.Cleanup(func() { s.check(os.Chmod(s.dir, 0o755)) })
 	s.check(os.Chmod(filepath.Dir(s.dir), 0o755))
 	if os.Geteuid() == 0 { // who may do anything is nobody on this thread
 		runtime.LockOSThread()
