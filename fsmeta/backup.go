@@ -81,10 +81,10 @@ func (s *Store) backup(ctx context.Context, dir string, progress func(done, tota
 func (s *Store) everything(ctx context.Context) (snapshots []Info, next uint64, err error) {
 	for tries := 0; ; tries++ {
 		snapshots = nil
-		err = s.Walk(ctx, func(_ context.Context, info Info) error {
-			snapshots = append(snapshots, info)
-			return nil
-		})
+		var damage []error
+		_, err = s.walk(ctx, func(_ context.Context, m *metadata) error { snapshots = append(snapshots, m.info()); return nil },
+			func(err error) error { damage = append(damage, err); return nil })
+		err = errors.Join(append(damage, err)...)
 		if t, terr := s.transactionOf(ctx); tries == 10 || !errors.Is(err, ErrOutdated) || t != nil || terr != nil {
 			break // else others have folded the journal meanwhile: as it is now, then
 		}

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -45,9 +46,11 @@ func (f Finding) String() string {
 
 // What Check advises.
 const (
-	adviseNothing = "nothing has to be done"
-	adviseRepair  = "stop what uses the store and run a repair, or see 'Repairing by hand' in layout.md"
-	adviseRestore = "restore it from a backup, see 'Repairing by hand' in layout.md"
+	adviseNothing  = "nothing has to be done"
+	adviseRepair   = "stop what uses the store and run a repair, or see 'Repairing by hand' in layout.md"
+	adviseRestore  = "restore it from a backup, see 'Repairing by hand' in layout.md"
+	adviseSnapshot = "stop what uses the store, then correct the file and delete its line with crc32c, or put the directory back from a backup, or else run a repair, which sets it aside"
+	adviseParent   = "stop what uses the store, then put the parent back from a backup or from damaged/, or else run a repair, which sets this one aside"
 )
 
 // Check looks for everything that can be wrong with the store in dir: files that are
@@ -58,10 +61,10 @@ const (
 // is among it.
 //
 // It changes nothing, and can be used while others have the store open, on a read-only
-// mount too; writers may wait for it for some milliseconds. Where one is at work all the
-// time, that journal and tree agree is not checked. It reads every snapshot, at some 30
-// microseconds each from memory. Progress, unless it is nil, is told how many of how many
-// were read.
+// mount too; writers may wait for it for some milliseconds. Where one transaction holds the
+// lock for longer than two seconds, the caller's own for one, that journal and tree agree is
+// not checked, which is a finding then. It reads every snapshot, at some 30 microseconds
+// each from memory. Progress, unless it is nil, is told how many of how many were read.
 //
 // An error means that it could not be checked: [ErrNotStore] where there is nothing of a
 // store, the context's, and what the filesystem says.
@@ -83,10 +86,10 @@ type checker struct {
 	store    *Store // read-only; without a journal, where that can't be opened
 	findings []Finding
 
-	journalBad bool                 // nothing of it can be relied on
-	good       map[string]*metadata // the snapshots, but the damaged ones
-	damaged    map[string]bool      // entries of snapshots/ with these
-	entries    []string             // of snapshots/
+	journalBad bool                     // nothing of it can be relied on
+	good       map[string]*metadata     // the snapshots, but the damaged ones
+	damaged    map[string]*DamagedError // those, by their entries of snapshots/
+	entries    []string                 // of snapshots/
 }
 
 func newChecker(ctx context.Context, dir string) (*checker, error) {
@@ -95,6 +98,9 @@ func newChecker(ctx context.Context, dir string) (*checker, error) {
 	}
 	if dir == "" {
 		return nil, fmt.Errorf("%w: the path is empty: %w", ErrNotStore, fs.ErrNotExist)
+	}
+	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w: %w", ErrNotStore, err)
 	}
 	dir, err := filepath.Abs(dir)
 	if err != nil {
@@ -200,7 +206,7 @@ func (c *checker) check(progress func(done, total int)) error {
 	if err != nil {
 		return err
 	}
-	c.checkParents()
+	c.checkSnapshots()
 	c.checkIdentifiers()
 	c.checkAhead()
 	return c.checkInside()
@@ -236,13 +242,43 @@ func (c *checker) checkBeside() error {
 	names, err := readNames(c.store.dir)
 	for _, name := range names {
 		switch name {
-		case layoutFile, journalFile, snapshotsDir, stagingDir, damagedDir, backupFile, "lost+found":
+		case layoutFile, journalFile, snapshotsDir, stagingDir, backupFile, "lost+found":
+		case damagedDir:
+			err = errors.Join(err, c.checkAside())
 		default:
-			c.found(Finding{Path: filepath.Join(c.store.dir, name), Harmless: true,
-				Problem: "it is no part of the store", Meaning: "the store ignores it", Advice: adviseNothing})
+			c.found(c.beside(filepath.Join(c.store.dir, name)))
 		}
 	}
 	return err
+}
+
+// beside says what something is that is beside layout, and no part of the store.
+func (c *checker) beside(path string) Finding {
+	if readLayout(path) == nil {
+		return Finding{Path: path, Harmless: true, Problem: "it is a store in the store, say a backup that was copied here",
+			Meaning: "the store ignores it", Advice: "to restore a backup, put it in the place of the store, not into it"}
+	}
+	return Finding{Path: path, Harmless: true, Problem: "it is no part of the store", Meaning: "the store ignores it", Advice: adviseNothing}
+}
+
+// checkAside says what a repair has set aside.
+func (c *checker) checkAside() error {
+	path := filepath.Join(c.store.dir, damagedDir)
+	times, err := readNames(path)
+	if err != nil || len(times) == 0 {
+		return err
+	}
+	snapshots := 0
+	for _, time := range times {
+		names, err := readNames(filepath.Join(path, time, snapshotsDir))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR) {
+			return err
+		}
+		snapshots += len(names)
+	}
+	c.found(Finding{Path: path, Harmless: true, Problem: fmt.Sprintf("repairs have set aside what is in it; %d of snapshots/", snapshots),
+		Meaning: "the store does not have it any more", Advice: "look at it, and move it away when nothing of it is needed"})
+	return nil
 }
 
 // openJournal opens the journal as a read-only Store does.
@@ -260,7 +296,7 @@ func (c *checker) openJournal() error {
 	}
 	if bad := s.journalDamage(); bad != nil {
 		c.found(Finding{Path: s.journal.path, Problem: bad.Err.Error(),
-			Meaning: "nothing can be written; reads make do with the tree and the lines that can be read, and may show what was removed last", Advice: adviseRepair})
+			Meaning: "what was removed last may still be shown", Advice: adviseRepair})
 	}
 	return nil
 }
@@ -289,6 +325,8 @@ func (c *checker) checkQuiet() error {
 			Problem: "the directory is missing", Meaning: "the next program that writes makes it", Advice: adviseNothing})
 		return c.compare()
 	case c.ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded):
+		c.found(Finding{Path: s.tree.staging, Harmless: true, Problem: fmt.Sprintf("somebody has held the lock for %v", quietTime),
+			Meaning: "whether the tree has what the journal says was not checked", Advice: fmt.Sprintf("check again (fuser -v %s shows who it is)", s.tree.staging)})
 		return nil
 	case err != nil:
 		return err
@@ -359,9 +397,8 @@ func (c *checker) compare() error {
 // readAll reads every snapshot: as a transaction sees them, or, where there is no
 // journal, as the tree has them. A transaction that is outdated is begun again.
 func (c *checker) readAll(progress func(done, total int)) error {
-	before := len(c.findings)
 	for tries := 0; ; tries++ {
-		c.good, c.damaged, c.findings = map[string]*metadata{}, map[string]bool{}, c.findings[:before]
+		c.good, c.damaged = map[string]*metadata{}, map[string]*DamagedError{}
 		done := 0
 		err := c.readOnce(func(m *metadata) error {
 			c.good[m.name] = m
@@ -386,7 +423,7 @@ func (c *checker) readOnce(visit func(*metadata) error) error {
 	}
 	defer t.Rollback() //nolint:errcheck // a read-only transaction: it can't fail
 	return t.walk(c.ctx, visit, func(err error) error {
-		c.foundDamage(err)
+		c.note(err)
 		return nil
 	})
 }
@@ -396,7 +433,7 @@ func (c *checker) readTree(visit func(*metadata) error) error {
 		m, err := c.store.readEntry(entry)
 		switch {
 		case errors.Is(err, ErrDamaged):
-			c.foundDamage(err)
+			c.note(err)
 		case err != nil:
 			return err
 		case m != nil:
@@ -417,26 +454,42 @@ func (s *Store) readEntry(entry string) (*metadata, error) {
 	return s.tree.read(name)
 }
 
-func (c *checker) foundDamage(err error) {
+// note keeps what is wrong with a snapshot.
+func (c *checker) note(err error) {
 	var damage *DamagedError
-	if !errors.As(err, &damage) {
-		return
+	if errors.As(err, &damage) {
+		entry, _, _ := strings.Cut(strings.TrimPrefix(damage.Path, c.store.tree.snapshots+"/"), "/")
+		c.damaged[entry] = damage
 	}
-	entry, _, _ := strings.Cut(strings.TrimPrefix(damage.Path, c.store.tree.snapshots+"/"), "/")
-	c.damaged[entry] = true
-	c.found(Finding{Path: damage.Path, Name: damage.Name, Problem: damage.Err.Error(),
-		Meaning: "this snapshot can't be used, and nothing that it may stand on be removed", Advice: adviseRepair})
 }
 
-// checkParents looks for what stands on something that it can't stand on.
-func (c *checker) checkParents() {
-	for _, m := range byName(c.good) {
+// checkSnapshots says what is damaged, or stands on something that it can't stand on.
+func (c *checker) checkSnapshots() {
+	children := map[string][]string{}
+	for _, m := range c.good {
+		children[m.parent] = append(children[m.parent], m.name)
+	}
+	unusable := func(name string) string {
+		if n := countAbove(children, name); n > 0 {
+			return fmt.Sprintf("this snapshot can't be used, nor can the %d that stand on it", n)
+		}
+		return "this snapshot can't be used"
+	}
+	for entry, damage := range c.damaged {
+		f := Finding{Path: damage.Path, Name: damage.Name, Problem: damage.Err.Error(),
+			Meaning: unusable(damage.Name) + "; nothing that it may stand on can be removed", Advice: adviseSnapshot}
+		if damage.Name == "" && !isHashed(entry) {
+			f.Meaning, f.Advice = "the store has no snapshot in it", "move it to where it belongs, or run a repair, which sets it aside"
+		}
+		c.found(f)
+	}
+	for _, m := range c.good {
 		path := c.store.tree.path(m.name) + "/" + parentLink
 		parent := c.good[m.parent]
 		switch {
 		case m.parent == "":
-		case parent == nil && !c.damaged[encodeName(m.parent)]:
-			c.found(Finding{Path: path, Name: m.name, Problem: fmt.Sprintf("its parent %q is missing", m.parent), Meaning: "this snapshot can't be used", Advice: adviseRepair})
+		case parent == nil && c.damaged[encodeName(m.parent)] == nil:
+			c.found(Finding{Path: path, Name: m.name, Problem: fmt.Sprintf("its parent %q is missing", m.parent), Meaning: unusable(m.name), Advice: adviseParent})
 		case parent != nil && parent.kind != KindCommitted:
 			c.found(Finding{Path: path, Name: m.name, Problem: fmt.Sprintf("its parent %q is not committed", m.parent),
 				Meaning: "what it stands on may change, or be removed", Advice: adviseRestore})
@@ -444,6 +497,24 @@ func (c *checker) checkParents() {
 			c.found(Finding{Path: path, Name: m.name, Problem: "its parents lead back to it", Meaning: "it can't be mounted or removed", Advice: adviseRepair})
 		}
 	}
+}
+
+// countAbove returns how many snapshots stand on name, or on one that does.
+func countAbove(children map[string][]string, name string) int {
+	if name == "" {
+		return 0
+	}
+	seen := map[string]bool{name: true} // their parents may lead in a circle
+	for next := []string{name}; len(next) > 0; {
+		for _, child := range children[next[0]] {
+			if !seen[child] {
+				seen[child] = true
+				next = append(next, child)
+			}
+		}
+		next = next[1:]
+	}
+	return len(seen) - 1
 }
 
 // inCircle reports whether the parents of m lead back to m.

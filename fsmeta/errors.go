@@ -78,7 +78,7 @@ type DamagedError struct {
 }
 
 func (e *DamagedError) Error() string {
-	const next = "see 'Repairing by hand' in layout.md"
+	const next = "run fsmeta check, or see 'Repairing by hand' in layout.md"
 	if e.Name == "" {
 		return fmt.Sprintf("%v: %s: %v; %s", ErrDamaged, e.Path, e.Err, next)
 	}

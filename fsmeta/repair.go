@@ -52,6 +52,9 @@ func Repair(ctx context.Context, dir string, progress func(done, total int)) ([]
 	if err != nil {
 		return r.findings, fmt.Errorf("fsmeta: repair %s: %w", dir, err)
 	}
+	if r.aside != "" { // which was said
+		left = slices.DeleteFunc(left, func(f Finding) bool { return f.Path == filepath.Join(r.store.dir, damagedDir) })
+	}
 	return append(r.findings, left...), nil
 }
 
@@ -281,8 +284,12 @@ func (r *repair) rebuildJournal(damage error) error {
 	if err := s.tree.sync(names, true); err != nil {
 		return err
 	}
-	if err := r.copyAside(path, journalFile); err != nil {
-		return err
+	done := fmt.Sprintf("it was made anew from the tree and the %d names that could be read in it; identifiers go on at %d", len(v.last), v.next+unknownIDs)
+	if _, err := os.Lstat(path); err == nil {
+		if err := r.copyAside(path, journalFile); err != nil {
+			return err
+		}
+		done += "; the former one was set aside, in " + r.aside
 	}
 	content := append(encodeHeader(header{txn: v.txn, nextID: v.next + unknownIDs}), '\n')
 	content = append(content, make([]byte, closedFill)...)
@@ -292,7 +299,7 @@ func (r *repair) rebuildJournal(damage error) error {
 	if err := atomicfs.SyncDir(s.dir); err != nil {
 		return err
 	}
-	r.mended(path, "", damageOf(damage).Err.Error(), fmt.Sprintf("it was made anew from the tree and the %d names that could be read in it; identifiers go on at %d", len(v.last), v.next+unknownIDs))
+	r.mended(path, "", damageOf(damage).Err.Error(), done)
 	return nil
 }
 
@@ -328,7 +335,7 @@ func (r *repair) bringToTree(v *salvaged, name string, is *metadata, owners map[
 		r.mended(s.tree.path(name), name, "the tree did not have what the journal says", "it was built from the journal")
 		return s.tree.bringUp(name, after, false)
 	case there:
-		r.mended(s.tree.path(name), name, "the journal says that it was removed", "it was set aside")
+		r.mended(s.tree.path(name), name, "the journal says that it was removed", "it was set aside, in "+r.aside)
 	}
 	return nil
 }
@@ -432,7 +439,7 @@ func (r *repair) mendNames(good map[string]*metadata, damaged map[string]error) 
 			return false, err
 		}
 		d := damageOf(damaged[entry])
-		r.mended(d.Path, m.name, d.Err.Error(), "name and parent were set as the checksum says")
+		r.mended(d.Path, d.Name, d.Err.Error(), fmt.Sprintf("name and parent were set to %q and %q, as the checksum says", m.name, m.parent))
 	}
 	for _, entry := range slices.Sorted(maps.Keys(found)) {
 		if !taken[entry] {
@@ -594,8 +601,11 @@ func (r *repair) setAsideStaging(all bool) error {
 		if !all && isStaged(name) {
 			continue
 		}
-		r.mended(r.store.tree.staging+"/"+name, "", "nobody knows whether it is needed", "it was set aside")
-		err = errors.Join(err, r.setAside(r.store.tree.staging+"/"+name, filepath.Join(stagingDir, name)))
+		if serr := r.setAside(r.store.tree.staging+"/"+name, filepath.Join(stagingDir, name)); serr != nil {
+			err = errors.Join(err, serr)
+			continue
+		}
+		r.mended(r.store.tree.staging+"/"+name, "", "nobody knows whether it is needed", "it was set aside, in "+r.aside)
 	}
 	return err
 }

@@ -53,8 +53,10 @@ func (s *Store) LastTransaction(ctx context.Context) (uint64, error) {
 // The journal has the transactions since the last checkpoint or two, a few hundred at
 // least. Where it doesn't have the next one any more, Watch ends with [ErrOutdated]: read
 // what there is, and go on from its [Store.LastTransaction]. So it is with a loop that
-// takes so long over a transaction that two checkpoints pass. Other errors are [ErrClosed],
-// [ErrDamaged] where the journal is, and what the filesystem says.
+// takes so long over a transaction that two checkpoints pass, and where there was no
+// transaction of that number yet: the store was restored from a backup, say, which numbers
+// them anew. Other errors are [ErrClosed], [ErrDamaged] where the journal is, and what the
+// filesystem says.
 //
 // While it waits it looks for something new every now and then, after a tenth of a second
 // at the latest, which costs one small read. It may be called concurrently, also on a
@@ -82,6 +84,15 @@ func (s *Store) watchFrom(ctx context.Context, after uint64, fn func(Transaction
 	defer f.close()
 	if err := f.start(after); err != nil {
 		return err
+	}
+	if after != FromNow {
+		last, err := s.LastTransaction(context.Background())
+		if err != nil {
+			return err
+		}
+		if after > last {
+			return fmt.Errorf("there was no transaction %d yet, the last is %d: %w", after, last, ErrOutdated)
+		}
 	}
 	for wait := newPause(); ; {
 		lines, successor, err := f.next()
@@ -137,7 +148,7 @@ func (f *follower) start(after uint64) error {
 		return j.bad
 	}
 	if f.txn > after {
-		return fmt.Errorf("the journal begins behind transaction %d: %w", f.txn, ErrOutdated)
+		return fmt.Errorf("the journal has only what came after transaction %d: %w", f.txn, ErrOutdated)
 	}
 	for after == FromNow {
 		lines, successor, err := f.next()

@@ -177,6 +177,12 @@ func TestWatchOutdated(t *testing.T) {
 	if !slices.Equal(got, []string{""}) {
 		t.Errorf("%q, want one error", got)
 	}
+	// It is the history of another store, which was longer.
+	for txn, err := range s.Watch(bg, 1000) {
+		if !errors.Is(err, ErrOutdated) {
+			t.Errorf("behind what is to come: %v, %v", txn, err)
+		}
+	}
 	// The loop is slower than two checkpoints.
 	last, err := s.LastTransaction(bg)
 	if err != nil {
