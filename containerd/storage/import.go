@@ -105,7 +105,7 @@ func guard(fn func() error) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if r := recover(); r != nil {
-			err = fmt.Errorf("the file is damaged: %v: %w", r, errdefs.ErrDataLoss)
+			err = fmt.Errorf("the file is damaged: bbolt can't read it (%v): %w", r, errdefs.ErrDataLoss)
 		}
 	}()
 	return fn()

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/fsmeta/fsmeta/containerd/internal/driver"
 	"github.com/fsmeta/fsmeta/containerd/internal/tool"
@@ -23,9 +24,9 @@ func checkCommand() *cli.Command {
 		Usage: "look for what is wrong with the metadata and the content below --root",
 		Description: "Prints a line for each finding, those that are harmless with \"note:\" before them. It changes nothing, and can be run while " +
 			"the daemon serves. Exit status: 0 nothing is wrong, 1 something is, 2 it could not be checked.",
-		Action: func(ctx context.Context, c *cli.Command) error {
+		Action: tool.Plain(func(ctx context.Context, c *cli.Command) error {
 			return check(ctx, c.String("root"), c.Root().Writer)
-		},
+		}),
 	}
 }
 
@@ -36,13 +37,9 @@ func repairCommand() *cli.Command {
 		Description: "Mends what can be mended safely, and sets damaged snapshots aside in meta/damaged/. Look at them before the daemon runs " +
 			"again; it keeps their content for as long as they are there. " +
 			"Exit status: 0 the store is in order, 1 something was set aside or is left that a person has to decide, 2 it could not be repaired.",
-		Action: func(ctx context.Context, c *cli.Command) error {
-			meta, err := metaOf(c.String("root"))
-			if err != nil {
-				return err
-			}
-			return tool.Repair(ctx, meta, c.Root().Writer)
-		},
+		Action: tool.Plain(func(ctx context.Context, c *cli.Command) error {
+			return repair(ctx, c.String("root"), c.Root().Writer)
+		}),
 	}
 }
 
@@ -87,12 +84,38 @@ func check(ctx context.Context, root string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	snapshots, missing, err := checkContent(ctx, root, meta, out)
+	return report(ctx, root, wrong, out)
+}
+
+// repair repairs the metadata below root, and looks at the content then. It returns
+// tool.ErrFindings if anything is wrong, or was set aside.
+func repair(ctx context.Context, root string, out io.Writer) error {
+	meta, err := metaOf(root)
+	if err != nil {
+		return err
+	}
+	wrong, aside, err := tool.Repair(ctx, meta, out)
+	if err != nil {
+		return err
+	}
+	if aside > 0 {
+		_, err = fmt.Fprintf(out, "%d snapshots were set aside, and containerd still believes in them: remove the containers that stand on them and their images (ctr images rm --sync IMAGE), and pull these again; "+
+			"or mend what is in %s, and move it back to %s\n", aside, filepath.Join(meta, "damaged"), filepath.Join(meta, "snapshots"))
+		if err != nil {
+			return err
+		}
+	}
+	return report(ctx, root, wrong, out)
+}
+
+// report looks at the content, and ends a check that has found so much wrong before.
+func report(ctx context.Context, root string, wrong int, out io.Writer) error {
+	snapshots, missing, err := checkContent(ctx, root, out)
 	if err != nil {
 		return err
 	}
 	wrong += missing
-	if _, err := fmt.Fprintf(out, "%d snapshots, %d findings\n", snapshots, wrong); err != nil {
+	if _, err := fmt.Fprintf(out, "snapshots that can be read: %d, findings: %d\n", snapshots, wrong); err != nil {
 		return err
 	}
 	if wrong > 0 {
@@ -101,13 +124,20 @@ func check(ctx context.Context, root string, out io.Writer) error {
 	return nil
 }
 
-// checkContent looks whether every snapshot has its content.
-func checkContent(ctx context.Context, root, meta string, out io.Writer) (snapshots, missing int, err error) {
+// checkContent looks whether every snapshot has its content, and names content that belongs
+// to none.
+func checkContent(ctx context.Context, root string, out io.Writer) (snapshots, wrong int, err error) {
 	kind, err := driver.Kind(root)
 	if err != nil {
 		return 0, 0, err
 	}
-	store, err := fsmeta.Open(meta, fsmeta.ReadOnly())
+	content := filepath.Join(root, "snapshots")
+	names, err := driver.Directories(root) // before the store is read
+	if err != nil {
+		_, err = fmt.Fprintf(out, "%s: %v; the content of the snapshots is gone; mount what it is on, or restore it\n", content, err)
+		return 0, 1, err
+	}
+	store, err := fsmeta.Open(filepath.Join(root, "meta"), fsmeta.ReadOnly())
 	if errors.Is(err, fsmeta.ErrDamaged) || errors.Is(err, fsmeta.ErrNotStore) {
 		return 0, 0, nil // which was said already
 	}
@@ -115,27 +145,63 @@ func checkContent(ctx context.Context, root, meta string, out io.Writer) (snapsh
 		return 0, 0, err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
+	known, damaged := map[string]bool{}, false
 	for info, err := range store.All(ctx) {
 		if errors.Is(err, fsmeta.ErrDamaged) {
+			damaged = true
 			continue
 		}
 		if err != nil {
 			return 0, 0, err
 		}
+		known[info.ID] = true
 		snapshots++
-		path, err := missingContent(ctx, store, filepath.Join(root, "snapshots", info.ID), kind, info)
+		path, err := missingContent(ctx, store, filepath.Join(content, info.ID), kind, info)
 		if err != nil {
 			return 0, 0, err
 		}
 		if path == "" {
 			continue
 		}
-		missing++
+		wrong++
 		if _, err := fmt.Fprintf(out, "%s: it is missing, the content of snapshot %q; it can't be mounted, nor what stands on it: remove them, and pull the image again\n", path, info.Name); err != nil {
 			return 0, 0, err
 		}
 	}
-	return snapshots, missing, ctx.Err()
+	if err := ctx.Err(); err != nil {
+		return 0, 0, err
+	}
+	names = slices.DeleteFunc(names, func(name string) bool { return known[name] })
+	n, err := printUnclaimed(root, names, damaged, out)
+	return snapshots, wrong + n, err
+}
+
+// printUnclaimed prints what becomes of content that belongs to no snapshot. It returns how
+// much is wrong.
+func printUnclaimed(root string, names []string, damaged bool, out io.Writer) (wrong int, err error) {
+	content := filepath.Join(root, "snapshots")
+	kept, err := driver.Kept(root)
+	if err != nil {
+		_, err = fmt.Fprintf(out, "%s: %v\n", content, err)
+		return 1, err
+	}
+	others := 0
+	for _, name := range names {
+		why := kept(name)
+		if why == "" {
+			others++
+		} else if _, err := fmt.Fprintf(out, "note: %s: it belongs to no snapshot, and is kept: %s\n", filepath.Join(content, name), why); err != nil {
+			return 0, err
+		}
+	}
+	switch {
+	case others == 0:
+	case damaged:
+		_, err = fmt.Fprintf(out, "note: %s: %d directories belong to no snapshot that can be read; they are kept while some can't be\n", content, others)
+	default:
+		_, err = fmt.Fprintf(out, "note: %s: %d directories belong to no snapshot: they are just being made or removed, or left over, and deleted at the next start or garbage collection\n", content, others)
+	}
+	return 0, err
 }
 
 // missingContent returns a directory that a snapshot should have and doesn't, "" where it

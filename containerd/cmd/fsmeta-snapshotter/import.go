@@ -23,7 +23,7 @@ func importCommand() *cli.Command {
 			&cli.StringFlag{Name: "from", Usage: "the `SNAPSHOTTER` to take over: overlayfs or native", Value: "overlayfs"},
 			&cli.StringFlag{Name: "name", Usage: "the `NAME` of the proxy plugin in containerd's config.toml", Value: "fsmeta"},
 		},
-		Action: func(ctx context.Context, c *cli.Command) error {
+		Action: tool.Plain(func(ctx context.Context, c *cli.Command) error {
 			o := migrate.Options{ContainerdRoot: c.String("containerd-root"), From: c.String("from"), Root: c.String("root"), Name: c.String("name")}
 			var bars tool.Progress
 			err := migrate.Run(ctx, o, bars.Show)
@@ -35,6 +35,6 @@ func importCommand() *cli.Command {
 				"The way back, while nothing that matters was made since; with both stopped, and no container left running:\n\n%s",
 				o.Root, o.Name, migrate.WayBack(o))
 			return err
-		},
+		}),
 	}
 }

@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"syscall"
 
 	"github.com/containerd/log"
@@ -29,7 +28,7 @@ func command() *cli.Command {
 	return &cli.Command{
 		Name:    "fsmeta-snapshotter",
 		Usage:   "serve a snapshotter to containerd, with metadata in plain files",
-		Version: version(),
+		Version: tool.Version(),
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "root", Usage: "the `DIR` with the snapshots and their metadata", Value: "/var/lib/fsmeta-snapshotter"},
 			&cli.StringFlag{Name: "address", Usage: "the unix `SOCKET` to listen on", Value: "/run/fsmeta-snapshotter/snapshotter.sock"},
@@ -39,27 +38,19 @@ func command() *cli.Command {
 			&cli.StringFlag{Name: "log-level", Usage: "log from this `LEVEL` on: trace, debug, info, warn, error", Value: "info"},
 		},
 		Before: func(ctx context.Context, c *cli.Command) (context.Context, error) {
-			return ctx, log.SetLevel(c.String("log-level"))
-		},
-		Action: func(ctx context.Context, c *cli.Command) error {
-			if c.Args().Present() {
-				return fmt.Errorf("there is no command %q: see --help", c.Args().First())
+			if err := log.SetLevel(c.String("log-level")); err != nil {
+				return ctx, fmt.Errorf("--log-level: %w: choose trace, debug, info, warn or error", err)
 			}
+			return ctx, nil
+		},
+		Action: tool.Plain(func(ctx context.Context, c *cli.Command) error {
 			return serve(ctx, serveOptions{
 				root: c.String("root"), address: c.String("address"),
 				kind: c.String("snapshotter"), unsynced: c.Bool("no-sync"), remapIDs: c.Bool("remap-ids"),
 			})
-		},
+		}),
 		Commands: []*cli.Command{importCommand(), checkCommand(), repairCommand(), backupCommand()},
 		// So that --help of a command and errors end the same way everywhere.
 		ExitErrHandler: func(context.Context, *cli.Command, error) {},
 	}
-}
-
-// version is that of the module, where the build knows it.
-func version() string {
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		return info.Main.Version
-	}
-	return "(devel)"
 }

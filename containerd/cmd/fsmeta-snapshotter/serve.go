@@ -24,6 +24,7 @@ import (
 	"github.com/fsmeta/fsmeta/containerd/internal/driver"
 	"github.com/fsmeta/fsmeta/containerd/native"
 	"github.com/fsmeta/fsmeta/containerd/overlay"
+	"github.com/fsmeta/fsmeta/fsmeta"
 	"google.golang.org/grpc"
 )
 
@@ -42,6 +43,9 @@ func serve(ctx context.Context, o serveOptions) error {
 		if ok, err := overlayutils.SupportsIDMappedMounts(); err != nil || !ok {
 			return errors.Join(errors.New("this kernel can't do idmapped mounts of overlayfs: leave out --remap-ids here, and the capability remap-ids in containerd's config.toml"), err)
 		}
+	}
+	if _, err := checkAddress(o.address); err != nil { // before a root is made for nothing
+		return err
 	}
 	sn, kind, err := open(o)
 	if err != nil {
@@ -64,7 +68,7 @@ func serve(ctx context.Context, o serveOptions) error {
 	go func() { // what the last run has left
 		defer close(cleaned)
 		if err := sn.(snapshots.Cleaner).Cleanup(cleaning); err != nil && cleaning.Err() == nil {
-			log.L.WithError(err).Warn("directories that belong to no snapshot are kept: run fsmeta-snapshotter check")
+			tellKept(err)
 		}
 	}()
 	select {
@@ -81,6 +85,15 @@ func serve(ctx context.Context, o serveOptions) error {
 	cancel()
 	<-cleaned
 	return errors.Join(err, sn.Close())
+}
+
+// tellKept says why a Cleanup has deleted nothing.
+func tellKept(err error) {
+	if errors.Is(err, fsmeta.ErrDamaged) {
+		log.L.WithError(err).Error("the metadata is damaged: run fsmeta-snapshotter check, which says what that means and what to do")
+		return
+	}
+	log.L.WithError(err).Warn("directories that belong to no snapshot are kept")
 }
 
 // stop ends the calls under way, or breaks them off when they take too long.
@@ -152,31 +165,47 @@ func choose(root, kind string) (string, error) {
 	return "overlay", nil
 }
 
+// longestAddress is how long the path of a unix socket can be, in bytes.
+const longestAddress = 107
+
+// checkAddress looks whether a socket can be made, and reports whether one is there that
+// nobody listens on any more.
+func checkAddress(address string) (stale bool, err error) {
+	if len(address) > longestAddress {
+		return false, fmt.Errorf("%s is longer than the %d bytes that the path of a socket can have: choose another --address", address, longestAddress)
+	}
+	info, err := os.Lstat(address)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return false, nil
+	case err != nil:
+		return false, err
+	case info.Mode().Type() != fs.ModeSocket:
+		return false, fmt.Errorf("%s is there and is no socket: choose another --address", address)
+	}
+	c, err := net.Dial("unix", address)
+	if err == nil {
+		_ = c.Close() // it was only to see whether somebody answers
+		return false, fmt.Errorf("another program listens on %s: stop it, or choose another --address", address)
+	}
+	if !errors.Is(err, syscall.ECONNREFUSED) {
+		return false, err
+	}
+	return true, nil
+}
+
 // listen makes the socket, with the directory that it is in. It takes the place of one that
 // nobody listens on any more.
 func listen(address string) (net.Listener, error) {
 	if err := os.MkdirAll(filepath.Dir(address), 0o711); err != nil {
 		return nil, err
 	}
-	info, err := os.Lstat(address)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-	case err != nil:
+	stale, err := checkAddress(address)
+	if stale {
+		err = os.Remove(address)
+	}
+	if err != nil {
 		return nil, err
-	case info.Mode().Type() != fs.ModeSocket:
-		return nil, fmt.Errorf("%s is there and is no socket: choose another --address", address)
-	default:
-		c, err := net.Dial("unix", address)
-		if err == nil {
-			_ = c.Close() // it was only to see whether somebody answers
-			return nil, fmt.Errorf("another program listens on %s: stop it, or choose another --address", address)
-		}
-		if !errors.Is(err, syscall.ECONNREFUSED) {
-			return nil, err
-		}
-		if err := os.Remove(address); err != nil {
-			return nil, err
-		}
 	}
 	listener, err := net.Listen("unix", address)
 	if err != nil {

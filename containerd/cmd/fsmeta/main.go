@@ -27,8 +27,12 @@ func command() *cli.Command {
 	var store, to string
 	storeArgument := &cli.StringArg{Name: "STORE", Destination: &store, UsageText: "STORE"}
 	return &cli.Command{
-		Name:  "fsmeta",
-		Usage: "check, repair, back up and follow a store of snapshot metadata",
+		Name:    "fsmeta",
+		Usage:   "check, repair, back up and follow a store of snapshot metadata",
+		Version: tool.Version(),
+		Action: tool.Plain(func(_ context.Context, c *cli.Command) error {
+			return cli.ShowAppHelp(c)
+		}),
 		Commands: []*cli.Command{
 			{
 				Name:  "check",
@@ -52,7 +56,11 @@ func command() *cli.Command {
 					"Exit status: 0 the store is in order, 1 something was set aside or is left that a person has to decide, 2 it could not be repaired.",
 				Arguments: []cli.Argument{storeArgument},
 				Action: with(&store, func(ctx context.Context, c *cli.Command) error {
-					return tool.Repair(ctx, store, c.Root().Writer)
+					wrong, _, err := tool.Repair(ctx, store, c.Root().Writer)
+					if err == nil && wrong > 0 {
+						err = tool.ErrFindings
+					}
+					return err
 				}),
 			},
 			{

@@ -44,16 +44,12 @@ func (s *Snapshotter) Cleanup(ctx context.Context) error {
 func (s *Snapshotter) orphans(ctx context.Context) (orphans []string, err error) {
 	// In this order: what is there and not being made is known to the store by now, or
 	// was given up.
-	names, err := s.directories()
+	names, err := Directories(s.root)
 	if err != nil {
 		return nil, err
 	}
 	making := s.beingMade()
-	aside, err := s.setAside()
-	if err != nil {
-		return nil, err
-	}
-	newer, err := s.afterBackup()
+	kept, err := Kept(s.root)
 	if err != nil {
 		return nil, err
 	}
@@ -73,28 +69,49 @@ func (s *Snapshotter) orphans(ctx context.Context) (orphans []string, err error)
 	if err != nil {
 		return nil, err
 	}
-	kept := 0
+	why := map[string]int{}
 	for _, name := range names {
-		_, known := ids[name]
-		switch {
-		case known || making[name] || aside[name]:
-		case newer(name):
-			kept++
-		default:
+		if _, known := ids[name]; known || making[name] {
+			continue
+		}
+		if reason := kept(name); reason != "" {
+			why[reason]++
+		} else {
 			orphans = append(orphans, name)
 		}
 	}
-	if kept > 0 {
-		log.G(ctx).Warnf("%d directories in %s were made after the backup that the store was restored from, and are kept: look at them, then delete %s",
-			kept, filepath.Join(s.root, snapshotsDir), s.backupFile())
+	for reason, n := range why {
+		log.G(ctx).Warnf("%d directories in %s that belong to no snapshot are kept, since %s: fsmeta-snapshotter check names them", n, filepath.Join(s.root, snapshotsDir), reason)
 	}
 	return orphans, nil
 }
 
+// Kept returns what says why Cleanup keeps the content of an identifier that no snapshot
+// has, "" where it deletes it. It is an error if that can't be told, and then it keeps all.
+func Kept(root string) (func(id string) (why string), error) {
+	aside, err := setAside(root)
+	if err != nil {
+		return nil, err
+	}
+	newer, err := afterBackup(root)
+	if err != nil {
+		return nil, err
+	}
+	return func(id string) string {
+		switch {
+		case aside[id]:
+			return "a repair has set their snapshots aside: look at them, then move " + filepath.Join(root, metaDir, "damaged") + " away"
+		case newer(id):
+			return "they were made after the backup that the store was restored from: look at them, then delete " + backupFile(root)
+		}
+		return ""
+	}, nil
+}
+
 // setAside returns the identifiers of snapshots that a repair of the store has set aside.
 // Their content stays for as long as they are there. It is an error if one can't be told.
-func (s *Snapshotter) setAside() (map[string]bool, error) {
-	damaged := filepath.Join(s.root, metaDir, "damaged")
+func setAside(root string) (map[string]bool, error) {
+	damaged := filepath.Join(root, metaDir, "damaged")
 	dirs, err := filepath.Glob(filepath.Join(damaged, "*", "snapshots", "*"))
 	if err != nil {
 		return nil, err
@@ -119,12 +136,12 @@ func (s *Snapshotter) setAside() (map[string]bool, error) {
 	return ids, nil
 }
 
-func (s *Snapshotter) backupFile() string { return filepath.Join(s.root, metaDir, "backup") }
+func backupFile(root string) string { return filepath.Join(root, metaDir, "backup") }
 
 // afterBackup returns what tells the identifiers of snapshots that were made after the
 // backup from which the store was restored: there are none where it was not.
-func (s *Snapshotter) afterBackup() (func(id string) bool, error) {
-	data, err := os.ReadFile(s.backupFile())
+func afterBackup(root string) (func(id string) bool, error) {
+	data, err := os.ReadFile(backupFile(root))
 	if errors.Is(err, fs.ErrNotExist) {
 		return func(string) bool { return false }, nil
 	}
@@ -133,7 +150,7 @@ func (s *Snapshotter) afterBackup() (func(id string) bool, error) {
 		err = json.Unmarshal(data, &backup)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("no content is deleted, for it may be newer than the backup that the store was restored from: look at %s: %w", s.backupFile(), err)
+		return nil, fmt.Errorf("no content is deleted, for it may be newer than the backup that the store was restored from: look at %s: %w", backupFile(root), err)
 	}
 	return func(id string) bool {
 		n, err := strconv.ParseUint(id, 10, 64)
@@ -141,11 +158,11 @@ func (s *Snapshotter) afterBackup() (func(id string) bool, error) {
 	}, nil
 }
 
-// directories returns the names in snapshots/ that can be a driver's: identifiers, and
+// Directories returns the names in snapshots/ that can be a driver's: identifiers, and
 // what containerd's own drivers call theirs before they have one and after. Others are
 // not ours to delete.
-func (s *Snapshotter) directories() ([]string, error) {
-	entries, err := os.ReadDir(filepath.Join(s.root, snapshotsDir))
+func Directories(root string) ([]string, error) {
+	entries, err := os.ReadDir(filepath.Join(root, snapshotsDir))
 	if err != nil {
 		return nil, err
 	}

@@ -288,11 +288,22 @@ func newKnown() *known {
 	return &known{map[string]bool{}, map[string]bool{}, map[[2]string]string{}}
 }
 
-// hear takes a line of the child in.
-func (k *known) hear(line string) error {
+// hear takes a line of the child in. What it says late, after the power was cut, it has
+// begun, but nobody was told of: a kernel whose disk is gone may say that something is on
+// it.
+func (k *known) hear(line string, late bool) error {
 	words := strings.Fields(line)
 	if len(words) < 3 || words[0] != "?" && words[0] != "!" {
 		return fmt.Errorf("the child says %q", line)
+	}
+	if late {
+		for _, name := range words[2:] {
+			k.pending[name] = true
+			if words[0] == "?" { // what was under way with it has ended
+				maps.DeleteFunc(k.commits, func(names [2]string, _ string) bool { return slices.Contains(names[:], name) })
+			}
+		}
+		return nil
 	}
 	after := map[string]bool{words[2]: words[1] == "prepare"}
 	if words[1] == "commit" {
@@ -467,7 +478,8 @@ type child struct {
 	cmd    *exec.Cmd
 	traced bool // cmd is what has started it
 	in     io.WriteCloser
-	out    *bufio.Scanner
+	out    chan string // the lines that it says
+	late   bool        // the power is cut
 	known  *known
 	stderr bytes.Buffer
 	ended  func() error
@@ -483,9 +495,19 @@ func (k *known) start(t *testing.T, w workload, by ...string) *child {
 	must(t, err)
 	out, err := c.cmd.StdoutPipe()
 	must(t, err)
-	c.out = bufio.NewScanner(out)
 	must(t, c.cmd.Start())
-	c.ended = sync.OnceValue(c.cmd.Wait)
+	c.out = make(chan string, 1<<16)
+	go func() {
+		defer close(c.out)
+		for scanner := bufio.NewScanner(out); scanner.Scan(); {
+			c.out <- scanner.Text()
+		}
+	}()
+	c.ended = sync.OnceValue(func() error {
+		for range c.out { // Wait would close it before all was heard
+		}
+		return c.cmd.Wait()
+	})
 	t.Cleanup(func() {
 		c.signal()
 		_ = c.ended() // says that it was killed
@@ -516,13 +538,27 @@ func (c *child) kill() {
 // hear listens until the child has said so many lines, or ended.
 func (c *child) hear(lines int) {
 	c.t.Helper()
-	for ; lines > 0 && c.out.Scan(); lines-- {
-		line := c.out.Text()
-		must(c.t, c.known.hear(line))
+	for ; lines > 0; lines-- {
+		line, ok := <-c.out
+		if !ok {
+			return
+		}
+		must(c.t, c.known.hear(line, c.late))
 		if lines > 1 && line[0] == '!' {
 			_, _ = c.in.Write([]byte("\n")) // fails where it has ended
 		}
 	}
+}
+
+// cut cuts the power of the disk that the child works on. What it has said until now is
+// heard before.
+func (c *child) cut(d *disk) {
+	c.t.Helper()
+	for len(c.out) > 0 {
+		c.hear(1)
+	}
+	c.late = true
+	d.cut()
 }
 
 // hearAll listens until the child has ended.

@@ -29,6 +29,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -171,7 +172,7 @@ func (s *Snapshotter) checkContent() error {
 	if s.config.Unsynced {
 		return nil // a power cut can leave just that
 	}
-	names, err := s.directories()
+	names, err := Directories(s.root)
 	if err != nil || len(names) > 0 {
 		return err
 	}
@@ -190,7 +191,7 @@ func (s *Snapshotter) checkContent() error {
 func (s *Snapshotter) checkWhole() error {
 	for _, part := range []string{metaDir + "/layout", snapshotsDir + "/."} {
 		if _, err := os.Stat(s.root + "/" + part); err != nil {
-			return fmt.Errorf("%w: a part of it is gone: restore it, or mount what it is on", err)
+			return fmt.Errorf("%w: a part of it is gone: mount what it is on, or restore it; fsmeta-snapshotter check says more", err)
 		}
 	}
 	return nil
@@ -218,6 +219,9 @@ func Kind(root string) (string, error) {
 // make makes the store and the directory for content, then the marker. A crash leaves
 // some of them, and no marker before the rest is on disk.
 func (s *Snapshotter) make() error {
+	if err := checkVacant(s.root); err != nil {
+		return err
+	}
 	content := filepath.Join(s.root, snapshotsDir)
 	entries, err := os.ReadDir(content)
 	if err == nil && len(entries) > 0 {
@@ -235,6 +239,22 @@ func (s *Snapshotter) make() error {
 		return errors.Join(err, s.meta.Close())
 	}
 	return nil
+}
+
+// checkVacant refuses a directory that has anything else in it than what make leaves when it
+// does not come to its end.
+func checkVacant(root string) error {
+	entries, err := os.ReadDir(root)
+	for _, e := range entries {
+		switch name := e.Name(); {
+		case name == metaDir, name == snapshotsDir, name == "lost+found":
+		case strings.HasPrefix(name, "."): // the marker's temporary file
+		case strings.HasPrefix(name, "multiple-lowerdir-check"): // what overlayutils.Supported tries
+		default:
+			return fmt.Errorf("it is not empty, it has %q, and it is no snapshotter's: choose an empty directory, or one that does not exist", name)
+		}
+	}
+	return err
 }
 
 // Mark says durably of which kind the content of a root directory is. A crash leaves the

@@ -121,7 +121,7 @@ func TestPowerCutAfterEachCall(t *testing.T) {
 		for round := range runs(t, 1) * 20 {
 			c := known.start(t, workload{kind: kind, root: root, prefix: fmt.Sprint(round), workers: 1, steps: 1000, stepwise: true})
 			c.hear(2 * (1 + round%20)) // the last of them says that a call has returned
-			d.cut()
+			c.cut(d)
 			c.kill()
 			d.restart()
 			if err := known.check(kind, root); err != nil {
@@ -139,7 +139,7 @@ func TestPowerCutAtRandom(t *testing.T) {
 			c := known.start(t, workload{kind: kind, root: root, prefix: fmt.Sprint(round), workers: 3, steps: 1000})
 			c.hear(chance.IntN(80))
 			time.Sleep(time.Duration(chance.IntN(3000)) * time.Microsecond) // a moment between two lines
-			d.cut()
+			c.cut(d)
 			c.kill()
 			d.restart()
 			if err := known.check(kind, root); err != nil {
@@ -163,7 +163,7 @@ func TestPowerCutInOpen(t *testing.T) {
 					}
 				}
 				time.Sleep(time.Duration(chance.IntN(3000)) * time.Microsecond) // some moment after that
-				d.cut()
+				c.cut(d)
 				c.kill()
 				d.restart()
 				if err := known.check("overlay", root); err != nil {
@@ -192,7 +192,7 @@ func TestPowerCutAfterCommitByTheNext(t *testing.T) {
 		must(t, s.Close())
 		s = reopened()
 		must(t, s.Commit(ctx, "name", "key"))
-		must(t, known.hear("! commit key name"))
+		must(t, known.hear("! commit key name", false))
 		d.cut()
 		_ = s.Close() // it can't write any more
 		d.restart()
@@ -213,7 +213,7 @@ func TestPowerCutWhereSyncfsFails(t *testing.T) {
 			c := known.start(t, workload{kind: kind, root: root, prefix: fmt.Sprint(round), workers: 1, steps: 4, stepwise: true},
 				strace, "-f", "-qq", "-o", "/dev/null", "-e", "trace=syncfs", "-e", "inject=syncfs:error=EIO")
 			c.hear(lines) // the last of them says that a commit has returned
-			d.cut()
+			c.cut(d)
 			c.kill()
 			d.restart()
 			if err := known.check(kind, root); err != nil {
@@ -232,7 +232,7 @@ func TestPowerCutWithoutSync(t *testing.T) {
 			known, root := newKnown(), filepath.Join(d.path, "root")
 			c := known.start(t, workload{kind: "overlayUnsynced", root: root, prefix: "0", workers: 1, steps: 1, stepwise: true})
 			c.hear(4) // prepare and commit, both announced and done
-			d.cut()
+			c.cut(d)
 			c.kill()
 			d.restart()
 

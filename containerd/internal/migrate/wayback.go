@@ -8,11 +8,13 @@ import (
 )
 
 // WayBack returns the shell commands for the way back, with the paths of a migration that is
-// complete. What is done already they leave alone, so they can be run again.
+// complete. What is done already they leave alone, so they can be run again; and they can be
+// pasted into a shell, which an error doesn't end.
 func WayBack(o Options) string {
 	m := &migration{Options: o}
 	quoted := func(path string) string { return "'" + strings.ReplaceAll(path, "'", `'\''`) + "'" }
 	return fmt.Sprintf(strings.TrimSpace(`
+(
 set -e
 content=%[1]s root=%[2]s old=%[3]s meta=%[4]s now=%[5]s before=%[6]s
 if [ -e "$old.moved" ] && [ -e "$content" ]; then
@@ -26,5 +28,6 @@ if [ -e "$meta.imported" ]; then
 fi
 [ ! -e "$before" ] || mv "$before" "$now"
 [ -e "$content" ] || rm -rf "$root" "$old.moved"
+)
 `)+"\n", quoted(m.content()), quoted(m.Root), quoted(m.oldContent()), quoted(m.oldMeta()), quoted(m.metaFile()), quoted(m.backup()))
 }

@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime/debug"
 	"strings"
 
 	"github.com/fsmeta/fsmeta/fsmeta"
+	"github.com/urfave/cli/v3"
 )
 
 // Exit statuses besides 0.
@@ -28,6 +30,24 @@ func Exit(program string, err error) {
 	case err != nil:
 		fmt.Fprintf(os.Stderr, "%s: %s\n", program, strings.TrimPrefix(err.Error(), program+": "))
 		os.Exit(exitFailed)
+	}
+}
+
+// Version is that of the module, where the build knows it.
+func Version() string {
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "(devel)"
+}
+
+// Plain refuses to run an action with arguments that it has no use for.
+func Plain(action cli.ActionFunc) cli.ActionFunc {
+	return func(ctx context.Context, c *cli.Command) error {
+		if c.Args().Present() {
+			return fmt.Errorf("%s does not take %q: see --help", c.FullName(), c.Args().First())
+		}
+		return action(ctx, c)
 	}
 }
 
@@ -65,21 +85,22 @@ func print(out io.Writer, findings []fsmeta.Finding) (wrong int, err error) {
 	return wrong, nil
 }
 
-// Repair repairs the store in dir, and prints what it has done and what is still wrong,
-// which is ErrFindings, as is a snapshot that was set aside.
-func Repair(ctx context.Context, dir string, out io.Writer) error {
+// Repair repairs the store in dir, and prints what it has done and what is still wrong. It
+// returns how much that is, with the snapshots that were set aside, whose number is aside.
+func Repair(ctx context.Context, dir string, out io.Writer) (wrong, aside int, err error) {
 	var p Progress
 	findings, err := fsmeta.Repair(ctx, dir, p.Of("repairing"))
 	p.Finish()
 	wrong, perr := print(out, findings)
-	if err = errors.Join(err, perr); err != nil {
-		return err
+	for _, f := range findings {
+		if f.Aside != "" {
+			aside++
+		}
 	}
-	if wrong > 0 {
-		return ErrFindings
+	if err = errors.Join(err, perr); err == nil && wrong == 0 {
+		_, err = fmt.Fprintln(out, "the metadata is in order")
 	}
-	_, err = fmt.Fprintln(out, "the store is in order")
-	return err
+	return wrong, aside, err
 }
 
 // Backup copies the store in dir to a directory to, which must not exist.
@@ -99,6 +120,6 @@ func Backup(ctx context.Context, dir, to string, out io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(out, "%d snapshots are in %s: to restore it, stop what uses the store, move that away, and cp -a %[2]s in its place; the file backup in it says what was made since then\n", total, to)
+	_, err = fmt.Fprintf(out, "%d snapshots are in %s: to restore it, stop what uses the store, move that away, and cp -a %[2]s to where it was; the file backup in it says what was made since then\n", total, to)
 	return err
 }

@@ -39,7 +39,11 @@ func imageOf(info *fsmeta.Info) *image {
 	if info == nil {
 		return nil
 	}
-	return &image{info.ID, info.Parent, info.Kind, info.Readonly, info.Labels, info.Created, info.Updated, info.Usage}
+	labels := info.Labels
+	if labels == nil {
+		labels = map[string]string{} // as the journal has it
+	}
+	return &image{info.ID, info.Parent, info.Kind, info.Readonly, labels, info.Created, info.Updated, info.Usage}
 }
 
 // Watch prints a line of JSON for each transaction that is committed to the store in dir
