@@ -2,6 +2,7 @@ package fsmeta
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -18,15 +19,16 @@ import (
 // another filesystem. To restore it, copy it to where the store was, while no program has
 // that open: cp -a will do, as will any archive.
 //
-// Identifiers are handed out from a million higher on in the copy: those that the store
-// hands out after the backup are not given to other snapshots when it is restored. The file
-// "backup" in the copy says which these are, identifiersFrom up to below identifiersTo: a
-// driver should keep content that it finds under one of them, since it was made after the
-// backup, until a person has looked at it and deleted the file. Transactions are numbered
-// anew.
+// Identifiers are handed out from a million higher on in the copy, and, when it is first
+// written to, from one more on for each millisecond since the backup: those that the store
+// hands out after the backup, or another copy in its place, are not given to other snapshots
+// when it is restored. The file "backup" in the copy says in identifiersTo below which these
+// are: a driver should keep content that it finds under one of them, though no snapshot has
+// it, until a person has looked at it and deleted the file. Transactions are numbered anew.
 //
-// When it returns nil, all of it is on disk. An error or a crash leaves no dir, and after a
-// crash what was made so far in dir.unfinished, which may be deleted. Errors are
+// When it returns nil, all of it is on disk. An error or a crash leaves no dir, or, at the very
+// end, one that is whole; and after a crash what was made so far in dir.unfinished, which may
+// be deleted. Errors are
 // fs.ErrExist, [ErrDamaged] where a snapshot or the journal is (repair that first, or copy
 // the files as they are), those of the transaction and what the filesystem says. Progress,
 // unless it is nil, is told how many of how many snapshots are written. It costs about as
@@ -59,10 +61,10 @@ func (s *Store) backup(ctx context.Context, dir string, progress func(done, tota
 	if err := os.Mkdir(unfinished, dirMode); err != nil {
 		return err
 	}
-	err = fill(ctx, unfinished, snapshots, next+unknownIDs, progress)
+	note := copied{Time: now(), From: min(next+unknownIDs, maxID), To: min(next+unknownIDs, maxID)}
+	err = fill(ctx, unfinished, snapshots, note.From, progress)
 	if err == nil {
-		note := fmt.Appendf(nil, `{"time":%q,"identifiersFrom":%d,"identifiersTo":%d}`+"\n", now().Format(time.RFC3339), above(snapshots), next+unknownIDs)
-		err = atomicfs.WriteFile(filepath.Join(unfinished, backupFile), unfinished, note)
+		err = note.write(unfinished, unfinished)
 	}
 	if err == nil {
 		err = atomicfs.SyncDir(unfinished)
@@ -98,16 +100,60 @@ func (s *Store) everything(ctx context.Context) (snapshots []Info, next uint64, 
 	return snapshots, next, nil
 }
 
-// above returns the lowest identifier above all that snapshots have: not the next one that
-// is reserved, for those between may be handed out after the copy was made.
-func above(snapshots []Info) (next uint64) {
-	next = 1
-	for _, info := range snapshots {
-		if id, err := parseID(info.ID); err == nil {
-			next = max(next, id+1)
+// copied is what the file "backup" says of a copy.
+type copied struct {
+	Time time.Time `json:"time"`            // of the backup
+	From uint64    `json:"identifiersFrom"` // the copy's first
+	To   uint64    `json:"identifiersTo"`   // what it goes on at, having been put in the store's place
+}
+
+// write writes the file durably. A crash leaves the former or the new one.
+func (c *copied) write(dir, temp string) error {
+	data, err := json.Marshal(c)
+	if err == nil {
+		err = atomicfs.WriteFile(filepath.Join(dir, backupFile), temp, append(data, '\n'))
+	}
+	if err == nil {
+		err = atomicfs.SyncDir(dir)
+	}
+	return err
+}
+
+// readCopied reads the file, nil where there is none.
+func readCopied(dir string) (*copied, error) {
+	path := filepath.Join(dir, backupFile)
+	data, err := readFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var c copied
+	if err := json.Unmarshal(data, &c); err != nil || c.To < c.From || c.To > maxID {
+		return nil, &DamagedError{Path: path, Err: errors.Join(err, errors.New("it does not say below which identifiers others were handed out: if it was not restored from a backup, delete it"))}
+	}
+	return &c, nil
+}
+
+// passCopied makes a copy that is written to for the first time go on at identifiers that
+// nobody else has handed out: neither the store that it is of nor a copy that was put in its
+// place before. The process has the lock. A crash leaves the file or not, and no identifier
+// handed out, or the file.
+func (s *Store) passCopied() error {
+	c, err := readCopied(s.dir)
+	if c == nil || err != nil || s.nextID > c.To {
+		return err
+	}
+	since := uint64(max(0, time.Since(c.Time).Milliseconds()))
+	if to := min(c.From+since, maxID); to > c.To {
+		c.To = to
+		if err := c.write(s.dir, s.tree.staging); err != nil {
+			return err
 		}
 	}
-	return next
+	s.nextID = c.To
+	return nil
 }
 
 // fill makes a store with these snapshots in an empty directory.
@@ -116,7 +162,7 @@ func fill(ctx context.Context, dir string, snapshots []Info, next uint64, progre
 	if err != nil {
 		return err
 	}
-	err = s.Import(ctx, snapshots, next, func(done int) {
+	err = s.importAll(ctx, snapshots, next, maxID, func(done int) {
 		if progress != nil {
 			progress(done, len(snapshots))
 		}

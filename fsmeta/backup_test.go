@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 // all returns everything that a walk sees.
@@ -69,6 +70,67 @@ func TestBackup(t *testing.T) {
 		if other, err := copied.NewID(bg); err != nil || len(other) <= len(id) {
 			t.Fatalf("identifier %s after %s, %v", other, id, err)
 		}
+	}
+}
+
+// Copies of one backup that are put in its place one after the other hand out other
+// identifiers each, and go on with them.
+func TestBackupRestoredTwice(t *testing.T) {
+	s := openTest(t, filepath.Join(t.TempDir(), "store"))
+	mustCreate(t, s, "a")
+	dir := t.TempDir()
+	backup := filepath.Join(dir, "backup")
+	if err := s.Backup(bg, backup, nil); err != nil {
+		t.Fatal(err)
+	}
+	use := func(restored string) uint64 {
+		t.Helper()
+		r, err := Open(restored)
+		if err != nil {
+			t.Fatal(err)
+		}
+		id, err := r.NewID(bg)
+		if err = errors.Join(err, r.Close()); err != nil {
+			t.Fatal(err)
+		}
+		n, err := parseID(id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	// As if the second were used an hour after the first.
+	var ids []uint64
+	for i, age := range []time.Duration{0, time.Hour} {
+		restored := filepath.Join(dir, fmt.Sprint(i))
+		if err := os.CopyFS(restored, os.DirFS(backup)); err != nil {
+			t.Fatal(err)
+		}
+		c, err := readCopied(restored)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Time = c.Time.Add(-age)
+		if err := c.write(restored, restored); err != nil {
+			t.Fatal(err)
+		}
+		first, second := use(restored), use(restored)
+		if second <= first || second > first+1000 {
+			t.Errorf("identifier %d, and %d when it is opened again", first, second)
+		}
+		if c, err = readCopied(restored); err != nil || first < c.To {
+			t.Errorf("identifier %d is handed out, and the file says %+v, %v", first, c, err)
+		}
+		ids = append(ids, first)
+	}
+	if ids[1] < ids[0]+uint64(time.Hour.Milliseconds())/2 {
+		t.Errorf("identifiers %d", ids)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "0", backupFile), []byte("{"), fileMode); err != nil {
+		t.Fatal(err)
+	}
+	if err := create(openTest(t, filepath.Join(dir, "0")), "b", ""); !errors.Is(err, ErrDamaged) {
+		t.Errorf("where it can't be told what was handed out: %v", err)
 	}
 }
 

@@ -134,6 +134,9 @@ func (c *checker) checkLayout() error {
 		if !looksLikeStore(s.dir) {
 			return err
 		}
+		if checkVacant(s.dir) == nil {
+			return fmt.Errorf("%w; it is just being made, or who made it was killed: the next program that opens it for writing finishes that", err)
+		}
 		c.found(Finding{Path: path, Problem: problem, Meaning: "the store can't be opened", Advice: adviseRepair})
 		return nil
 	}
@@ -538,7 +541,7 @@ func (c *checker) checkIdentifiers() {
 				Meaning: "both have the same content, and removing one deletes it", Advice: "find out whose content it is, and remove or renumber the other, see 'Repairing by hand' in layout.md"})
 		}
 		owners[m.id] = m
-		if id, err := parseID(m.id); err == nil && id >= next && next > 0 {
+		if id, err := parseID(m.id); err == nil && id >= next && next > 0 && next < maxID-idBlock {
 			c.found(Finding{Path: path, Name: m.name, Problem: fmt.Sprintf("its identifier %s is not below %d, the next to be handed out", m.id, next),
 				Meaning: "it may be given to another snapshot, too", Advice: adviseRepair})
 		}
@@ -562,7 +565,7 @@ func (c *checker) checkAhead() {
 // foundAhead says that the tree has a version that the journal doesn't know.
 func (c *checker) foundAhead(m *metadata) {
 	c.found(Finding{Path: c.store.journal.path, Problem: fmt.Sprintf("it ends with transaction %d, and %s is of transaction %d", c.store.tip(), c.store.tree.path(m.name), m.txn),
-		Meaning: "lines are lost, or an older journal has taken its place: what they did may be shown in part, and writes are refused", Advice: adviseRepair})
+		Meaning: "lines are lost, or an older journal has taken its place: what they did may be shown in part, and identifiers may be handed out twice", Advice: adviseRepair})
 }
 
 // nextReserved returns the lowest identifier that may be handed out, 0 where that is not

@@ -15,6 +15,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	atomicfs "github.com/fsmeta/fsmeta/atomic"
 )
 
 // wanted is what a Finding must be.
@@ -60,6 +62,12 @@ func (s *tamper) read(path string) string {
 func (s *tamper) remove(path string) {
 	s.t.Helper()
 	s.check(os.RemoveAll(s.at(path)))
+}
+
+// swap exchanges two parts.
+func (s *tamper) swap(a, b string) {
+	s.t.Helper()
+	s.check(atomicfs.Exchange(s.at(a), s.at(b)))
 }
 
 // set writes a snapshot's directory, with a checksum that is right.
@@ -196,6 +204,15 @@ var checkTable = []struct {
 	}, []wanted{{"journal", true, "did not finish"}}},
 	{"journal is cut right behind its last line", true, func(s *tamper) {
 		s.put("journal", strings.TrimRight(s.read("journal"), "\n\x00"))
+	}, []wanted{{"journal", true, "did not finish"}}},
+	{"journal is cut behind a line that is published", true, func(s *tamper) {
+		s.put("journal", strings.TrimRight(s.read("journal"), "\x00"))
+	}, []wanted{{"journal", false, "cut off behind the line of transaction"}}},
+	{"journal is cut behind its header", false, func(s *tamper) {
+		s.put("journal", strings.TrimRight(s.read("journal"), "\x00"))
+	}, []wanted{{"journal", false, "cut off behind the header"}}},
+	{"header that a person wrote, and nothing behind it", false, func(s *tamper) {
+		s.put("journal", `{"format":"fsmeta journal","version":1,"txn":99,"nextID":99}`+"\n")
 	}, []wanted{{"journal", true, "did not finish"}}},
 	{"header without its newline", false, func(s *tamper) { s.replaceIn("journal", "\n", "\x00") },
 		[]wanted{{"journal", true, "did not finish"}}},

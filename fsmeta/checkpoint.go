@@ -255,7 +255,7 @@ func (s *Store) stageJournal(content []byte, prepared *atomicfs.File) (*atomicfs
 	}
 	if errors.Is(err, unix.ENOSPC) { // filling ahead is for speed alone
 		_ = f.Discard() // else cleanStaging does
-		if f, err = s.prepareJournal(len(content) + 2); err == nil {
+		if f, err = s.prepareJournal(len(content) + supersededLen + 1); err == nil {
 			err = writeAndSync(f, content)
 		}
 	}

@@ -164,6 +164,9 @@ func (s *Store) letGoIdle() {
 // newID returns an identifier that was never handed out, and never will be again
 // even if the power is cut now: it is below a synced nextID. It is our turn.
 func (s *Store) newID() (string, error) {
+	if s.nextID >= maxID-idBlock {
+		return "", errors.New("identifiers are used up")
+	}
 	for settled := false; s.nextID >= s.safe(); settled = true {
 		var err error
 		if settled { // what the lines so far reserve is used up
@@ -265,7 +268,7 @@ func (s *Store) writeLine(txn uint64, changes []change, moves []move) error {
 	j, ix := s.journal, s.index.Load()
 	reserved := s.reserved
 	if s.nextID+idBlock/2 > reserved {
-		reserved = s.nextID + idBlock
+		reserved = max(reserved, min(s.nextID+idBlock, maxID))
 	}
 	r := &record{txn: txn, time: time.Now().UTC(), nextID: reserved, synced: s.settled, changes: changes}
 	raw := encodeLine(r, j.crcOf(j.tip()))

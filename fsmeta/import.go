@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"time"
 )
@@ -17,10 +18,11 @@ import (
 // Progress, unless it is nil, is called with the number of snapshots that are written. It
 // must not use the store.
 //
-// It is a transaction of its own: all of them are there and durable when it returns nil,
-// none after an error or a crash, unless it is [ErrOutcomeUnknown]. It can be run again:
-// if the store has all of them just as they are given, it does nothing. Otherwise, in a
-// store that was used, the error is [ErrUsed], and says where they differ. Other errors are
+// It is a transaction of its own: all of them are there and durable when it returns nil, in a
+// [Relaxed] Store too, none after an error or a crash, unless it is [ErrOutcomeUnknown]. It
+// can be run again: if the store has all of them just as they are given, it does nothing.
+// Otherwise, in a store that was used, the error is [ErrUsed], and says where they differ; so
+// it is where an identifier that is given may have been handed out here. Other errors are
 // [ErrInvalidName] for names, labels, identifiers, kinds and times that can't be stored
 // and parents that lead back to where they began, [ErrExist] for a name or identifier
 // that is given twice, [ErrNotExist] and [ErrNotCommitted] of a parent, and those of
@@ -29,22 +31,22 @@ import (
 // It costs about as much as creating each of them, without the syncs, and, while it runs,
 // about two kilobytes of memory for each.
 func (s *Store) Import(ctx context.Context, snapshots []Info, nextID uint64, progress func(done int)) error {
-	if err := s.importAll(ctx, snapshots, nextID, progress); err != nil {
+	if err := s.importAll(ctx, snapshots, nextID, maxImportID, progress); err != nil {
 		return fmt.Errorf("fsmeta: import: %w", err)
 	}
 	return nil
 }
 
-// maxImportID leaves enough identifiers for as long as a store may exist.
-const maxImportID = 1 << 62
+// maxImportID leaves enough identifiers for as long as a store may exist, and its backups.
+const maxImportID = 1 << 61
 
-func (s *Store) importAll(ctx context.Context, snapshots []Info, nextID uint64, progress func(done int)) error {
-	images, highest, err := imagesOf(snapshots)
+func (s *Store) importAll(ctx context.Context, snapshots []Info, nextID, limit uint64, progress func(done int)) error {
+	images, lowest, highest, err := imagesOf(snapshots)
 	if err != nil {
 		return err
 	}
-	if max(highest, nextID) > maxImportID {
-		return fmt.Errorf("identifier %d is above %d: %w", max(highest, nextID), uint64(maxImportID), ErrInvalidName)
+	if max(highest, nextID) > limit {
+		return fmt.Errorf("identifier %d is above %d: %w", max(highest, nextID), limit, ErrInvalidName)
 	}
 	t, err := s.begin(ctx, true)
 	if err != nil {
@@ -55,23 +57,31 @@ func (s *Store) importAll(ctx context.Context, snapshots []Info, nextID uint64, 
 		if err != nil {
 			return err
 		}
-		next := max(nextID, highest+1)
+		next := min(max(nextID, highest+1), maxID)
 		if used {
 			return t.imported(images, next)
+		}
+		if lowest < s.nextID && len(images) > 0 {
+			return fmt.Errorf("%w: identifiers below %d may have been handed out: import into a new directory", ErrUsed, s.nextID)
 		}
 		for name, m := range images {
 			t.put(name, nil, m)
 		}
 		t.used = true // so that the identifiers are reserved though there are no snapshots
 		s.nextID = max(s.nextID, next)
-		clear(s.given) // some may be among these
 		return nil
 	})
 	if err != nil {
 		return errors.Join(err, t.Rollback())
 	}
 	t.staged = progress
-	return t.Commit()
+	if err := t.Commit(); err != nil || !s.relaxed {
+		return err
+	}
+	if err := s.settle(s.tip()); err != nil {
+		return fmt.Errorf("%w: %w", ErrOutcomeUnknown, err)
+	}
+	return nil
 }
 
 // imported returns nil if the store has all of the snapshots, and hands out identifiers
@@ -97,32 +107,33 @@ func (t *transaction) imported(images map[string]*metadata, next uint64) error {
 	return nil
 }
 
-// imagesOf returns what is to be stored of snapshots, by name, and their highest
-// identifier.
-func imagesOf(snapshots []Info) (images map[string]*metadata, highest uint64, err error) {
+// imagesOf returns what is to be stored of snapshots, by name, and their lowest and highest
+// identifiers.
+func imagesOf(snapshots []Info) (images map[string]*metadata, lowest, highest uint64, err error) {
+	lowest = math.MaxUint64
 	images = make(map[string]*metadata, len(snapshots))
 	ids := make(map[uint64]string, len(snapshots))
 	for _, info := range snapshots {
 		m := imageOf(info)
 		id, err := m.checkImport()
 		if err != nil {
-			return nil, 0, fmt.Errorf("snapshot %.256q: %w", info.Name, err)
+			return nil, 0, 0, fmt.Errorf("snapshot %.256q: %w", info.Name, err)
 		}
 		if images[m.name] != nil {
-			return nil, 0, fmt.Errorf("snapshot %.256q is given twice: %w", m.name, ErrExist)
+			return nil, 0, 0, fmt.Errorf("snapshot %.256q is given twice: %w", m.name, ErrExist)
 		}
 		if other, taken := ids[id]; taken {
-			return nil, 0, fmt.Errorf("snapshots %.256q and %.256q have the identifier %d: %w", other, m.name, id, ErrExist)
+			return nil, 0, 0, fmt.Errorf("snapshots %.256q and %.256q have the identifier %d: %w", other, m.name, id, ErrExist)
 		}
 		images[m.name], ids[id] = m, m.name
-		highest = max(highest, id)
+		lowest, highest = min(lowest, id), max(highest, id)
 	}
 	for _, m := range images {
 		if err := checkAncestors(images, m); err != nil {
-			return nil, 0, fmt.Errorf("snapshot %.256q: %w", m.name, err)
+			return nil, 0, 0, fmt.Errorf("snapshot %.256q: %w", m.name, err)
 		}
 	}
-	return images, highest, nil
+	return images, lowest, highest, nil
 }
 
 func imageOf(info Info) *metadata {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"slices"
 	"strconv"
@@ -84,6 +85,9 @@ func encodeHeader(h header) []byte {
 	b = append(b, `,"nextID":`...)
 	return sealLine(strconv.AppendUint(b, h.nextID, 10), h.prev)
 }
+
+// supersededLen is how long what encodeSuperseded makes can be.
+var supersededLen = len(encodeSuperseded(math.MaxUint64, 0))
 
 func encodeSuperseded(txn uint64, prev uint32) []byte {
 	return sealLine(fmt.Appendf(nil, `{"superseded":%d`, txn), prev)
@@ -253,6 +257,7 @@ type scanned struct {
 	superseded bool   // ends with the word that a new file takes over
 	bad        bool   // other bytes follow, or not even the byte that ends the last line
 	damaged    bool   // and they were a synced line once: it is published, or a later line says so
+	cut        bool   // damaged: what stands behind a published line was cut off
 	stray      []line // whole lines behind the bad bytes
 }
 
@@ -285,7 +290,10 @@ func scan(buf []byte, off int64, txn uint64, crc uint32) scanned {
 	for i := range s.lines[:s.published] {
 		s.lines[i].newline = true
 	}
-	s.bad = pos >= len(buf) // whoever writes fills the file ahead
+	// Whoever writes a line fills the file ahead, with what the sync of the line makes durable.
+	s.bad = pos >= len(buf)
+	s.cut = s.bad && len(s.lines) > 0 && s.published == len(s.lines)
+	s.damaged = s.damaged || s.cut
 	if pos < len(buf) {
 		s.scanRest(buf[pos:], off+int64(pos), txn+1)
 	}
@@ -434,6 +442,9 @@ func (j *journal) readHeader() error {
 	if j.header, err = parseHeader(raw); err != nil {
 		j.bad = j.damage(err)
 	}
+	if _, _, ours := verifyLine(raw); ours && newline && j.filled <= j.start { // see scan
+		j.bad = j.damage(fmt.Errorf("it was cut off behind the header, of transaction %d", j.header.txn))
+	}
 	j.public = j.header.txn
 	return nil
 }
@@ -520,8 +531,9 @@ func (j *journal) anythingFrom(off int64) (bool, error) {
 // the error is also errDirtyTail.
 func (j *journal) write(raw []byte) error {
 	off := j.next(j.tip())
-	// Its end byte, and one NUL byte behind that: a file that was cut has none.
-	if err := j.fill(off + int64(len(raw)) + 2); err != nil {
+	// Its end byte, and behind that NUL bytes, which a file that was cut doesn't have, and
+	// which have room for the mark that nothing may be left of the room for later.
+	if err := j.fill(off + int64(len(raw)+1+supersededLen+1)); err != nil {
 		return err
 	}
 	if _, err := j.file.WriteAt(raw, off); err != nil {

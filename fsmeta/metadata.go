@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -405,6 +406,9 @@ func escaped(r rune) bool {
 	}
 	return false
 }
+
+// maxID is the highest identifier, and the highest nextID.
+const maxID = math.MaxInt64
 
 // parseID reads an identifier: a decimal number from 1, without leading zeros.
 func parseID(id string) (uint64, error) {

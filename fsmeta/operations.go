@@ -325,8 +325,8 @@ func (s *Store) Create(ctx context.Context, key, parent string, readonly bool, o
 // that is not used is lost; content that a crash leaves under it belongs to no snapshot.
 //
 // It is the caller's until a call of [Store.Create] has taken it, whatever becomes of that
-// call's transaction, or [Store.Import] has filled the store. Outside a writable transaction it
-// waits for a turn of its own, for as long as ctx allows. Errors are those of [Store.TransactionContext].
+// call's transaction. Outside a writable transaction it waits for a turn of its own, for as
+// long as ctx allows. Errors are those of [Store.TransactionContext].
 func (s *Store) NewID(ctx context.Context) (string, error) {
 	id, err := s.reserveID(ctx)
 	if err != nil {

@@ -157,7 +157,8 @@ func (s *Store) revisit(ix *index, unnamed []string) ([]string, error) {
 	return left, nil
 }
 
-// unnamedDamage says what is wrong with an entry of snapshots/ that has no name.
+// unnamedDamage says what is wrong with an entry of snapshots/ that has no name: an
+// ErrDamaged, or why that can't be told now.
 func (s *Store) unnamedDamage(entry string) error {
 	path := s.tree.snapshots + "/" + entry
 	if isHashed(entry) {
@@ -186,7 +187,11 @@ func (s *Store) readAll(ix *index, g uint64) (damage, err error) {
 	}
 	var damaged []error
 	for _, entry := range unnamed {
-		damaged = append(damaged, s.unnamedDamage(entry))
+		err := s.unnamedDamage(entry)
+		if !errors.Is(err, ErrDamaged) {
+			return nil, err
+		}
+		damaged = append(damaged, err)
 	}
 	for i, v := range ix.versions(make([]*version, 0, len(entries)), entries, g) {
 		if v != nil {
@@ -284,7 +289,11 @@ func (t *transaction) walk(ctx context.Context, fn func(*metadata) error, damage
 		}
 	}
 	for _, entry := range unnamed {
-		damage = append(damage, t.store.unnamedDamage(entry))
+		err := t.store.unnamedDamage(entry)
+		if !errors.Is(err, ErrDamaged) {
+			return err
+		}
+		damage = append(damage, err)
 	}
 	for _, err := range damage {
 		if err := damaged(err); err != nil {

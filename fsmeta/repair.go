@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -180,7 +181,8 @@ func (r *repair) run() error {
 
 // openJournal goes on with the journal as the next writer would, which brings the tree up
 // to it, and then empties it: from then on the tree decides. It is an ErrDamaged where
-// that can't be done.
+// that can't be done, and where the tree has versions that are later, which is to say that
+// lines are lost or an older journal has taken its place.
 func (r *repair) openJournal() error {
 	s := r.store
 	j, err := openJournal(filepath.Join(s.dir, journalFile), true)
@@ -190,8 +192,16 @@ func (r *repair) openJournal() error {
 	s.mu.Lock()
 	s.journal = j
 	s.resetIndexLocked()
+	s.checkpointAt = math.MaxInt64 // none in the background
+	_, err = s.catchUpLocked(true, true)
+	if err == nil && s.journal.bad == nil {
+		err = s.checkTornLocked()
+	}
 	s.mu.Unlock()
-	if err := s.takeOver(func() error { return nil }); err != nil {
+	if err == nil {
+		err = s.takeOver(func() error { return nil })
+	}
+	if err != nil {
 		return errors.Join(err, r.closeJournal())
 	}
 	return s.fold()
@@ -228,7 +238,7 @@ func salvage(path string) (*salvaged, error) {
 	}
 	raw, _ := cutLine(data)
 	if h, err := parseHeader(raw); err == nil {
-		v.txn, v.next = h.txn, h.nextID
+		v.txn, v.next = h.txn, min(h.nextID, maxID)
 	}
 	var all scanned
 	all.scanRest(data, 0, 0)
@@ -237,7 +247,7 @@ func salvage(path string) (*salvaged, error) {
 		if err != nil {
 			continue
 		}
-		v.txn, v.next = max(v.txn, record.txn), max(v.next, record.nextID)
+		v.txn, v.next = max(v.txn, record.txn), max(v.next, min(record.nextID, maxID))
 		for _, c := range record.changes {
 			if record.txn >= v.at[c.name] {
 				v.last[c.name], v.at[c.name] = &change{name: c.name, after: c.after}, record.txn
@@ -284,14 +294,15 @@ func (r *repair) rebuildJournal(damage error) error {
 	if err := s.tree.sync(names, true); err != nil {
 		return err
 	}
-	done := fmt.Sprintf("it was made anew from the tree and the %d names that could be read in it; identifiers go on at %d", len(v.last), v.next+unknownIDs)
+	next := min(v.next+unknownIDs, maxID)
+	done := fmt.Sprintf("it was made anew from the tree and the %d names that could be read in it; identifiers go on at %d", len(v.last), next)
 	if _, err := os.Lstat(path); err == nil {
 		if err := r.copyAside(path, journalFile); err != nil {
 			return err
 		}
 		done += "; the former one was set aside, in " + r.aside
 	}
-	content := append(encodeHeader(header{txn: v.txn, nextID: v.next + unknownIDs}), '\n')
+	content := append(encodeHeader(header{txn: v.txn, nextID: next}), '\n')
 	content = append(content, make([]byte, closedFill)...)
 	if err := atomicfs.WriteFile(path, s.tree.staging, content); err != nil {
 		return err
@@ -307,7 +318,7 @@ func (r *repair) rebuildJournal(damage error) error {
 func (v *salvaged) note(m *metadata) {
 	v.txn = max(v.txn, m.txn)
 	if id, err := parseID(m.id); err == nil {
-		v.next = max(v.next, id+1)
+		v.next = max(v.next, min(id+1, maxID))
 	}
 }
 
@@ -423,86 +434,79 @@ func damageOf(err error) *DamagedError {
 // mendNames mends the damaged entries of which the checksum of their metadata says what
 // their names and parents are: it makes them anew where they belong, unless something good
 // is there. It reports whether there were any.
+//
+// A crash leaves all of them as they were, with copies set aside, or a line in the journal
+// that makes the next who writes do the rest: one may be where another belongs, whose only
+// copy is elsewhere.
 func (r *repair) mendNames(good map[string]*metadata, damaged map[string]error) (bool, error) {
 	found := map[string]*metadata{} // by where they are
-	taken := map[string]bool{}      // where they belong
-	for _, entry := range slices.Sorted(maps.Keys(damaged)) {
-		m := vouchedFor(r.store.tree.snapshots+"/"+entry, good)
-		if m == nil || good[m.name] != nil || taken[encodeName(m.name)] {
-			continue
+	belong := map[string]bool{}     // where they belong
+	known, parents := maps.Clone(good), committedIn(good)
+	var changes []change
+	for before := -1; len(found) > before; { // one may stand on another
+		before = len(found)
+		for _, entry := range slices.Sorted(maps.Keys(damaged)) {
+			if found[entry] != nil {
+				continue
+			}
+			data, err := readFile(r.store.tree.snapshots + "/" + entry + "/" + metadataFile)
+			if err != nil {
+				continue // which is what is wrong with it, or it can't be read again either
+			}
+			m := vouchedFor(data, parents)
+			if m == nil || known[m.name] != nil {
+				continue
+			}
+			if m.kind == KindCommitted {
+				parents = append(parents, m.name)
+			}
+			found[entry], belong[encodeName(m.name)], known[m.name] = m, true, m
+			changes = append(changes, change{name: m.name, after: m})
 		}
-		found[entry], taken[encodeName(m.name)] = m, true
 	}
-	for _, entry := range slices.Sorted(maps.Keys(found)) { // all of them are in memory by now
-		m := found[entry]
-		if err := r.rebuild(m); err != nil {
+	if len(found) == 0 {
+		return false, nil
+	}
+	for _, entry := range slices.Sorted(maps.Keys(belong)) {
+		if err := r.copyDirAside(entry); err != nil {
 			return false, err
 		}
-		d := damageOf(damaged[entry])
-		r.mended(d.Path, d.Name, d.Err.Error(), fmt.Sprintf("name and parent were set to %q and %q, as the checksum says", m.name, m.parent))
+	}
+	slices.SortFunc(changes, func(a, b change) int { return strings.Compare(a.name, b.name) })
+	if err := r.commit(changes); err != nil {
+		return false, err
 	}
 	for _, entry := range slices.Sorted(maps.Keys(found)) {
-		if !taken[entry] {
+		m, d := found[entry], damageOf(damaged[entry])
+		r.mended(d.Path, d.Name, d.Err.Error(), fmt.Sprintf("name and parent were set to %q and %q, as the checksum says", m.name, m.parent))
+		if !belong[entry] {
 			if err := r.setAside(r.store.tree.snapshots+"/"+entry, filepath.Join(snapshotsDir, entry)); err != nil {
 				return false, err
 			}
 		}
 	}
-	return len(found) > 0, nil
+	return true, nil
 }
 
-// vouchedFor returns the snapshot in a directory if the checksum of its metadata.json is
-// right for some parent that there is, or for none.
-func vouchedFor(dir string, good map[string]*metadata) *metadata {
-	data, err := readFile(dir + "/" + metadataFile)
-	if err != nil {
-		return nil
-	}
-	if m := ownFile(data, ""); m != nil {
-		return m
-	}
-	for name, parent := range good {
-		if parent.kind == KindCommitted && fileVouches(data, name) {
-			return ownFile(data, name)
+// committedIn returns the names that something can stand on, "" for nothing.
+func committedIn(all map[string]*metadata) []string {
+	names := []string{""}
+	for name, m := range all {
+		if m.kind == KindCommitted {
+			names = append(names, name)
 		}
 	}
-	return nil
+	return names
 }
 
-// rebuild makes the directory of m anew, where it belongs, and sets aside what was there. A
-// crash leaves the former one, there or set aside, or the new one, or both.
-func (r *repair) rebuild(m *metadata) error {
-	tree := r.store.tree
-	there, err := tree.exists(m.name)
-	if err != nil {
-		return err
-	}
-	staged, err := tree.stage(m)
+// commit writes changes as a transaction does, and empties the journal again: the tree goes
+// on deciding.
+func (r *repair) commit(changes []change) error {
+	_, err := r.store.append(changes, nil)
 	if err == nil {
-		err = errors.Join(atomicfs.SyncFile(staged+"/"+metadataFile), atomicfs.SyncDir(staged))
+		err = r.store.fold()
 	}
-	if err != nil {
-		return err
-	}
-	if !there {
-		_, err = tree.place(staged, m.name, false)
-		return errors.Join(err, atomicfs.SyncDir(tree.snapshots))
-	}
-	// From where the old one is to be, so that at no time it is among the garbage.
-	to, err := r.placeAside(filepath.Join(snapshotsDir, encodeName(m.name)))
-	if err == nil {
-		err = atomicfs.RenameNew(staged, to)
-	}
-	if err == nil {
-		err = r.syncAside(to)
-	}
-	if err == nil {
-		err = atomicfs.Exchange(to, tree.path(m.name))
-	}
-	if err != nil {
-		return err
-	}
-	return errors.Join(atomicfs.SyncDir(tree.snapshots), r.syncAside(to))
+	return errors.Join(err, r.store.tree.dropSpares())
 }
 
 // raiseIDs makes sure that no identifier that a snapshot has is handed out again.
@@ -514,8 +518,8 @@ func (r *repair) raiseIDs() error {
 	}
 	before := s.nextID
 	for _, m := range good {
-		if id, err := parseID(m.id); err == nil && id < maxImportID {
-			s.nextID = max(s.nextID, id+1)
+		if id, err := parseID(m.id); err == nil {
+			s.nextID = max(s.nextID, min(id+1, maxID))
 		}
 	}
 	if s.nextID == before {
@@ -567,6 +571,38 @@ func (r *repair) copyAside(from, part string) error {
 		}
 	}
 	return r.syncAside(to)
+}
+
+// copyDirAside copies an entry of snapshots/, if it is there, to where it can be looked at.
+// A crash leaves a part of the copy.
+func (r *repair) copyDirAside(entry string) error {
+	from := r.store.tree.snapshots + "/" + entry
+	info, err := os.Lstat(from)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	to, perr := r.placeAside(filepath.Join(snapshotsDir, entry))
+	if err = errors.Join(err, perr); err != nil {
+		return err
+	}
+	if !info.IsDir() {
+		return r.copyAside(from, filepath.Join(snapshotsDir, entry))
+	}
+	if err := os.CopyFS(to, os.DirFS(from)); err != nil {
+		return err
+	}
+	err = filepath.WalkDir(to, func(path string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir():
+			return atomicfs.SyncDir(path)
+		case d.Type().IsRegular():
+			return atomicfs.SyncFile(path)
+		}
+		return nil
+	})
+	return errors.Join(err, r.syncAside(to))
 }
 
 // placeAside returns where a part is to be set aside, in a directory that it makes.

@@ -23,9 +23,15 @@ import (
 //
 // A crash leaves it to the next one. After an error the lock is given back.
 func (s *Store) takeOver(unlock func() error) error {
+	first := !s.visited
 	err := s.catchUpAndReplay()
 	if err == nil {
 		err = s.index.Load().ready()
+	}
+	if err == nil && first {
+		if err = s.passCopied(); err != nil {
+			s.visited = false
+		}
 	}
 	if err != nil {
 		return errors.Join(err, unlock())

@@ -27,7 +27,7 @@ type Change struct {
 }
 
 // FromNow makes [Store.Watch] begin behind the last transaction that is committed when it
-// is called.
+// is called, not when the loop over what it returns begins.
 const FromNow = math.MaxUint64
 
 // LastTransaction returns the number of the last transaction that ctx's transaction sees,
@@ -62,8 +62,19 @@ func (s *Store) LastTransaction(ctx context.Context) (uint64, error) {
 // at the latest, which costs one small read. It may be called concurrently, also on a
 // read-only Store.
 func (s *Store) Watch(ctx context.Context, after uint64) iter.Seq2[Transaction, error] {
+	last, lerr := s.LastTransaction(context.Background())
+	if after == FromNow {
+		after = last
+	}
 	return func(yield func(Transaction, error) bool) {
-		if err := s.watchFrom(ctx, after, func(t Transaction) bool { return yield(t, nil) }); err != nil {
+		err := lerr
+		if err == nil && after > last {
+			err = fmt.Errorf("there was no transaction %d yet, the last is %d: %w", after, last, ErrOutdated)
+		}
+		if err == nil {
+			err = s.watchFrom(ctx, after, func(t Transaction) bool { return yield(t, nil) })
+		}
+		if err != nil {
 			yield(Transaction{}, fmt.Errorf("fsmeta: watch: %w", err))
 		}
 	}
@@ -85,15 +96,6 @@ func (s *Store) watchFrom(ctx context.Context, after uint64, fn func(Transaction
 	if err := f.start(after); err != nil {
 		return err
 	}
-	if after != FromNow {
-		last, err := s.LastTransaction(context.Background())
-		if err != nil {
-			return err
-		}
-		if after > last {
-			return fmt.Errorf("there was no transaction %d yet, the last is %d: %w", after, last, ErrOutdated)
-		}
-	}
 	for wait := newPause(); ; {
 		lines, successor, err := f.next()
 		if err != nil {
@@ -104,10 +106,8 @@ func (s *Store) watchFrom(ctx context.Context, after uint64, fn func(Transaction
 			if err != nil {
 				return errors.Join(&DamagedError{Path: f.path, Err: err}, closeUnused(successor))
 			}
-			if t.Number > after || after == FromNow {
-				if !fn(t) {
-					return closeUnused(successor)
-				}
+			if t.Number > after && !fn(t) {
+				return closeUnused(successor)
 			}
 			f.pass(&lines[i])
 		}
@@ -137,7 +137,7 @@ func closeUnused(j *journal) error {
 	return j.file.Close()
 }
 
-// start opens the journal and passes over what is committed up to after.
+// start opens the journal, which must have everything that came after transaction after.
 func (f *follower) start(after uint64) error {
 	j, err := openJournal(f.path, false)
 	if err != nil {
@@ -149,21 +149,6 @@ func (f *follower) start(after uint64) error {
 	}
 	if f.txn > after {
 		return fmt.Errorf("the journal has only what came after transaction %d: %w", f.txn, ErrOutdated)
-	}
-	for after == FromNow {
-		lines, successor, err := f.next()
-		if err != nil {
-			return err
-		}
-		for i := range lines {
-			f.pass(&lines[i])
-		}
-		if successor == nil {
-			break
-		}
-		if err := f.switchTo(successor); err != nil {
-			return err
-		}
 	}
 	return nil
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
 	"github.com/fsmeta/fsmeta/containerd/storage"
+	"github.com/fsmeta/fsmeta/fsmeta"
 )
 
 // Cleanup deletes content that belongs to no snapshot: of those removed, and of calls that
@@ -102,7 +103,7 @@ func Kept(root string) (func(id string) (why string), error) {
 		case aside[id]:
 			return "a repair has set their snapshots aside: look at them, then move " + filepath.Join(root, metaDir, "damaged") + " away"
 		case newer(id):
-			return "they were made after the backup that the store was restored from: look at them, then delete " + backupFile(root)
+			return "they may have been made after the backup that the store was restored from: look at them, then delete " + backupFile(root)
 		}
 		return ""
 	}, nil
@@ -111,41 +112,28 @@ func Kept(root string) (func(id string) (why string), error) {
 // setAside returns the identifiers of snapshots that a repair of the store has set aside.
 // Their content stays for as long as they are there. It is an error if one can't be told.
 func setAside(root string) (map[string]bool, error) {
-	damaged := filepath.Join(root, metaDir, "damaged")
-	dirs, err := filepath.Glob(filepath.Join(damaged, "*", "snapshots", "*"))
+	meta := filepath.Join(root, metaDir)
+	list, err := fsmeta.SetAside(meta)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("no content is deleted, for it may be that of a snapshot which a repair has set aside: look at it, then move %s away: %w", filepath.Join(meta, "damaged"), err)
 	}
 	ids := map[string]bool{}
-	for _, dir := range dirs {
-		var metadata struct {
-			ID string `json:"id"`
-		}
-		data, err := os.ReadFile(filepath.Join(dir, "metadata.json"))
-		if err == nil {
-			err = json.Unmarshal(data, &metadata)
-		}
-		if err == nil && metadata.ID == "" {
-			err = errors.New("it has no identifier")
-		}
-		if err != nil {
-			return nil, fmt.Errorf("no content is deleted, for it may be that of %s, which a repair has set aside: look at it, then move %s away: %w", dir, damaged, err)
-		}
-		ids[metadata.ID] = true
+	for _, id := range list {
+		ids[id] = true
 	}
 	return ids, nil
 }
 
 func backupFile(root string) string { return filepath.Join(root, metaDir, "backup") }
 
-// afterBackup returns what tells the identifiers of snapshots that were made after the
-// backup from which the store was restored: there are none where it was not.
+// afterBackup returns what tells the identifiers of snapshots that may have been made after
+// the backup from which the store was restored: there are none where it was not.
 func afterBackup(root string) (func(id string) bool, error) {
 	data, err := os.ReadFile(backupFile(root))
 	if errors.Is(err, fs.ErrNotExist) {
 		return func(string) bool { return false }, nil
 	}
-	var backup struct{ IdentifiersFrom, IdentifiersTo uint64 }
+	var backup struct{ IdentifiersTo uint64 }
 	if err == nil {
 		err = json.Unmarshal(data, &backup)
 	}
@@ -154,7 +142,7 @@ func afterBackup(root string) (func(id string) bool, error) {
 	}
 	return func(id string) bool {
 		n, err := strconv.ParseUint(id, 10, 64)
-		return err == nil && backup.IdentifiersFrom <= n && n < backup.IdentifiersTo
+		return err == nil && n < backup.IdentifiersTo
 	}, nil
 }
 

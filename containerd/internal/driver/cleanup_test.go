@@ -230,11 +230,14 @@ func TestCleanupAfterRestoreAndRepair(t *testing.T) {
 	must(t, os.RemoveAll(meta))
 	must(t, os.CopyFS(meta, os.DirFS(backup)))
 
+	var wantErr error
 	again := func(want ...string) {
 		t.Helper()
 		s, err := Open(s.root, content, Config{})
 		must(t, err)
-		must(t, s.Cleanup(t.Context()))
+		if err := s.Cleanup(t.Context()); !errors.Is(err, wantErr) {
+			t.Errorf("cleanup: %v, want %v", err, wantErr)
+		}
 		if got := directoriesOf(t, s); !slices.Equal(got, want) {
 			t.Errorf("there is %q, want %q", got, want)
 		}
@@ -253,6 +256,14 @@ func TestCleanupAfterRestoreAndRepair(t *testing.T) {
 	if len(findings) != 1 || findings[0].Aside == "" {
 		t.Fatalf("repair: %v", findings)
 	}
+	// Nobody knows whose content it is any more, or whether anybody's.
+	orphan := "1000"
+	must(t, os.Mkdir(filepath.Join(s.root, snapshotsDir, orphan), 0o700))
+	wantErr = fsmeta.ErrDamaged
+	again(old, orphan)
+	at = filepath.Join(findings[0].Aside, "metadata.json")
+	must(t, os.WriteFile(at, data, 0o600))
+	wantErr = nil
 	again(old)
 	must(t, os.RemoveAll(filepath.Join(meta, "damaged")))
 	again()
