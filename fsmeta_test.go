@@ -3630,6 +3630,21 @@ func TestImport(t *testing.T) {
 	})
 }
 
+// Identifiers that somebody may have are not imported: not in this process, nor in another.
+func TestImportIdentifierHandedOut(t *testing.T) {
+	s := newStore(t)
+	other := openStore(t, s.dir)
+	given := []fsmeta.Info{{ID: must(s.NewID(bg)), Name: "a", Kind: fsmeta.KindCommitted, Created: time.Now(), Updated: time.Now()}}
+	for _, into := range []*store{s, other} {
+		wantError(t, into.Import(bg, given, 1, nil), fsmeta.ErrUsed, "new directory")
+	}
+	given[0].ID = "1000"
+	nilError(t, other.Import(bg, given, 1, nil))
+	s.write(func(ctx context.Context) {
+		equal(t, "identifier", must(s.Create(ctx, "b", "", false, fsmeta.WithID("1"))).ID, "1")
+	})
+}
+
 // A panic of the caller's own does not keep the store.
 func TestImportProgressPanics(t *testing.T) {
 	s := newStore(t)

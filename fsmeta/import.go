@@ -68,7 +68,7 @@ func (s *Store) importAll(ctx context.Context, snapshots []Info, nextID, limit u
 			t.put(name, nil, m)
 		}
 		t.used = true // so that the identifiers are reserved though there are no snapshots
-		s.nextID = max(s.nextID, next)
+		t.nextID = next
 		return nil
 	})
 	if err != nil {

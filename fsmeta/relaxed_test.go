@@ -184,3 +184,14 @@ func TestRelaxedFails(t *testing.T) {
 		t.Errorf("Close: %v", err)
 	}
 }
+
+// An import waits for the disk in a relaxed store, too.
+func TestRelaxedImport(t *testing.T) {
+	s := openTest(t, filepath.Join(t.TempDir(), "store"), Relaxed())
+	if err := s.Import(bg, []Info{{ID: "7", Name: "a", Kind: KindCommitted, Created: now(), Updated: now()}}, 1, nil); err != nil {
+		t.Fatal(err)
+	}
+	if m, err := s.tree.read("a"); err != nil || m == nil {
+		t.Errorf("the tree has %v, %v", m, err)
+	}
+}
