@@ -25,7 +25,7 @@ func checkCommand() *cli.Command {
 		Description: "Prints a line for each finding, those that are harmless with \"note:\" before them. It changes nothing, and can be run while " +
 			"the daemon serves. Exit status: 0 nothing is wrong, 1 something is, 2 it could not be checked.",
 		Action: tool.Plain(func(ctx context.Context, c *cli.Command) error {
-			return check(ctx, c.String("root"), c.Root().Writer)
+			return inRoot(ctx, c, check)
 		}),
 	}
 }
@@ -38,7 +38,7 @@ func repairCommand() *cli.Command {
 			"again; it keeps their content for as long as they are there. " +
 			"Exit status: 0 the store is in order, 1 something was set aside or is left that a person has to decide, 2 it could not be repaired.",
 		Action: tool.Plain(func(ctx context.Context, c *cli.Command) error {
-			return repair(ctx, c.String("root"), c.Root().Writer)
+			return inRoot(ctx, c, repair)
 		}),
 	}
 }
@@ -62,6 +62,15 @@ func backupCommand() *cli.Command {
 			return tool.Backup(ctx, meta, to, c.Root().Writer)
 		},
 	}
+}
+
+// inRoot runs do on the root directory that the command was given.
+func inRoot(ctx context.Context, c *cli.Command, do func(ctx context.Context, root string, out io.Writer) error) error {
+	root, err := filepath.Abs(c.String("root"))
+	if err != nil {
+		return err
+	}
+	return do(ctx, root, c.Root().Writer)
 }
 
 // metaOf returns the store of a root directory.
