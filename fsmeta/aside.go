@@ -63,8 +63,8 @@ func (a *aside) readEntry(path, part string) error {
 	switch _, _, named := decodeName(filepath.Base(path)); {
 	case err == nil:
 		a.paths, a.files = append(a.paths, file), append(a.files, data)
-	case isNotThere(err) && (part == stagingDir || !named): // it is no snapshot
-	case isNotThere(err):
+	case errors.Is(err, syscall.ENOTDIR), errors.Is(err, fs.ErrNotExist) && (part == stagingDir || !named): // it is no snapshot
+	case errors.Is(err, fs.ErrNotExist):
 		return &DamagedError{Path: path, Err: errors.New("nothing tells its identifier")}
 	default:
 		return err

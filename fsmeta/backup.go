@@ -19,12 +19,11 @@ import (
 // another filesystem. To restore it, copy it to where the store was, while no program has
 // that open: cp -a will do, as will any archive.
 //
-// Identifiers are handed out from a million higher on in the copy, and, when it is first
-// written to, from one more on for each millisecond since the backup: those that the store
-// hands out after the backup, or another copy in its place, are not given to other snapshots
-// when it is restored. The file "backup" in the copy says in identifiersTo below which these
-// are: a driver should keep content that it finds under one of them, though no snapshot has
-// it, until a person has looked at it and deleted the file. Transactions are numbered anew.
+// Identifiers are handed out from a million higher on in the copy, and, when it is put to
+// use, from 4096 more on for each millisecond since the backup: those that the store hands
+// out after the backup, or another copy in its place, are not given to other snapshots when
+// it is restored. (The clock must not have gone back.) That is kept in the file "backup", see
+// [Store.RestoredBelow]. Transactions are numbered anew.
 //
 // When it returns nil, all of it is on disk. An error or a crash leaves no dir, or, at the very
 // end, one that is whole; and after a crash what was made so far in dir.unfinished, which may
@@ -54,6 +53,9 @@ func (s *Store) backup(ctx context.Context, dir string, progress func(done, tota
 	if damage := s.journalDamage(); damage != nil {
 		return damage
 	}
+	if inside, err := s.holdsPath(dir); err != nil || inside {
+		return errors.Join(err, fmt.Errorf("%s is in the store: choose another place", dir))
+	}
 	snapshots, next, err := s.everything(ctx)
 	if err != nil {
 		return err
@@ -78,8 +80,28 @@ func (s *Store) backup(ctx context.Context, dir string, progress func(done, tota
 	return atomicfs.SyncDir(filepath.Dir(dir))
 }
 
-// everything returns all snapshots as a transaction sees them, and the lowest identifier
-// that may be handed out next.
+// holdsPath reports whether a path is below the store's directory.
+func (s *Store) holdsPath(path string) (bool, error) {
+	store, err := os.Stat(s.dir)
+	if err != nil {
+		return false, err
+	}
+	for above := filepath.Dir(path); ; above = filepath.Dir(above) {
+		info, err := os.Stat(above)
+		if err != nil {
+			return false, err
+		}
+		if os.SameFile(info, store) {
+			return true, nil
+		}
+		if above == filepath.Dir(above) {
+			return false, nil
+		}
+	}
+}
+
+// everything returns all snapshots as a transaction sees them, and an identifier above all
+// that were handed out.
 func (s *Store) everything(ctx context.Context) (snapshots []Info, next uint64, err error) {
 	for tries := 0; ; tries++ {
 		snapshots = nil
@@ -97,14 +119,47 @@ func (s *Store) everything(ctx context.Context) (snapshots []Info, next uint64, 
 	if next = s.nextReserved(); next == 0 {
 		return nil, 0, errors.New("the journal does not tell which identifiers were handed out")
 	}
-	return snapshots, next, nil
+	c, err := readCopied(s.dir)
+	return snapshots, max(next, c.below(next)), err
+}
+
+// RestoredBelow returns the identifier below which content may be of snapshots that were made
+// after the backup from which this store was restored, 0 where it was not. A driver should
+// keep content that it finds under one of these, though no snapshot has it, until a person has
+// looked at it and deleted the file "backup" in the store. Errors are [ErrDamaged] where that
+// can't be read, and what the filesystem says.
+func (s *Store) RestoredBelow() (uint64, error) {
+	c, err := readCopied(s.dir)
+	if err == nil {
+		err = s.look()
+	}
+	if err != nil {
+		return 0, fmt.Errorf("fsmeta: look from which backup %s was restored: %w", s.dir, err)
+	}
+	return c.below(s.nextReserved()), nil
 }
 
 // copied is what the file "backup" says of a copy.
 type copied struct {
 	Time time.Time `json:"time"`            // of the backup
-	From uint64    `json:"identifiersFrom"` // the copy's first
-	To   uint64    `json:"identifiersTo"`   // what it goes on at, having been put in the store's place
+	From uint64    `json:"identifiersFrom"` // where the copy would go on
+	To   uint64    `json:"identifiersTo"`   // where it goes on, once it is in use; else From
+}
+
+// idsPerMillisecond is more than a store hands out, or leaves out while processes take turns.
+const idsPerMillisecond = 4096
+
+// below returns the identifier at which the copy goes on, or has begun, where next is what the
+// journal says; 0 for a store that is none.
+func (c *copied) below(next uint64) uint64 {
+	if c == nil {
+		return 0
+	}
+	if c.To > c.From && next >= c.To {
+		return c.To // it is in use
+	}
+	since := uint64(max(0, time.Since(c.Time).Milliseconds()))
+	return max(c.To, min(c.From+min(since, maxID/idsPerMillisecond)*idsPerMillisecond, maxID))
 }
 
 // write writes the file durably. A crash leaves the former or the new one.
@@ -122,37 +177,41 @@ func (c *copied) write(dir, temp string) error {
 // readCopied reads the file, nil where there is none.
 func readCopied(dir string) (*copied, error) {
 	path := filepath.Join(dir, backupFile)
-	data, err := readFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
+	info, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && !info.Mode().IsRegular() {
 		return nil, nil
+	}
+	var data []byte
+	if err == nil {
+		data, err = readFile(path)
 	}
 	if err != nil {
 		return nil, err
 	}
 	var c copied
-	if err := json.Unmarshal(data, &c); err != nil || c.To < c.From || c.To > maxID {
-		return nil, &DamagedError{Path: path, Err: errors.Join(err, errors.New("it does not say below which identifiers others were handed out: if it was not restored from a backup, delete it"))}
+	if err := json.Unmarshal(data, &c); err != nil || c.From == 0 || c.To < c.From || c.To > maxID {
+		return nil, &DamagedError{Path: path, Err: errors.Join(err, errors.New("it does not say below which identifiers others were handed out"))}
 	}
 	return &c, nil
 }
 
-// passCopied makes a copy that is written to for the first time go on at identifiers that
-// nobody else has handed out: neither the store that it is of nor a copy that was put in its
-// place before. The process has the lock. A crash leaves the file or not, and no identifier
-// handed out, or the file.
+// passCopied makes a copy that is put to use go on at identifiers that nobody else has handed
+// out: neither the store that it is of nor a copy that was put in its place before. The
+// process has the lock. A crash leaves the file or not, and no identifier handed out, or the
+// file.
 func (s *Store) passCopied() error {
 	c, err := readCopied(s.dir)
-	if c == nil || err != nil || s.nextID > c.To {
+	if c == nil || err != nil {
 		return err
 	}
-	since := uint64(max(0, time.Since(c.Time).Milliseconds()))
-	if to := min(c.From+since, maxID); to > c.To {
+	to := c.below(s.nextID)
+	if to > c.To {
 		c.To = to
 		if err := c.write(s.dir, s.tree.staging); err != nil {
 			return err
 		}
 	}
-	s.nextID = c.To
+	s.nextID = max(s.nextID, to)
 	return nil
 }
 

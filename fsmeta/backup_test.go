@@ -126,12 +126,91 @@ func TestBackupRestoredTwice(t *testing.T) {
 	if ids[1] < ids[0]+uint64(time.Hour.Milliseconds())/2 {
 		t.Errorf("identifiers %d", ids)
 	}
-	if err := os.WriteFile(filepath.Join(dir, "0", backupFile), []byte("{"), fileMode); err != nil {
+	// Nor does a copy of a copy that was not in use yet.
+	second := openTest(t, filepath.Join(dir, "1"), ReadOnly())
+	if err := second.Backup(bg, filepath.Join(dir, "2"), nil); err != nil {
 		t.Fatal(err)
 	}
-	if err := create(openTest(t, filepath.Join(dir, "0")), "b", ""); !errors.Is(err, ErrDamaged) {
-		t.Errorf("where it can't be told what was handed out: %v", err)
+	if id := use(filepath.Join(dir, "2")); id < ids[1] {
+		t.Errorf("identifiers %d, and %d in a copy of the last", ids, id)
 	}
+}
+
+// RestoredBelow is above all that was handed out elsewhere, before the copy is used and after.
+func TestRestoredBelow(t *testing.T) {
+	s := openTest(t, filepath.Join(t.TempDir(), "store"))
+	mustCreate(t, s, "a")
+	if below, err := s.RestoredBelow(); below != 0 || err != nil {
+		t.Errorf("in a store that is no copy: %d, %v", below, err)
+	}
+	dir := filepath.Join(t.TempDir(), "copy")
+	if err := s.Backup(bg, dir, nil); err != nil {
+		t.Fatal(err)
+	}
+	number := func(id string, err error) uint64 {
+		t.Helper()
+		n, perr := parseID(id)
+		if err = errors.Join(err, perr); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	c := openTest(t, dir)
+	below := func() uint64 {
+		t.Helper()
+		below, err := c.RestoredBelow()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return below
+	}
+	if other := number(s.NewID(bg)); below() <= other {
+		t.Errorf("below %d, and %d was handed out elsewhere", below(), other)
+	}
+	first := number(c.NewID(bg))
+	for range 2 { // it stays so
+		if below() > first || below() <= unknownIDs {
+			t.Errorf("below %d, and %d was handed out in the copy", below(), first)
+		}
+		number(c.NewID(bg))
+	}
+}
+
+// A file "backup" that says nothing keeps writers off, is found, and is set aside by a
+// repair, which leaves the journal alone. One that is no file is nobody's business.
+func TestBackupFileDamaged(t *testing.T) {
+	for _, text := range []string{"", "{", "{}", `{"identifiersFrom":9,"identifiersTo":8}`} {
+		s := tampered(t, newSpecimen(t, false))
+		s.put(backupFile, text)
+		if err := create(openTest(t, s.dir), "b", ""); !errors.Is(err, ErrDamaged) {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+	s := tampered(t, newSpecimen(t, false))
+	s.put(backupFile, "{")
+	wantCheck(t, s.dir, wanted{backupFile, false, "does not say below which"})
+	before := newTree(s.dir)
+	findings, err := Repair(bg, s.dir, nil)
+	s.check(err)
+	if len(findings) != 1 || findings[0].Path != s.at(backupFile) || findings[0].Repaired == "" {
+		t.Errorf("%v", findings)
+	}
+	wantCheck(t, s.dir)
+	store := openTest(t, s.dir)
+	mustCreate(t, store, "b")
+	info, err := store.Stat(bg, "b")
+	s.check(err)
+	if n, err := parseID(info.ID); err != nil || n < unknownIDs {
+		t.Errorf("identifier %s, %v", info.ID, err)
+	}
+	if m, err := before.read("alone"); m == nil || err != nil {
+		t.Errorf("%v, %v", m, err)
+	}
+
+	odd := tampered(t, newSpecimen(t, false))
+	odd.check(os.Mkdir(odd.at(backupFile), dirMode))
+	wantCheck(t, odd.dir, wanted{backupFile, true, "no part of the store"})
+	mustCreate(t, openTest(t, odd.dir), "b")
 }
 
 // A backup beside writers is one point in time.
@@ -204,5 +283,11 @@ func TestBackupFails(t *testing.T) {
 	}
 	if names, err := readNames(dir); err != nil || len(names) > 0 {
 		t.Errorf("left: %v, %v", names, err)
+	}
+	inside := openTest(t, filepath.Join(t.TempDir(), "store"))
+	for _, to := range []string{"x", "snapshots/x"} {
+		if err := inside.Backup(bg, filepath.Join(inside.dir, to), nil); err == nil || !strings.Contains(err.Error(), "is in the store") {
+			t.Errorf("into the store itself: %v", err)
+		}
 	}
 }

@@ -245,7 +245,9 @@ func (c *checker) checkBeside() error {
 	names, err := readNames(c.store.dir)
 	for _, name := range names {
 		switch name {
-		case layoutFile, journalFile, snapshotsDir, stagingDir, backupFile, "lost+found":
+		case layoutFile, journalFile, snapshotsDir, stagingDir, "lost+found":
+		case backupFile:
+			err = errors.Join(err, c.checkCopied())
 		case damagedDir:
 			err = errors.Join(err, c.checkAside())
 		default:
@@ -262,6 +264,21 @@ func (c *checker) beside(path string) Finding {
 			Meaning: "the store ignores it", Advice: "to restore a backup, put it in the place of the store, not into it"}
 	}
 	return Finding{Path: path, Harmless: true, Problem: "it is no part of the store", Meaning: "the store ignores it", Advice: adviseNothing}
+}
+
+// checkCopied looks at the file that a backup has.
+func (c *checker) checkCopied() error {
+	path := filepath.Join(c.store.dir, backupFile)
+	_, err := readCopied(c.store.dir)
+	var damage *DamagedError
+	if errors.As(err, &damage) {
+		c.found(Finding{Path: path, Problem: damage.Err.Error(), Meaning: "nothing can be written", Advice: "delete it if the store was not restored from a backup, or stop what uses the store and run a repair"})
+		return nil
+	}
+	if info, lerr := os.Lstat(path); lerr == nil && !info.Mode().IsRegular() {
+		c.found(c.beside(path))
+	}
+	return err
 }
 
 // checkAside says what a repair has set aside.
@@ -478,10 +495,15 @@ func (c *checker) checkSnapshots() {
 		}
 		return "this snapshot can't be used"
 	}
+	parents := committedIn(c.good)
 	for entry, damage := range c.damaged {
 		f := Finding{Path: damage.Path, Name: damage.Name, Problem: damage.Err.Error(),
 			Meaning: unusable(damage.Name) + "; nothing that it may stand on can be removed", Advice: adviseSnapshot}
-		if damage.Name == "" && !isHashed(entry) {
+		data, err := readFile(c.store.tree.snapshots + "/" + entry + "/" + metadataFile)
+		switch {
+		case err == nil && vouchedFor(data, parents) != nil:
+			f.Advice = "stop what uses the store and run a repair, which knows its name and its parent by the checksum"
+		case damage.Name == "" && !isHashed(entry):
 			f.Meaning, f.Advice = "the store has no snapshot in it", "move it to where it belongs, or run a repair, which sets it aside"
 		}
 		c.found(f)

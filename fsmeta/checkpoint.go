@@ -255,7 +255,7 @@ func (s *Store) stageJournal(content []byte, prepared *atomicfs.File) (*atomicfs
 	}
 	if errors.Is(err, unix.ENOSPC) { // filling ahead is for speed alone
 		_ = f.Discard() // else cleanStaging does
-		if f, err = s.prepareJournal(len(content) + supersededLen + 1); err == nil {
+		if f, err = s.prepareJournal(len(content)); err == nil {
 			err = writeAndSync(f, content)
 		}
 	}
@@ -292,7 +292,8 @@ func (s *Store) keepOldLocked() error {
 	return err
 }
 
-// successorLocked returns the content of the journal that follows, up to its last line.
+// successorLocked returns the content of the journal that follows, up to its last line and
+// with the NUL bytes that have to follow that.
 func (s *Store) successorLocked(txn uint64) ([]byte, error) {
 	j := s.journal
 	b := append(encodeHeader(header{txn: txn, nextID: s.reserved, prev: j.crcOf(txn)}), 0)
@@ -310,7 +311,7 @@ func (s *Store) successorLocked(txn uint64) ([]byte, error) {
 			b = append(b, encodeSuperseded(j.tip(), j.crcOf(j.tip()))...)
 		}
 	}
-	return append(b, 0), nil // see scan
+	return append(b, make([]byte, supersededLen+1)...), nil // see scan and journal.write
 }
 
 // adoptLocked goes on with the new journal, which is in its place for good.

@@ -170,7 +170,7 @@ func (s *Store) newID() (string, error) {
 	for settled := false; s.nextID >= s.safe(); settled = true {
 		var err error
 		if settled { // what the lines so far reserve is used up
-			_, err = s.append(nil, nil)
+			_, err = s.append(nil, 0, nil)
 		}
 		if err == nil {
 			err = s.settle(s.tip())
@@ -191,12 +191,13 @@ func (s *Store) safe() uint64 {
 }
 
 // append stages what changes and writes its line. It is our turn; the next one
-// builds on this transaction. Nothing is durable yet, see settle. Where staged is not
-// nil it is told how many changes are staged, after each.
+// builds on this transaction. Nothing is durable yet, see settle. Identifiers go on at
+// nextID at the lowest then. Where staged is not nil it is told how many changes are staged,
+// after each.
 //
 // A crash leaves the transaction written or not: a whole line will be committed. An
 // error leaves nothing of it, and can be tried again.
-func (s *Store) append(changes []change, staged func(int)) (uint64, error) {
+func (s *Store) append(changes []change, nextID uint64, staged func(int)) (uint64, error) {
 	if err := s.failed(); err != nil {
 		return 0, err
 	}
@@ -210,10 +211,10 @@ func (s *Store) append(changes []change, staged func(int)) (uint64, error) {
 	if err != nil {
 		return 0, errors.Join(err, s.discardAll(moves))
 	}
-	err = s.writeLine(txn, changes, moves)
+	err = s.writeLine(txn, changes, moves, nextID)
 	if errors.Is(err, unix.ENOSPC) && s.fold() == nil {
 		// A journal without lines needs less room, and the old one's is free.
-		err = s.writeLine(txn, changes, moves)
+		err = s.writeLine(txn, changes, moves, nextID)
 	}
 	if err != nil {
 		return 0, errors.Join(err, s.discardAll(moves))
@@ -259,16 +260,16 @@ func (s *Store) discardAll(moves []move) error {
 
 // writeLine writes the line of a transaction whose directories are staged, and
 // shows it to the writers after it.
-func (s *Store) writeLine(txn uint64, changes []change, moves []move) error {
+func (s *Store) writeLine(txn uint64, changes []change, moves []move, nextID uint64) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.failed(); err != nil {
 		return err // the journal may have been given up meanwhile
 	}
 	j, ix := s.journal, s.index.Load()
-	reserved := s.reserved
-	if s.nextID+idBlock/2 > reserved {
-		reserved = max(reserved, min(s.nextID+idBlock, maxID))
+	reserved, next := s.reserved, max(s.nextID, nextID)
+	if next+idBlock/2 > reserved {
+		reserved = max(reserved, min(next+idBlock, maxID))
 	}
 	r := &record{txn: txn, time: time.Now().UTC(), nextID: reserved, synced: s.settled, changes: changes}
 	raw := encodeLine(r, j.crcOf(j.tip()))
@@ -283,7 +284,7 @@ func (s *Store) writeLine(txn uint64, changes []change, moves []move) error {
 		names[i] = changes[i].name
 	}
 	j.refs = append(j.refs, ref{off, len(raw), crc, names})
-	s.reserved = reserved
+	s.nextID, s.reserved = next, reserved
 	s.queue = append(s.queue, &written{txn, off + int64(len(raw)), reserved, moves})
 	ix.addRecord(r)
 	return nil

@@ -300,6 +300,14 @@ func scan(buf []byte, off int64, txn uint64, crc uint32) scanned {
 	return s
 }
 
+// why says what is wrong with a damaged stretch that line txn should follow.
+func (s *scanned) why(txn uint64) error {
+	if s.cut {
+		return fmt.Errorf("it was cut off behind the line of transaction %d", txn-1)
+	}
+	return fmt.Errorf("the line of transaction %d is damaged", txn)
+}
+
 // scanRest looks at the bytes behind the last good line, which should be NUL. badTxn
 // is the transaction whose line would stand there. Without a later line that says
 // otherwise they are the torn end of what was never acknowledged.

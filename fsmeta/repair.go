@@ -66,6 +66,7 @@ type repair struct {
 	store    *Store
 	unlock   []func() error
 	aside    string // where things are set aside, "" before the first is
+	unsure   bool   // which identifiers were handed out
 	findings []Finding
 }
 
@@ -119,13 +120,17 @@ func (r *repair) begin(dir string) error {
 // aside, or the new one.
 func (r *repair) writeLayout(problem string) error {
 	path := filepath.Join(r.store.dir, layoutFile)
+	done := "it was written again"
 	if err := r.setAside(path, layoutFile); err != nil {
 		return err
+	}
+	if r.aside != "" {
+		done += "; the former one is in " + r.aside
 	}
 	if err := atomicfs.WriteFile(path, r.store.tree.staging, []byte(layoutContent)); err != nil {
 		return err
 	}
-	r.mended(path, "", problem, "it was written again")
+	r.mended(path, "", problem, done)
 	return atomicfs.SyncDir(r.store.dir)
 }
 
@@ -157,9 +162,12 @@ func (r *repair) end() error {
 func (r *repair) run() error {
 	err := r.setAsideStaging(false)
 	if err == nil {
+		err = r.mendCopied()
+	}
+	if err == nil {
 		err = r.openJournal()
 	}
-	if errors.Is(err, ErrDamaged) {
+	if d := damageOf(err); d != nil && d.Path == filepath.Join(r.store.dir, journalFile) {
 		if err = r.rebuildJournal(err); err == nil {
 			err = r.openJournal()
 		}
@@ -177,6 +185,21 @@ func (r *repair) run() error {
 		}
 	}
 	return r.raiseIDs()
+}
+
+// mendCopied sets the file of a backup aside that does not say what it should.
+func (r *repair) mendCopied() error {
+	_, err := readCopied(r.store.dir)
+	damage := damageOf(err)
+	if damage == nil {
+		return err
+	}
+	if err := r.setAside(damage.Path, backupFile); err != nil {
+		return err
+	}
+	r.unsure = true
+	r.mended(damage.Path, "", damage.Err.Error(), fmt.Sprintf("it was set aside, in %s; identifiers go on %d higher", r.aside, unknownIDs))
+	return nil
 }
 
 // openJournal goes on with the journal as the next writer would, which brings the tree up
@@ -294,7 +317,7 @@ func (r *repair) rebuildJournal(damage error) error {
 	if err := s.tree.sync(names, true); err != nil {
 		return err
 	}
-	next := min(v.next+unknownIDs, maxID)
+	next, txn := min(v.next+unknownIDs, maxID), v.txn+unknownIDs // of what is set aside, too
 	done := fmt.Sprintf("it was made anew from the tree and the %d names that could be read in it; identifiers go on at %d", len(v.last), next)
 	if _, err := os.Lstat(path); err == nil {
 		if err := r.copyAside(path, journalFile); err != nil {
@@ -302,7 +325,7 @@ func (r *repair) rebuildJournal(damage error) error {
 		}
 		done += "; the former one was set aside, in " + r.aside
 	}
-	content := append(encodeHeader(header{txn: v.txn, nextID: next}), '\n')
+	content := append(encodeHeader(header{txn: txn, nextID: next}), '\n')
 	content = append(content, make([]byte, closedFill)...)
 	if err := atomicfs.WriteFile(path, s.tree.staging, content); err != nil {
 		return err
@@ -472,13 +495,14 @@ func (r *repair) mendNames(good map[string]*metadata, damaged map[string]error) 
 			return false, err
 		}
 	}
+	aside := r.aside
 	slices.SortFunc(changes, func(a, b change) int { return strings.Compare(a.name, b.name) })
 	if err := r.commit(changes); err != nil {
 		return false, err
 	}
 	for _, entry := range slices.Sorted(maps.Keys(found)) {
 		m, d := found[entry], damageOf(damaged[entry])
-		r.mended(d.Path, d.Name, d.Err.Error(), fmt.Sprintf("name and parent were set to %q and %q, as the checksum says", m.name, m.parent))
+		r.mended(d.Path, d.Name, d.Err.Error(), fmt.Sprintf("name and parent were set to %q and %q, as the checksum says; what was there is in %s", m.name, m.parent, aside))
 		if !belong[entry] {
 			if err := r.setAside(r.store.tree.snapshots+"/"+entry, filepath.Join(snapshotsDir, entry)); err != nil {
 				return false, err
@@ -502,7 +526,7 @@ func committedIn(all map[string]*metadata) []string {
 // commit writes changes as a transaction does, and empties the journal again: the tree goes
 // on deciding.
 func (r *repair) commit(changes []change) error {
-	_, err := r.store.append(changes, nil)
+	_, err := r.store.append(changes, 0, nil)
 	if err == nil {
 		err = r.store.fold()
 	}
@@ -515,6 +539,12 @@ func (r *repair) raiseIDs() error {
 	good, _, err := r.readTree()
 	if err != nil {
 		return err
+	}
+	if r.unsure {
+		s.nextID = min(s.nextID+unknownIDs, maxID)
+		if err := s.fold(); err != nil {
+			return err
+		}
 	}
 	before := s.nextID
 	for _, m := range good {
@@ -588,21 +618,51 @@ func (r *repair) copyDirAside(entry string) error {
 	if !info.IsDir() {
 		return r.copyAside(from, filepath.Join(snapshotsDir, entry))
 	}
-	if err := os.CopyFS(to, os.DirFS(from)); err != nil {
+	unfinished := filepath.Join(filepath.Dir(to), ".unfinished")
+	err = copyDir(from, unfinished)
+	if err == nil {
+		err = atomicfs.RenameNew(unfinished, to)
+	}
+	if err != nil {
+		return errors.Join(err, os.RemoveAll(unfinished))
+	}
+	return r.syncAside(to)
+}
+
+// copyDir copies a directory with what is in it, but for pipes and the like, durably. A crash
+// or an error leaves a part.
+func copyDir(from, to string) error {
+	if err := os.MkdirAll(to, dirMode); err != nil {
 		return err
 	}
-	err = filepath.WalkDir(to, func(path string, d fs.DirEntry, err error) error {
+	names, err := readNames(from)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		source, target := filepath.Join(from, name), filepath.Join(to, name)
+		info, err := os.Lstat(source)
 		switch {
 		case err != nil:
 			return err
-		case d.IsDir():
-			return atomicfs.SyncDir(path)
-		case d.Type().IsRegular():
-			return atomicfs.SyncFile(path)
+		case info.IsDir():
+			err = copyDir(source, target)
+		case info.Mode().IsRegular():
+			var data []byte
+			if data, err = readFile(source); err == nil {
+				err = atomicfs.WriteFile(target, to, data)
+			}
+		case info.Mode().Type() == fs.ModeSymlink:
+			var link string
+			if link, err = os.Readlink(source); err == nil {
+				err = os.Symlink(link, target)
+			}
 		}
-		return nil
-	})
-	return errors.Join(err, r.syncAside(to))
+		if err != nil {
+			return err
+		}
+	}
+	return atomicfs.SyncDir(to)
 }
 
 // placeAside returns where a part is to be set aside, in a directory that it makes.

@@ -401,6 +401,7 @@ func harm(s *tamper) {
 	s.swap(dirOf("base"), dirOf(longDamageName)) // each is in the way of the other's only copy
 	s.remove(link("view"))
 	s.put(dirOf("view")+"/notes", "the only copy")
+	s.check(syscall.Mkfifo(s.at(dirOf("view")+"/pipe"), fileMode))
 	s.replaceIn(meta("alone"), "active", "acteve")
 	s.put("snapshots/notes 2", "x")
 }

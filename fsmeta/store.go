@@ -613,11 +613,8 @@ func (s *Store) catchUpLocked(whole, alone bool) (scanned, error) {
 		if err != nil {
 			return tail, err
 		}
-		switch next := j.public + uint64(len(tail.lines)) + 1; {
-		case tail.cut:
-			j.bad = j.damage(fmt.Errorf("it was cut off behind the line of transaction %d", next-1))
-		case tail.damaged:
-			j.bad = j.damage(fmt.Errorf("the line of transaction %d is damaged", next))
+		if tail.damaged {
+			j.bad = j.damage(tail.why(j.public + uint64(len(tail.lines)) + 1))
 		}
 		if !s.takeInLocked(tail) {
 			// Not what was there before: somebody put another file here.

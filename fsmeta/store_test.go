@@ -168,7 +168,7 @@ func TestFailedRename(t *testing.T) {
 	if _, err := s.CreateActive(ctx, "c", "", false); err != nil {
 		t.Fatal(err)
 	}
-	last, err := s.append(txn.(*transaction).netChanges(), nil)
+	last, err := s.append(txn.(*transaction).netChanges(), 0, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -378,7 +378,7 @@ func TestReaderOutlivesWriter(t *testing.T) {
 	if _, err := s.CreateActive(ctx, "b", "", false); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.append(txn.(*transaction).netChanges(), nil); err != nil {
+	if _, err := s.append(txn.(*transaction).netChanges(), 0, nil); err != nil {
 		t.Fatal(err)
 	}
 	wantNames(t, reader, bg, "a")

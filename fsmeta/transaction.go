@@ -223,7 +223,7 @@ func (t *transaction) commit() error {
 	}
 	firstUse := first > t.base // which is to be seen even if it was all changed back
 	if err == nil && (len(changes) > 0 || firstUse) {
-		if txn, err = t.append(changes); err == nil {
+		if txn, err = s.append(changes, t.nextID, t.staged); err == nil {
 			wrote = true
 		} else {
 			txn = t.base
@@ -242,21 +242,6 @@ func (t *transaction) commit() error {
 		return fmt.Errorf("%w: %w", ErrOutcomeUnknown, serr)
 	}
 	return errors.Join(err, serr)
-}
-
-// append writes the line, which raises the next identifier where the transaction says so.
-func (t *transaction) append(changes []change) (txn uint64, err error) {
-	s := t.store
-	before, wrote := s.nextID, false
-	defer func() {
-		if !wrote { // also where the caller's progress panics
-			s.nextID = before
-		}
-	}()
-	s.nextID = max(before, t.nextID)
-	txn, err = s.append(changes, t.staged)
-	wrote = err == nil
-	return txn, err
 }
 
 // netChanges returns one change for each name that isn't as it was.

@@ -68,7 +68,7 @@ func (s *Store) Watch(ctx context.Context, after uint64) iter.Seq2[Transaction, 
 	}
 	return func(yield func(Transaction, error) bool) {
 		err := lerr
-		if err == nil && after > last {
+		if err == nil && after > max(last, s.tip()) { // which a writer may have been told of
 			err = fmt.Errorf("there was no transaction %d yet, the last is %d: %w", after, last, ErrOutdated)
 		}
 		if err == nil {
@@ -189,7 +189,7 @@ func (f *follower) scan() (scanned, error) {
 			return tail, nil
 		}
 		if len(tail.lines) == before {
-			return tail, f.j.damage(fmt.Errorf("the line of transaction %d is damaged", f.txn+uint64(before)+1))
+			return tail, f.j.damage(tail.why(f.txn + uint64(before) + 1))
 		}
 		before = len(tail.lines)
 	}

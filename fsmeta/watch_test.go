@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -150,6 +151,48 @@ func TestWatchFromNow(t *testing.T) {
 			}
 		}
 	}
+}
+
+// What a writable transaction says was the last is where a watch can begin.
+func TestWatchFromWritable(t *testing.T) {
+	s := openTest(t, filepath.Join(t.TempDir(), "store"))
+	stop := make(chan bool)
+	var others sync.WaitGroup
+	others.Go(func() {
+		for i := 0; ; i++ {
+			select {
+			case <-stop:
+				return
+			default:
+				if err := create(s, fmt.Sprint("x", i), ""); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		}
+	})
+	for range 300 {
+		err := s.WithTransaction(bg, true, func(ctx context.Context) error {
+			last, err := s.LastTransaction(ctx)
+			if err != nil {
+				return err
+			}
+			ctx, cancel := context.WithCancel(bg)
+			transactions := s.Watch(ctx, last)
+			cancel()
+			for _, err := range transactions {
+				if !errors.Is(err, context.Canceled) && err != nil {
+					t.Errorf("behind transaction %d: %v", last, err)
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	close(stop)
+	others.Wait()
 }
 
 // Where the history is gone, a watch says so and gives nothing.

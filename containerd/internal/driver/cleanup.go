@@ -4,10 +4,8 @@ package driver
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -87,23 +85,32 @@ func (s *Snapshotter) orphans(ctx context.Context) (orphans []string, err error)
 	return orphans, nil
 }
 
+// removedPrefix begins the name of a directory whose snapshot was removed, before its
+// identifier.
+const removedPrefix = "rm-"
+
+// ErrKept: no content is deleted, since it can't be told whose it is.
+var ErrKept = errors.New("no content is deleted")
+
 // Kept returns what says why Cleanup keeps the content of an identifier that no snapshot
-// has, "" where it deletes it. It is an error if that can't be told, and then it keeps all.
+// has, "" where it deletes it. It is an [ErrKept] if that can't be told, and then it keeps
+// all.
 func Kept(root string) (func(id string) (why string), error) {
 	aside, err := setAside(root)
 	if err != nil {
 		return nil, err
 	}
-	newer, err := afterBackup(root)
+	below, err := restoredBelow(root)
 	if err != nil {
 		return nil, err
 	}
 	return func(id string) string {
+		n, err := strconv.ParseUint(id, 10, 64)
 		switch {
 		case aside[id]:
 			return "a repair has set their snapshots aside: look at them, then move " + filepath.Join(root, metaDir, "damaged") + " away"
-		case newer(id):
-			return "they may have been made after the backup that the store was restored from: look at them, then delete " + backupFile(root)
+		case err == nil && n < below:
+			return "they may have been made after the backup that the store was restored from: look at them, then delete " + filepath.Join(root, metaDir, "backup")
 		}
 		return ""
 	}, nil
@@ -115,7 +122,7 @@ func setAside(root string) (map[string]bool, error) {
 	meta := filepath.Join(root, metaDir)
 	list, err := fsmeta.SetAside(meta)
 	if err != nil {
-		return nil, fmt.Errorf("no content is deleted, for it may be that of a snapshot which a repair has set aside: look at it, then move %s away: %w", filepath.Join(meta, "damaged"), err)
+		return nil, fmt.Errorf("%w, for it may be that of a snapshot which a repair has set aside: look at it, then move %s away: %w", ErrKept, filepath.Join(meta, "damaged"), err)
 	}
 	ids := map[string]bool{}
 	for _, id := range list {
@@ -124,26 +131,18 @@ func setAside(root string) (map[string]bool, error) {
 	return ids, nil
 }
 
-func backupFile(root string) string { return filepath.Join(root, metaDir, "backup") }
-
-// afterBackup returns what tells the identifiers of snapshots that may have been made after
-// the backup from which the store was restored: there are none where it was not.
-func afterBackup(root string) (func(id string) bool, error) {
-	data, err := os.ReadFile(backupFile(root))
-	if errors.Is(err, fs.ErrNotExist) {
-		return func(string) bool { return false }, nil
-	}
-	var backup struct{ IdentifiersTo uint64 }
+// restoredBelow returns the identifier below which content may be newer than the backup from
+// which the store was restored, 0 where it was not.
+func restoredBelow(root string) (below uint64, err error) {
+	store, err := fsmeta.Open(filepath.Join(root, metaDir), fsmeta.ReadOnly())
 	if err == nil {
-		err = json.Unmarshal(data, &backup)
+		below, err = store.RestoredBelow()
+		err = errors.Join(err, store.Close())
 	}
 	if err != nil {
-		return nil, fmt.Errorf("no content is deleted, for it may be newer than the backup that the store was restored from: look at %s: %w", backupFile(root), err)
+		return 0, fmt.Errorf("%w, for it may be newer than the backup that the store was restored from: %w", ErrKept, err)
 	}
-	return func(id string) bool {
-		n, err := strconv.ParseUint(id, 10, 64)
-		return err == nil && n < backup.IdentifiersTo
-	}, nil
+	return below, nil
 }
 
 // Directories returns the names in snapshots/ that can be a driver's: identifiers, and
@@ -157,7 +156,7 @@ func Directories(root string) ([]string, error) {
 	var names []string
 	for _, e := range entries {
 		name := e.Name()
-		if strings.Trim(name, "0123456789") == "" || strings.HasPrefix(name, "new-") || strings.HasPrefix(name, "rm-") {
+		if strings.Trim(name, "0123456789") == "" || strings.HasPrefix(name, "new-") || strings.HasPrefix(name, removedPrefix) {
 			names = append(names, name)
 		}
 	}

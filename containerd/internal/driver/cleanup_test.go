@@ -164,12 +164,12 @@ func TestCleanupDeletesWhatRemoveHasLeft(t *testing.T) {
 	if _, err := s.Stat(t.Context(), "key"); !errdefs.IsNotFound(err) {
 		t.Errorf("Stat of what was removed says %v", err)
 	}
-	if _, err := os.Stat(dir); err != nil {
-		t.Errorf("Remove has deleted the content: %v", err)
+	if got, want := directoriesOf(t, s), []string{removedPrefix + filepath.Base(dir)}; !slices.Equal(got, want) {
+		t.Errorf("Remove leaves %q, want %q", got, want)
 	}
 	must(t, s.Cleanup(t.Context()))
-	if _, err := os.Stat(dir); !os.IsNotExist(err) {
-		t.Errorf("Cleanup has left the content: %v", err)
+	if got := directoriesOf(t, s); len(got) > 0 {
+		t.Errorf("Cleanup leaves %q", got)
 	}
 }
 
@@ -213,6 +213,55 @@ func TestCleanupHeedsTheContext(t *testing.T) {
 	}
 	if got := directoriesOf(t, s); !slices.Equal(got, []string{"4711"}) {
 		t.Errorf("there is %q, want what was there", got)
+	}
+}
+
+// However often a backup is restored, the first cleanup too leaves what was made since it;
+// and what is removed afterwards is deleted.
+func TestCleanupAfterEachRestore(t *testing.T) {
+	s, content := openFake(t, Config{AsyncRemove: true})
+	base := filepath.Base(layer(t, s, "base", "", 1))
+	meta, backup := filepath.Join(s.root, metaDir), filepath.Join(t.TempDir(), "backup")
+	store, err := fsmeta.Open(meta, fsmeta.ReadOnly())
+	must(t, err)
+	must(t, errors.Join(store.Backup(t.Context(), backup, nil), store.Close()))
+	must(t, s.Close())
+	want := []string{base}
+	for range 3 {
+		must(t, os.RemoveAll(meta))
+		must(t, os.CopyFS(meta, os.DirFS(backup)))
+		s, err := Open(s.root, content, Config{AsyncRemove: true})
+		must(t, err)
+		must(t, s.Cleanup(t.Context()))
+		if got := directoriesOf(t, s); !slices.Equal(got, want) {
+			t.Fatalf("there is %q, want %q", got, want)
+		}
+		want = append(want, filepath.Base(layer(t, s, "newer", "base", 1)))
+		slices.Sort(want)
+		prepare(t, s, "removed", "newer")
+		must(t, s.Remove(t.Context(), "removed"))
+		must(t, s.Cleanup(t.Context()))
+		if got := directoriesOf(t, s); !slices.Equal(got, want) {
+			t.Fatalf("after a removal there is %q, want %q", got, want)
+		}
+		must(t, s.Close())
+	}
+}
+
+// A root that was left by a process which was killed while it tried overlayfs is taken; one
+// with anything else in it isn't.
+func TestOpenWhatIsNotEmpty(t *testing.T) {
+	for name, taken := range map[string]bool{"fsutils-dummy123": true, "userxattr-check": true, "multiple-lowerdir-check1": true, "lost+found": true, "other": false} {
+		root := filepath.Join(t.TempDir(), "root")
+		must(t, os.Mkdir(root, 0o700))
+		must(t, os.Mkdir(filepath.Join(root, name), 0o700))
+		s, err := Open(root, &fake{}, Config{})
+		if (err == nil) != taken {
+			t.Errorf("with %s in it: %v", name, err)
+		}
+		if err == nil {
+			must(t, s.Close())
+		}
 	}
 }
 

@@ -7,7 +7,8 @@
 //
 //	snapshotter     one line: which kind of content it has, "overlay" or "native"
 //	meta/           the fsmeta store
-//	snapshots/ID/   the content of each snapshot, named after its identifier
+//	snapshots/ID/   the content of each snapshot, named after its identifier; once that
+//	                is removed, rm-ID until it is deleted
 //
 // and is locked (flock) by the one process that serves it. The store can be opened by
 // others beside it.
@@ -249,7 +250,8 @@ func checkVacant(root string) error {
 		switch name := e.Name(); {
 		case name == metaDir, name == snapshotsDir, name == "lost+found":
 		case strings.HasPrefix(name, "."): // the marker's temporary file
-		case strings.HasPrefix(name, "multiple-lowerdir-check"): // what overlayutils.Supported tries
+		case strings.HasPrefix(name, "multiple-lowerdir-check"), strings.HasPrefix(name, "fsutils-dummy"), name == "userxattr-check":
+			// What looking whether overlayfs works leaves when it is killed.
 		default:
 			return fmt.Errorf("it is not empty, it has %q, and it is no snapshotter's: choose an empty directory, or one that does not exist", name)
 		}

@@ -309,17 +309,25 @@ func (s *Snapshotter) Remove(ctx context.Context, key string) error {
 		id, _, err = storage.Remove(ctx, key)
 		return err
 	})
-	if err == nil && !s.config.AsyncRemove {
-		s.delete(ctx, id)
+	if err != nil {
+		return err
 	}
-	return err
+	// Under that name it is nobody's, also where Cleanup keeps what it does not know.
+	name := removedPrefix + id
+	if os.Rename(s.dir(id), s.dir(name)) != nil {
+		name = id // it is gone, or Cleanup can do with that, too
+	}
+	if !s.config.AsyncRemove {
+		s.delete(ctx, name)
+	}
+	return nil
 }
 
-// delete deletes the content of an identifier that has no snapshot. A crash or an error
-// leaves some of it, which Cleanup deletes.
-func (s *Snapshotter) delete(ctx context.Context, id string) {
-	if err := os.RemoveAll(s.dir(id)); err != nil {
-		log.G(ctx).WithError(err).WithField("path", s.dir(id)).Warn("content of no snapshot can't be deleted: the next cleanup tries again")
+// delete deletes a directory with the content of no snapshot. A crash or an error leaves
+// some of it, which Cleanup deletes.
+func (s *Snapshotter) delete(ctx context.Context, name string) {
+	if err := os.RemoveAll(s.dir(name)); err != nil {
+		log.G(ctx).WithError(err).WithField("path", s.dir(name)).Warn("content of no snapshot can't be deleted: the next cleanup tries again")
 	}
 }
 
