@@ -17,8 +17,8 @@ func TestKillSeesDefects(t *testing.T) {
 	for name, edit := range map[string]traced.Edit{
 		"renames before the line": {
 			File: "committer.go",
-			Old:  "\terr = s.writeLine(txn, changes, moves)\n\tif errors.Is(err, unix.ENOSPC)",
-			New:  "\t_ = s.renameAll(moves)\n\tmoves = nil\n\terr = s.writeLine(txn, changes, moves)\n\tif errors.Is(err, unix.ENOSPC)",
+			Old:  "\terr = s.writeLine(txn, changes, moves, nextID)\n\tif errors.Is(err, unix.ENOSPC)",
+			New:  "\t_ = s.renameAll(moves)\n\tmoves = nil\n\terr = s.writeLine(txn, changes, moves, nextID)\n\tif errors.Is(err, unix.ENOSPC)",
 		},
 		"no line": {
 			File: "committer.go",
