@@ -462,10 +462,41 @@ func damageOf(err error) *DamagedError {
 // that makes the next who writes do the rest: one may be where another belongs, whose only
 // copy is elsewhere.
 func (r *repair) mendNames(good map[string]*metadata, damaged map[string]error) (bool, error) {
-	found := map[string]*metadata{} // by where they are
-	belong := map[string]bool{}     // where they belong
-	known, parents := maps.Clone(good), committedIn(good)
+	found := r.misplaced(good, damaged)
+	if len(found) == 0 {
+		return false, nil
+	}
+	belong := map[string]bool{} // where they belong
 	var changes []change
+	for _, m := range byName(found) {
+		belong[encodeName(m.name)] = true
+		changes = append(changes, change{name: m.name, after: m})
+	}
+	for _, entry := range slices.Sorted(maps.Keys(belong)) {
+		if err := r.copyDirAside(entry); err != nil {
+			return false, err
+		}
+	}
+	if err := r.commit(changes); err != nil {
+		return false, err
+	}
+	for _, entry := range slices.Sorted(maps.Keys(found)) {
+		if !belong[entry] {
+			if err := r.setAside(r.store.tree.snapshots+"/"+entry, filepath.Join(snapshotsDir, entry)); err != nil {
+				return false, err
+			}
+		}
+		m, d := found[entry], damageOf(damaged[entry])
+		r.mended(d.Path, d.Name, d.Err.Error(), fmt.Sprintf("name and parent were set to %q and %q, as the checksum says; what was there is in %s", m.name, m.parent, r.aside))
+	}
+	return true, nil
+}
+
+// misplaced returns those of the damaged entries, by where they are, of which the checksum
+// says what they are, unless something good is where that belongs.
+func (r *repair) misplaced(good map[string]*metadata, damaged map[string]error) map[string]*metadata {
+	found := map[string]*metadata{}
+	known, parents := maps.Clone(good), committedIn(good)
 	for before := -1; len(found) > before; { // one may stand on another
 		before = len(found)
 		for _, entry := range slices.Sorted(maps.Keys(damaged)) {
@@ -483,33 +514,10 @@ func (r *repair) mendNames(good map[string]*metadata, damaged map[string]error) 
 			if m.kind == KindCommitted {
 				parents = append(parents, m.name)
 			}
-			found[entry], belong[encodeName(m.name)], known[m.name] = m, true, m
-			changes = append(changes, change{name: m.name, after: m})
+			found[entry], known[m.name] = m, m
 		}
 	}
-	if len(found) == 0 {
-		return false, nil
-	}
-	for _, entry := range slices.Sorted(maps.Keys(belong)) {
-		if err := r.copyDirAside(entry); err != nil {
-			return false, err
-		}
-	}
-	aside := r.aside
-	slices.SortFunc(changes, func(a, b change) int { return strings.Compare(a.name, b.name) })
-	if err := r.commit(changes); err != nil {
-		return false, err
-	}
-	for _, entry := range slices.Sorted(maps.Keys(found)) {
-		m, d := found[entry], damageOf(damaged[entry])
-		r.mended(d.Path, d.Name, d.Err.Error(), fmt.Sprintf("name and parent were set to %q and %q, as the checksum says; what was there is in %s", m.name, m.parent, aside))
-		if !belong[entry] {
-			if err := r.setAside(r.store.tree.snapshots+"/"+entry, filepath.Join(snapshotsDir, entry)); err != nil {
-				return false, err
-			}
-		}
-	}
-	return true, nil
+	return found
 }
 
 // committedIn returns the names that something can stand on, "" for nothing.
