@@ -89,12 +89,13 @@ func (s *Snapshotter) orphans(ctx context.Context) (orphans []string, err error)
 // identifier.
 const removedPrefix = "rm-"
 
-// ErrKept: no content is deleted, since it can't be told whose it is.
+// ErrKept: no content is deleted, since it can't be told whose it is that a repair has set
+// aside.
 var ErrKept = errors.New("no content is deleted")
 
 // Kept returns what says why Cleanup keeps the content of an identifier that no snapshot
-// has, "" where it deletes it. It is an [ErrKept] if that can't be told, and then it keeps
-// all.
+// has, "" where it deletes it. It is an error, of [ErrKept] or of the store, if that can't be
+// told, and then it keeps all.
 func Kept(root string) (func(id string) (why string), error) {
 	aside, err := setAside(root)
 	if err != nil {
@@ -139,10 +140,7 @@ func restoredBelow(root string) (below uint64, err error) {
 		below, err = store.RestoredBelow()
 		err = errors.Join(err, store.Close())
 	}
-	if err != nil {
-		return 0, fmt.Errorf("%w, for it may be newer than the backup that the store was restored from: %w", ErrKept, err)
-	}
-	return below, nil
+	return below, err
 }
 
 // Directories returns the names in snapshots/ that can be a driver's: identifiers, and
