@@ -72,14 +72,10 @@ func (a *aside) readEntry(path, part string) error {
 	return nil
 }
 
-func isNotThere(err error) bool {
-	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR)
-}
-
 // namesIn is readNames, and none where there is no such directory.
 func namesIn(path string) ([]string, error) {
 	names, err := readNames(path)
-	if isNotThere(err) {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
 		err = nil
 	}
 	return names, err
@@ -113,12 +109,7 @@ func (a *aside) names() ([]string, error) {
 		return nil, err
 	}
 	for _, entry := range entries {
-		name, hashed, ok := decodeName(entry)
-		if ok && hashed {
-			name, err = a.tree.readName(entry)
-			ok = err == nil // else nothing stands on it that can be vouched for
-		}
-		if ok {
+		if name, ok := a.tree.nameOf(entry); ok { // else nothing stands on it that can be vouched for
 			names = append(names, name)
 		}
 	}
@@ -137,18 +128,4 @@ func (a *aside) names() ([]string, error) {
 		}
 	}
 	return names, nil
-}
-
-// vouchedFor returns the snapshot in a metadata.json if its checksum is right for one of the
-// parents.
-func vouchedFor(data []byte, parents []string) *metadata {
-	for _, parent := range parents {
-		if !fileVouches(data, parent) {
-			continue
-		}
-		if m, err := decodeFile(data, parent); err == nil {
-			return m
-		}
-	}
-	return nil
 }

@@ -63,13 +63,11 @@ func (s *Store) backup(ctx context.Context, dir string, progress func(done, tota
 	if err := os.Mkdir(unfinished, dirMode); err != nil {
 		return err
 	}
-	note := copied{Time: now(), From: min(next+unknownIDs, maxID), To: min(next+unknownIDs, maxID)}
-	err = fill(ctx, unfinished, snapshots, note.From, progress)
+	next = min(next+unknownIDs, maxID)
+	note := copied{Time: now(), From: next, To: next}
+	err = fill(ctx, unfinished, snapshots, next, progress)
 	if err == nil {
-		err = note.write(unfinished, unfinished)
-	}
-	if err == nil {
-		err = atomicfs.SyncDir(unfinished)
+		err = note.write(unfinished, unfinished) // which syncs the directory
 	}
 	if err != nil {
 		return errors.Join(err, os.RemoveAll(unfinished))

@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 )
 
@@ -270,8 +269,7 @@ func (c *checker) beside(path string) Finding {
 func (c *checker) checkCopied() error {
 	path := filepath.Join(c.store.dir, backupFile)
 	_, err := readCopied(c.store.dir)
-	var damage *DamagedError
-	if errors.As(err, &damage) {
+	if damage := damageOf(err); damage != nil {
 		c.found(Finding{Path: path, Problem: damage.Err.Error(), Meaning: "nothing can be written", Advice: "delete it if the store was not restored from a backup, or stop what uses the store and run a repair"})
 		return nil
 	}
@@ -290,8 +288,8 @@ func (c *checker) checkAside() error {
 	}
 	snapshots := 0
 	for _, time := range times {
-		names, err := readNames(filepath.Join(path, time, snapshotsDir))
-		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR) {
+		names, err := namesIn(filepath.Join(path, time, snapshotsDir))
+		if err != nil {
 			return err
 		}
 		snapshots += len(names)
@@ -467,7 +465,7 @@ func (c *checker) readTree(visit func(*metadata) error) error {
 
 // readEntry reads what an entry of snapshots/ holds.
 func (s *Store) readEntry(entry string) (*metadata, error) {
-	name, ok := s.nameOfEntry(entry)
+	name, ok := s.tree.nameOf(entry)
 	if !ok {
 		return nil, s.unnamedDamage(entry)
 	}
@@ -476,8 +474,7 @@ func (s *Store) readEntry(entry string) (*metadata, error) {
 
 // note keeps what is wrong with a snapshot.
 func (c *checker) note(err error) {
-	var damage *DamagedError
-	if errors.As(err, &damage) {
+	if damage := damageOf(err); damage != nil {
 		entry, _, _ := strings.Cut(strings.TrimPrefix(damage.Path, c.store.tree.snapshots+"/"), "/")
 		c.damaged[entry] = damage
 	}
@@ -499,9 +496,8 @@ func (c *checker) checkSnapshots() {
 	for entry, damage := range c.damaged {
 		f := Finding{Path: damage.Path, Name: damage.Name, Problem: damage.Err.Error(),
 			Meaning: unusable(damage.Name) + "; nothing that it may stand on can be removed", Advice: adviseSnapshot}
-		data, err := readFile(c.store.tree.snapshots + "/" + entry + "/" + metadataFile)
 		switch {
-		case err == nil && vouchedFor(data, parents) != nil:
+		case c.store.tree.vouchedFor(entry, parents) != nil:
 			f.Advice = "stop what uses the store and run a repair, which knows its name and its parent by the checksum"
 		case damage.Name == "" && !isHashed(entry):
 			f.Meaning, f.Advice = "the store has no snapshot in it", "move it to where it belongs, or run a repair, which sets it aside"

@@ -324,6 +324,20 @@ func fileVouches(data []byte, parent string) bool {
 	return ok && fileChecksum(data[crcLineLen:], parent) == want
 }
 
+// vouchedFor returns the snapshot in a metadata.json if its checksum is right for one of the
+// parents.
+func vouchedFor(data []byte, parents []string) *metadata {
+	for _, parent := range parents {
+		if !fileVouches(data, parent) {
+			continue
+		}
+		if m, err := decodeFile(data, parent); err == nil {
+			return m
+		}
+	}
+	return nil
+}
+
 // decodeStrict refuses members that are not known, in what no checksum
 // vouches for: a typing error, or a checksum whose own name has rotted.
 func decodeStrict(data []byte, into any) error {

@@ -108,7 +108,7 @@ func (s *Store) list(ix *index) (entries []*entry, unnamed []string, err error) 
 		}
 		var names, nameless []string
 		for _, entry := range dirents {
-			if name, ok := s.nameOfEntry(entry); ok {
+			if name, ok := s.tree.nameOf(entry); ok {
 				names = append(names, name)
 			} else {
 				nameless = append(nameless, entry)
@@ -126,23 +126,13 @@ func (s *Store) list(ix *index) (entries []*entry, unnamed []string, err error) 
 	}
 }
 
-func (s *Store) nameOfEntry(entry string) (name string, ok bool) {
-	name, hashed, ok := decodeName(entry)
-	if ok && hashed {
-		var err error
-		name, err = s.tree.readName(entry)
-		ok = err == nil
-	}
-	return name, ok
-}
-
 // revisit looks again at entries without a name, some of which may have one by now
 // or be gone, and returns the others.
 func (s *Store) revisit(ix *index, unnamed []string) ([]string, error) {
 	var left []string
 	for _, entry := range unnamed {
 		_, err := os.Lstat(s.tree.snapshots + "/" + entry)
-		name, ok := s.nameOfEntry(entry)
+		name, ok := s.tree.nameOf(entry)
 		switch {
 		case ok:
 			ix.setName(entry, name)
@@ -169,6 +159,18 @@ func (s *Store) unnamedDamage(entry string) error {
 	return &DamagedError{Path: path, Err: errors.New("the store gives no such name to what it puts here")}
 }
 
+// allUnnamed is unnamedDamage of all of them.
+func (s *Store) allUnnamed(unnamed []string) (damage []error, err error) {
+	for _, entry := range unnamed {
+		err := s.unnamedDamage(entry)
+		if !errors.Is(err, ErrDamaged) {
+			return nil, err
+		}
+		damage = append(damage, err)
+	}
+	return damage, nil
+}
+
 // readAll reads every snapshot that is not known yet, so that the index is whole. It
 // returns what is damaged, and, as the second error, what else went wrong.
 func (s *Store) readAll(ix *index, g uint64) (damage, err error) {
@@ -185,13 +187,9 @@ func (s *Store) readAll(ix *index, g uint64) (damage, err error) {
 	if err != nil {
 		return nil, err
 	}
-	var damaged []error
-	for _, entry := range unnamed {
-		err := s.unnamedDamage(entry)
-		if !errors.Is(err, ErrDamaged) {
-			return nil, err
-		}
-		damaged = append(damaged, err)
+	damaged, err := s.allUnnamed(unnamed)
+	if err != nil {
+		return nil, err
 	}
 	for i, v := range ix.versions(make([]*version, 0, len(entries)), entries, g) {
 		if v != nil {
@@ -288,14 +286,11 @@ func (t *transaction) walk(ctx context.Context, fn func(*metadata) error, damage
 			return err
 		}
 	}
-	for _, entry := range unnamed {
-		err := t.store.unnamedDamage(entry)
-		if !errors.Is(err, ErrDamaged) {
-			return err
-		}
-		damage = append(damage, err)
+	nameless, err := t.store.allUnnamed(unnamed)
+	if err != nil {
+		return err
 	}
-	for _, err := range damage {
+	for _, err := range append(damage, nameless...) {
 		if err := damaged(err); err != nil {
 			return err
 		}

@@ -503,11 +503,7 @@ func (r *repair) misplaced(good map[string]*metadata, damaged map[string]error) 
 			if found[entry] != nil {
 				continue
 			}
-			data, err := readFile(r.store.tree.snapshots + "/" + entry + "/" + metadataFile)
-			if err != nil {
-				continue // which is what is wrong with it, or it can't be read again either
-			}
-			m := vouchedFor(data, parents)
+			m := r.store.tree.vouchedFor(entry, parents)
 			if m == nil || known[m.name] != nil {
 				continue
 			}

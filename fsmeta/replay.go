@@ -218,7 +218,7 @@ func (s *Store) checkTornLocked() error {
 	}
 	names := func(yield func(string) bool) {
 		for _, entry := range entries {
-			if name, ok := s.nameOfEntry(entry); ok && !yield(name) {
+			if name, ok := s.tree.nameOf(entry); ok && !yield(name) {
 				return
 			}
 		}

@@ -220,6 +220,27 @@ func (t *tree) readName(entry string) (string, error) {
 	return w.Name, nil
 }
 
+// nameOf returns the name of the snapshot in an entry, if that can be told.
+func (t *tree) nameOf(entry string) (name string, ok bool) {
+	name, hashed, ok := decodeName(entry)
+	if ok && hashed {
+		var err error
+		name, err = t.readName(entry)
+		ok = err == nil
+	}
+	return name, ok
+}
+
+// vouchedFor returns the snapshot in an entry if the checksum of its metadata.json is right
+// for one of the parents.
+func (t *tree) vouchedFor(entry string, parents []string) *metadata {
+	data, err := readFile(t.snapshots + "/" + entry + "/" + metadataFile)
+	if err != nil {
+		return nil // which is what is wrong with it, or it can't be read again either
+	}
+	return vouchedFor(data, parents)
+}
+
 // exists reports whether anything is there where the snapshot's directory belongs.
 func (t *tree) exists(name string) (bool, error) {
 	_, err := os.Lstat(t.path(name))

@@ -124,13 +124,8 @@ func report(ctx context.Context, root string, wrong int, out io.Writer) error {
 		return err
 	}
 	wrong += missing
-	if _, err := fmt.Fprintf(out, "snapshots that can be read: %d, findings: %d\n", snapshots, wrong); err != nil {
-		return err
-	}
-	if wrong > 0 {
-		return tool.ErrFindings
-	}
-	return nil
+	_, err = fmt.Fprintf(out, "snapshots that can be read: %d, findings: %d\n", snapshots, wrong)
+	return tool.Found(wrong, err)
 }
 
 // checkContent looks whether every snapshot has its content, and names content that belongs

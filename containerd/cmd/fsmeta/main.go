@@ -41,11 +41,7 @@ func command() *cli.Command {
 					"Exit status: 0 nothing is wrong, 1 something is, 2 it could not be checked.",
 				Arguments: []cli.Argument{storeArgument},
 				Action: with(&store, func(ctx context.Context, c *cli.Command) error {
-					wrong, err := tool.Check(ctx, store, c.Root().Writer)
-					if err == nil && wrong > 0 {
-						err = tool.ErrFindings
-					}
-					return err
+					return tool.Found(tool.Check(ctx, store, c.Root().Writer))
 				}),
 			},
 			{
@@ -57,10 +53,7 @@ func command() *cli.Command {
 				Arguments: []cli.Argument{storeArgument},
 				Action: with(&store, func(ctx context.Context, c *cli.Command) error {
 					wrong, _, err := tool.Repair(ctx, store, c.Root().Writer)
-					if err == nil && wrong > 0 {
-						err = tool.ErrFindings
-					}
-					return err
+					return tool.Found(wrong, err)
 				}),
 			},
 			{

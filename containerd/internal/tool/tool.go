@@ -22,6 +22,14 @@ const (
 // ErrFindings: something is wrong, and it was printed.
 var ErrFindings = errors.New("findings")
 
+// Found returns ErrFindings where so much is wrong, and err where there is one.
+func Found(wrong int, err error) error {
+	if err == nil && wrong > 0 {
+		return ErrFindings
+	}
+	return err
+}
+
 // Exit ends the program as err says, which is what became of the command.
 func Exit(program string, err error) {
 	switch {
@@ -120,6 +128,6 @@ func Backup(ctx context.Context, dir, to string, out io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(out, "%d snapshots are in %s: to restore it, stop what uses the store, move that away, and cp -a %[2]s to where it was; the file backup in it says what was made since then\n", total, to)
+	_, err = fmt.Fprintf(out, "%d snapshots are in %s: to restore it, stop what uses the store, move that away, and cp -a %[2]s to where it was; the file backup in it says below which identifier content may be newer\n", total, to)
 	return err
 }
