@@ -191,6 +191,26 @@ func TestFile(t *testing.T) {
 	wantContent(t, path, "Jello world!")
 }
 
+func TestChown(t *testing.T) {
+	dir, temp := dirs(t)
+	path := filepath.Join(dir, "file")
+	f, err := atomic.Create(path, temp)
+	must(t, err)
+	must(t, f.Chown(-1, -1))
+	if os.Geteuid() == 0 {
+		must(t, f.Chown(1234, 5678))
+	} else {
+		wantError(t, f.Chown(1234, 5678), fs.ErrPermission)
+	}
+	must(t, f.Replace())
+	info, err := os.Stat(path)
+	must(t, err)
+	if stat := info.Sys().(*syscall.Stat_t); os.Geteuid() == 0 && (stat.Uid != 1234 || stat.Gid != 5678) {
+		t.Errorf("user %d, group %d", stat.Uid, stat.Gid)
+	}
+	wantError(t, f.Chown(-1, -1), fs.ErrClosed)
+}
+
 func TestDiscard(t *testing.T) {
 	dir, temp := dirs(t)
 	path := filepath.Join(dir, "file")

@@ -93,6 +93,16 @@ func (f *File) WriteAt(data []byte, offset int64) (int, error) {
 	return n, err
 }
 
+// Chown gives the pending file, and so what will be at path, to another user; -1 leaves a
+// number as it is. A crash leaves path as it was; so does an error, an *os.PathError, and the
+// pending file has the owner that it had. Chown may be called again.
+func (f *File) Chown(uid, gid int) error {
+	if f.err != nil {
+		return f.err
+	}
+	return f.pending.Chown(uid, gid)
+}
+
 // Sync makes what was written so far durable, in the pending file, as [SyncData] does;
 // [File.Replace] syncs it itself. A crash leaves path as it was; so does an error, after
 // which only Discard is of use.

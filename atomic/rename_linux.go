@@ -28,11 +28,11 @@ func exchange(a, b string) error {
 	return nil
 }
 
-// unsupported tells whether the filesystem or the kernel may not know the flag.
-// EINVAL has other reasons too, such as a directory renamed into itself. For
-// these the steps fail likewise.
+// unsupported reports whether the filesystem or the kernel may not know the flag. EINVAL
+// has other reasons too, such as a directory renamed into itself. For these the steps fail
+// likewise.
 func unsupported(err error) bool {
-	return errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS)
+	return errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EOPNOTSUPP)
 }
 
 func renameat2(from, to string, flags uint) error {
