@@ -10,47 +10,48 @@ import (
 
 // open returns a new, unlocked flock.Flock, which is to be locked once. A new
 // one each time, since the kernel excludes open files from one another, not
-// goroutines. Without O_CREATE, since a lock on what was just created would
-// exclude nobody; read-only, since a directory can't be opened otherwise.
+// goroutines. Without O_CREATE, since a lock on a file created just now excludes
+// no other process; read-only, since a directory can't be opened otherwise.
 func open(path string) *flock.Flock {
 	return flock.New(path, flock.SetFlag(os.O_RDONLY))
 }
 
-// try returns the lock, or nil if someone else holds it.
+// try returns the lock on the file that path names, or nil if it is held
+// already. The attempt opens the path and closes it again if the lock isn't
+// granted. An error leaves nothing held and nothing open.
 func try(path string, attempt func(*flock.Flock) (bool, error)) (*flock.Flock, error) {
-	f := open(path)
-	var ok bool
-	err := retryEINTR(func() (err error) {
-		ok, err = attempt(f)
-		return err
-	})
-	if err != nil || !ok {
-		return nil, err
-	}
-	return f, nil
-}
-
-// block waits in flock(2) until it is granted the exclusive lock. As the file
-// may have been renamed or removed meanwhile, it then locks what path names by
-// now, if that is another.
-func block(path string) grant {
 	for {
 		f := open(path)
-		if err := retryEINTR(f.Lock); err != nil {
-			return grant{err: err}
+		var ok bool
+		err := retryEINTR(func() (err error) {
+			ok, err = attempt(f)
+			return err
+		})
+		if err != nil || !ok {
+			return nil, err
 		}
-		locked, err := f.Stat()
-		if err == nil {
-			var named os.FileInfo
-			named, err = os.Stat(path)
-			if err == nil && os.SameFile(locked, named) {
-				return grant{held: f}
-			}
+		same, err := inPlace(f, path)
+		if same {
+			return f, nil
 		}
 		if err = errors.Join(err, unlock(f)); err != nil {
-			return grant{err: err}
+			return nil, err
 		}
 	}
+}
+
+// inPlace reports whether path still names the file that f has locked. It may
+// have been renamed or removed since it was opened.
+func inPlace(f *flock.Flock, path string) (bool, error) {
+	locked, err := f.Stat()
+	if err != nil {
+		return false, err
+	}
+	named, err := os.Stat(path)
+	if err != nil {
+		return false, err
+	}
+	return os.SameFile(locked, named), nil
 }
 
 // unlock is LOCK_UN and close. It does nothing if f is not locked.

@@ -17,6 +17,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/fsmeta/fsmeta/lock"
 )
@@ -93,7 +94,7 @@ func (p *process) unlock() {
 	must(p.t, p.cmd.Wait())
 }
 
-// waitContext tells when somebody waits for it to end. Lock asks for Done only
+// waitContext tells when a call waits for it to end. Lock asks for Done only
 // when it could not have the lock at once.
 type waitContext struct {
 	context.Context
@@ -353,58 +354,67 @@ func TestContext(t *testing.T) {
 	must(t, mustLock(t, l)())
 }
 
-func TestManyCancelledWaits(t *testing.T) {
-	for goroutinesIn("lock.(*Lock).serve(") > 0 { // those of other tests end
-		runtime.Gosched()
-	}
+// Waits that are given up leave nothing behind: one after the other, each through a Lock
+// of its own, and all at once through one.
+func TestGivenUpWaits(t *testing.T) {
 	path := t.TempDir()
 	unlock := mustLock(t, lock.New(path))
-	l := lock.New(path)
-	// In turn, and all at once.
-	for range 100 {
-		got, cancel := lockWaiting(t, l)
+	shared := lock.New(path)
+	const waits = 500
+	before := resourcesUsed(t)
+	for range waits {
+		got, cancel := lockWaiting(t, lock.New(path))
 		cancel()
 		wantPathError(t, (<-got).err, "lock", path, context.Canceled)
 	}
-	var waits []chan result
+	before.mustHold(t)
+
+	var all []chan result
 	var cancels []context.CancelFunc
-	for range 100 {
-		got, cancel := lockWaiting(t, l)
-		waits, cancels = append(waits, got), append(cancels, cancel)
+	for range waits {
+		got, cancel := lockWaiting(t, shared)
+		all, cancels = append(all, got), append(cancels, cancel)
 	}
 	for i, cancel := range cancels {
 		cancel()
-		wantPathError(t, (<-waits[i]).err, "lock", path, context.Canceled)
+		wantPathError(t, (<-all[i]).err, "lock", path, context.Canceled)
 	}
-	if n := goroutinesIn("lock.(*Lock).serve("); n > 1 {
-		t.Errorf("%d goroutines blocked, want 1 at most", n)
-	}
+	before.mustHold(t)
 
-	// The next call takes the grant.
-	next, _ := lockWaiting(t, l)
-	if n := goroutinesIn("lock.(*Lock).serve("); n > 1 {
-		t.Errorf("%d goroutines blocked, want 1 at most", n)
-	}
+	// The lock is as free as if there had been no waits.
 	must(t, unlock())
-	unlock = mustGet(t, next)
-	mustTry(t, path, false)
-	must(t, unlock())
-	must(t, mustLock(t, l)())
+	mustTry(t, path, true)
+	must(t, mustLock(t, shared)())
 }
 
-func TestGrantThatNobodyWaitsFor(t *testing.T) {
-	path := t.TempDir()
-	unlock := mustLock(t, lock.New(path))
-	abandoned := lock.New(path)
-	got, cancel := lockWaiting(t, abandoned)
-	cancel()
-	if err := (<-got).err; !errors.Is(err, context.Canceled) {
-		t.Fatal(err)
+// resources counts what a wait could leave behind.
+type resources struct{ goroutines, threads, descriptors int }
+
+func resourcesUsed(t *testing.T) resources {
+	t.Helper()
+	r := resources{goroutines: runtime.NumGoroutine()}
+	for dir, n := range map[string]*int{"/proc/self/task": &r.threads, "/proc/self/fd": &r.descriptors} {
+		entries, err := os.ReadDir(dir)
+		if err != nil {
+			continue // not Linux
+		}
+		*n = len(entries)
 	}
-	must(t, unlock())
-	// It would not return if the grant were kept.
-	must(t, mustLock(t, lock.New(path))())
-	must(t, mustLock(t, abandoned)())
+	return r
+}
+
+// mustHold requires that no more is used than before. Goroutines that have returned their
+// result may still be ending, and the runtime starts threads of its own.
+func (before resources) mustHold(t *testing.T) {
+	t.Helper()
+	const ownThreads = 20
+	for end := time.Now().Add(10 * time.Second); runtime.NumGoroutine() > before.goroutines && time.Now().Before(end); {
+		runtime.Gosched()
+	}
+	now := resourcesUsed(t)
+	if now.goroutines > before.goroutines || now.descriptors > before.descriptors || now.threads > before.threads+ownThreads {
+		t.Errorf("%+v are used, before it were %+v", now, before)
+	}
 }
 
 func TestCancelRacesGrant(t *testing.T) {
@@ -425,7 +435,7 @@ func TestCancelRacesGrant(t *testing.T) {
 	}
 }
 
-func TestWaitersAreServedInTurn(t *testing.T) {
+func TestWaitersOfOneLockAreServedInOrder(t *testing.T) {
 	path := t.TempDir()
 	unlock := mustLock(t, lock.New(path))
 	l := lock.New(path)
@@ -433,6 +443,9 @@ func TestWaitersAreServedInTurn(t *testing.T) {
 	for range 5 {
 		got, _ := lockWaiting(t, l)
 		waits = append(waits, got)
+		for goroutinesIn("lock.(*Lock).wait(") < len(waits) || goroutinesIn("[select") < len(waits) {
+			runtime.Gosched() // until it has queued up
+		}
 	}
 	for i, got := range waits {
 		must(t, unlock())
@@ -467,6 +480,44 @@ func TestSharedAndExclusive(t *testing.T) {
 		t.Fatal("exclusive doesn't exclude shared", ok, err)
 	}
 	must(t, exclusive())
+}
+
+func TestHolders(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("there is no /proc/locks")
+	}
+	path := t.TempDir()
+	l := lock.New(path)
+	if got := l.Holders(); got != nil {
+		t.Errorf("got %v for a free lock", got)
+	}
+	one, two := start(t, path), start(t, t.TempDir())
+	one.expect("locked")
+	two.expect("locked")
+	got, cancel := lockWaiting(t, l) // a waiter is no holder
+	command := filepath.Base(os.Args[0])
+	want := lock.Holder{PID: one.cmd.Process.Pid, Command: command[:min(len(command), 15)]}
+	if got := l.Holders(); len(got) != 1 || got[0] != want {
+		t.Errorf("got %v, want %v alone", got, want)
+	}
+	cancel()
+	wantPathError(t, (<-got).err, "lock", path, context.Canceled)
+	one.unlock()
+	two.unlock()
+
+	for range 2 { // two open files of one process
+		unlock, ok, err := l.TryRLock()
+		if err != nil || !ok {
+			t.Fatal(ok, err)
+		}
+		defer unlock()
+	}
+	if got := l.Holders(); len(got) != 1 || got[0].PID != os.Getpid() {
+		t.Errorf("got %v, want this process once", got)
+	}
+	if got := lock.New(filepath.Join(path, "missing")).Holders(); got != nil {
+		t.Errorf("got %v for a missing path", got)
+	}
 }
 
 func TestRegularFile(t *testing.T) {
@@ -505,22 +556,20 @@ func TestErrors(t *testing.T) {
 	}
 }
 
-// Whoever waits is to have what the path names in the end.
+// A waiter gets the lock of the file that the path names in the end.
 func TestPathReplacedWhileWaiting(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "store")
 	must(t, os.Mkdir(path, 0o700))
 	unlock := mustLock(t, lock.New(path))
 	l := lock.New(path)
 	got, _ := lockWaiting(t, l)
-	for goroutinesIn("unix.Flock(") == 0 { // until it has opened the path
-		runtime.Gosched()
-	}
-	must(t, os.Rename(path, path+".old"))
-	must(t, os.Mkdir(path, 0o700))
-	must(t, unlock())
-	unlock = mustGet(t, got)
+	must(t, os.Mkdir(path+".new", 0o700))
+	must(t, syscall.Rename(path+".new", path)) // os.Rename refuses to replace a directory
+	second := mustGet(t, got)                  // while the directory that was removed is still locked
 	mustTry(t, path, false)
 	must(t, unlock())
+	mustTry(t, path, false)
+	must(t, second())
 
 	unlock = mustLock(t, l)
 	got, _ = lockWaiting(t, l)
