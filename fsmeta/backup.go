@@ -2,15 +2,16 @@ package fsmeta
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"time"
 
-	atomicfs "github.com/fsmeta/fsmeta/atomic"
+	"github.com/fsmeta/fsmeta/atomic"
+	"github.com/fsmeta/fsmeta/fsmeta/internal/commit"
+	"github.com/fsmeta/fsmeta/fsmeta/internal/disk"
+	"github.com/fsmeta/fsmeta/fsmeta/internal/format"
 )
 
 // Backup makes a store in dir that has every snapshot just as it is now, or as the
@@ -50,7 +51,7 @@ func (s *Store) backup(ctx context.Context, dir string, progress func(done, tota
 			return errors.Join(err, fmt.Errorf("%s: %w", path, fs.ErrExist))
 		}
 	}
-	if damage := s.journalDamage(); damage != nil {
+	if damage := s.view.Damage(); damage != nil {
 		return damage
 	}
 	if inside, err := s.holdsPath(dir); err != nil || inside {
@@ -60,22 +61,22 @@ func (s *Store) backup(ctx context.Context, dir string, progress func(done, tota
 	if err != nil {
 		return err
 	}
-	if err := os.Mkdir(unfinished, dirMode); err != nil {
+	if err := os.Mkdir(unfinished, format.DirMode); err != nil {
 		return err
 	}
-	next = min(next+unknownIDs, maxID)
-	note := copied{Time: now(), From: next, To: next}
+	next = min(next+commit.UnknownIDs, commit.MaxID)
+	note := commit.Copied{Backup: format.Backup{Time: now(), From: next, To: next}}
 	err = fill(ctx, unfinished, snapshots, next, progress)
 	if err == nil {
-		err = note.write(unfinished, unfinished) // which syncs the directory
+		err = note.Write(unfinished, unfinished, disk.Owner{}) // which syncs the directory
 	}
 	if err != nil {
 		return errors.Join(err, os.RemoveAll(unfinished))
 	}
-	if err := atomicfs.RenameNew(unfinished, dir); err != nil {
+	if err := atomic.RenameNew(unfinished, dir); err != nil {
 		return errors.Join(err, os.RemoveAll(unfinished))
 	}
-	return atomicfs.SyncDir(filepath.Dir(dir))
+	return atomic.SyncDir(filepath.Dir(dir))
 }
 
 // holdsPath reports whether a path is below the store's directory.
@@ -103,12 +104,12 @@ func (s *Store) holdsPath(path string) (bool, error) {
 func (s *Store) everything(ctx context.Context) (snapshots []Info, next uint64, err error) {
 	for tries := 0; ; tries++ {
 		snapshots = nil
-		var damage []error
-		_, err = s.walk(ctx, func(_ context.Context, m *metadata) error { snapshots = append(snapshots, m.info()); return nil },
-			func(err error) error { damage = append(damage, err); return nil })
-		err = errors.Join(append(damage, err)...)
+		_, err = s.walkAll(ctx, func(_ context.Context, m *format.Snapshot) error {
+			snapshots = append(snapshots, infoOf(m))
+			return nil
+		})
 		if t, terr := s.transactionOf(ctx); tries == 10 || !errors.Is(err, ErrOutdated) || t != nil || terr != nil {
-			break // else others have folded the journal meanwhile: as it is now, then
+			break // else others have made checkpoints meanwhile: as it is now, then
 		}
 	}
 	if err != nil {
@@ -117,8 +118,8 @@ func (s *Store) everything(ctx context.Context) (snapshots []Info, next uint64, 
 	if next = s.nextReserved(); next == 0 {
 		return nil, 0, errors.New("the journal does not tell which identifiers were handed out")
 	}
-	c, err := readCopied(s.dir)
-	return snapshots, max(next, c.below(next)), err
+	c, err := commit.ReadCopied(s.root)
+	return snapshots, max(next, c.Below(next)), err
 }
 
 // RestoredBelow returns the identifier below which content may be of snapshots that were made
@@ -127,90 +128,14 @@ func (s *Store) everything(ctx context.Context) (snapshots []Info, next uint64, 
 // looked at it and deleted the file "backup" in the store. Errors are [ErrDamaged] where that
 // can't be read, and what the filesystem says.
 func (s *Store) RestoredBelow() (uint64, error) {
-	c, err := readCopied(s.dir)
+	c, err := commit.ReadCopied(s.root)
 	if err == nil {
-		err = s.look()
+		_, err = s.view.Look()
 	}
 	if err != nil {
 		return 0, fmt.Errorf("fsmeta: look from which backup %s was restored: %w", s.dir, err)
 	}
-	return c.below(s.nextReserved()), nil
-}
-
-// copied is what the file "backup" says of a copy.
-type copied struct {
-	Time time.Time `json:"time"`            // of the backup
-	From uint64    `json:"identifiersFrom"` // where the copy would go on
-	To   uint64    `json:"identifiersTo"`   // where it goes on, once it is in use; else From
-}
-
-// idsPerMillisecond is more than a store hands out, or leaves out while processes take turns.
-const idsPerMillisecond = 4096
-
-// below returns the identifier at which the copy goes on, or has begun, where next is what the
-// journal says; 0 for a store that is none.
-func (c *copied) below(next uint64) uint64 {
-	if c == nil {
-		return 0
-	}
-	if c.To > c.From && next >= c.To {
-		return c.To // it is in use
-	}
-	since := uint64(max(0, time.Since(c.Time).Milliseconds()))
-	return max(c.To, min(c.From+min(since, maxID/idsPerMillisecond)*idsPerMillisecond, maxID))
-}
-
-// write writes the file durably. A crash leaves the former or the new one.
-func (c *copied) write(dir, temp string) error {
-	data, err := json.Marshal(c)
-	if err == nil {
-		err = atomicfs.WriteFile(filepath.Join(dir, backupFile), temp, append(data, '\n'))
-	}
-	if err == nil {
-		err = atomicfs.SyncDir(dir)
-	}
-	return err
-}
-
-// readCopied reads the file, nil where there is none.
-func readCopied(dir string) (*copied, error) {
-	path := filepath.Join(dir, backupFile)
-	info, err := os.Lstat(path)
-	if errors.Is(err, fs.ErrNotExist) || err == nil && !info.Mode().IsRegular() {
-		return nil, nil
-	}
-	var data []byte
-	if err == nil {
-		data, err = readFile(path)
-	}
-	if err != nil {
-		return nil, err
-	}
-	var c copied
-	if err := json.Unmarshal(data, &c); err != nil || c.From == 0 || c.To < c.From || c.To > maxID {
-		return nil, &DamagedError{Path: path, Err: errors.Join(err, errors.New("it does not say below which identifiers others were handed out"))}
-	}
-	return &c, nil
-}
-
-// passCopied makes a copy that is put to use go on at identifiers that nobody else has handed
-// out: neither the store that it is of nor a copy that was put in its place before. The
-// process has the lock. A crash leaves the file or not, and no identifier handed out, or the
-// file.
-func (s *Store) passCopied() error {
-	c, err := readCopied(s.dir)
-	if c == nil || err != nil {
-		return err
-	}
-	to := c.below(s.nextID)
-	if to > c.To {
-		c.To = to
-		if err := c.write(s.dir, s.tree.staging); err != nil {
-			return err
-		}
-	}
-	s.nextID = max(s.nextID, to)
-	return nil
+	return c.Below(s.nextReserved()), nil
 }
 
 // fill makes a store with these snapshots in an empty directory.
@@ -219,7 +144,7 @@ func fill(ctx context.Context, dir string, snapshots []Info, next uint64, progre
 	if err != nil {
 		return err
 	}
-	err = s.importAll(ctx, snapshots, next, maxID, func(done int) {
+	err = s.importAll(ctx, snapshots, next, commit.MaxID, func(done int) {
 		if progress != nil {
 			progress(done, len(snapshots))
 		}

@@ -1,4 +1,4 @@
-package fsmeta
+package fsmeta_test
 
 import (
 	"context"
@@ -8,67 +8,58 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/fsmeta/fsmeta/fsmeta"
+	"github.com/fsmeta/fsmeta/fsmeta/internal/commit"
+	"github.com/fsmeta/fsmeta/fsmeta/internal/format"
 )
 
-// all returns everything that a walk sees.
-func all(t *testing.T, s *Store) (infos []Info) {
+// newID reserves an identifier.
+func newID(t testing.TB, s *session) uint64 {
 	t.Helper()
-	for info, err := range s.All(bg) {
-		if err != nil {
-			t.Fatal(err)
-		}
-		infos = append(infos, info)
-	}
-	return infos
+	id, err := s.store.NewID(context.Background())
+	succeed(t, err)
+	n, err := format.ParseID(id)
+	succeed(t, err)
+	return n
+}
+
+// backupFile reads the file backup of a copy.
+func backupFile(t testing.TB, dir string) format.Backup {
+	t.Helper()
+	b, err := format.DecodeBackup([]byte(readFile(t, filepath.Join(dir, "backup"))))
+	succeed(t, err)
+	return b
 }
 
 // A backup is the store as it was, and hands out other identifiers.
 func TestBackup(t *testing.T) {
-	s := openTest(t, filepath.Join(t.TempDir(), "store"))
-	mustCreate(t, s, "a", "with space", strings.Repeat("long", 100))
-	err := s.WithTransaction(bg, true, func(ctx context.Context) error {
-		if _, err := s.CommitActive(ctx, "a", "b", WithLabels(map[string]string{"k": "é"}), WithUsage(Usage{3, 4})); err != nil {
-			return err
-		}
-		_, err := s.CreateActive(ctx, "c", "b", true)
+	s := use(t, newDir(t))
+	mustDo(t, s, "layer b", "put c b", "label c é", "put "+strings.Repeat("long", 100))
+	succeed(t, s.store.WithTransaction(t.Context(), true, func(ctx context.Context) error {
+		_, err := s.store.CreateWith(ctx, "with space", "b", true, fsmeta.WithLabels(map[string]string{"k": ""}), fsmeta.WithUsage(fsmeta.Usage{Inodes: 3, Size: 4}))
 		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	to := filepath.Join(t.TempDir(), "backup")
+	}))
+	to := newDir(t)
 	var told []int
-	if err := s.Backup(bg, to, func(done, total int) { told = append(told, done, total) }); err != nil {
-		t.Fatal(err)
-	}
-	if fmt.Sprint(told) != "[1 4 2 4 3 4 4 4]" {
+	succeed(t, s.store.Backup(t.Context(), to, func(done, total int) { told = append(told, done, total) }))
+	if want := []int{1, 4, 2, 4, 3, 4, 4, 4}; !slices.Equal(told, want) {
 		t.Errorf("progress %v", told)
 	}
-	if err := s.Backup(bg, to, nil); !errors.Is(err, fs.ErrExist) {
-		t.Errorf("to a directory that is there: %v", err)
-	}
-	if findings, err := Check(bg, to, nil); err != nil || len(findings) > 0 {
-		t.Errorf("%v, %v", findings, err)
-	}
-	copied := openTest(t, to)
-	if got, want := all(t, copied), all(t, s); !reflect.DeepEqual(got, want) {
+	mustFail(t, s, "backup "+to, fs.ErrExist)
+	wantClean(t, to)
+	copied := use(t, to)
+	if got, want := must(dump(t.Context(), copied.store)), must(dump(t.Context(), s.store)); !reflect.DeepEqual(got, want) {
 		t.Errorf("%v, want %v", got, want)
 	}
-	for range 300 {
-		mustCreate(t, s, "later")
-		id, err := s.NewID(bg)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := s.WithTransaction(bg, true, func(ctx context.Context) error { _, err := s.Remove(ctx, "later"); return err }); err != nil {
-			t.Fatal(err)
-		}
-		if other, err := copied.NewID(bg); err != nil || len(other) <= len(id) {
-			t.Fatalf("identifier %s after %s, %v", other, id, err)
+	for range 300 { // more than a block
+		if id, other := newID(t, s), newID(t, copied); other < id+commit.UnknownIDs/2 {
+			t.Fatalf("identifier %d here, %d in the copy", id, other)
 		}
 	}
 }
@@ -76,147 +67,114 @@ func TestBackup(t *testing.T) {
 // Copies of one backup that are put in its place one after the other hand out other
 // identifiers each, and go on with them.
 func TestBackupRestoredTwice(t *testing.T) {
-	s := openTest(t, filepath.Join(t.TempDir(), "store"))
-	mustCreate(t, s, "a")
-	dir := t.TempDir()
-	backup := filepath.Join(dir, "backup")
-	if err := s.Backup(bg, backup, nil); err != nil {
-		t.Fatal(err)
-	}
-	use := func(restored string) uint64 {
+	s := use(t, newDir(t))
+	mustDo(t, s, "put a")
+	backup := newDir(t)
+	mustDo(t, s, "backup "+backup)
+	once := func(dir string) uint64 {
 		t.Helper()
-		r, err := Open(restored)
-		if err != nil {
-			t.Fatal(err)
-		}
-		id, err := r.NewID(bg)
-		if err = errors.Join(err, r.Close()); err != nil {
-			t.Fatal(err)
-		}
-		n, err := parseID(id)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return n
+		r := useDamaged(t, dir)
+		id := newID(t, r)
+		mustDo(t, r, "close")
+		return id
 	}
 	// As if the second were used an hour after the first.
 	var ids []uint64
-	for i, age := range []time.Duration{0, time.Hour} {
-		restored := filepath.Join(dir, fmt.Sprint(i))
-		if err := os.CopyFS(restored, os.DirFS(backup)); err != nil {
-			t.Fatal(err)
-		}
-		c, err := readCopied(restored)
-		if err != nil {
-			t.Fatal(err)
-		}
-		c.Time = c.Time.Add(-age)
-		if err := c.write(restored, restored); err != nil {
-			t.Fatal(err)
-		}
-		first, second := use(restored), use(restored)
+	var restored string
+	for _, age := range []time.Duration{0, time.Hour} {
+		restored = copyDir(t, backup)
+		b := backupFile(t, restored)
+		b.Time = b.Time.Add(-age)
+		writeFile(t, filepath.Join(restored, "backup"), string(format.EncodeBackup(b)))
+		first, second := once(restored), once(restored)
 		if second <= first || second > first+1000 {
 			t.Errorf("identifier %d, and %d when it is opened again", first, second)
 		}
-		if c, err = readCopied(restored); err != nil || first < c.To {
-			t.Errorf("identifier %d is handed out, and the file says %+v, %v", first, c, err)
+		if b = backupFile(t, restored); first < b.To {
+			t.Errorf("identifier %d is handed out, and the file says %+v", first, b)
 		}
 		ids = append(ids, first)
 	}
-	if ids[1] < ids[0]+uint64(time.Hour.Milliseconds())/2 {
+	if ids[1] < ids[0]+uint64(time.Hour.Milliseconds())*4000 {
 		t.Errorf("identifiers %d", ids)
 	}
-	// Nor does a copy of a copy that was not in use yet.
-	second := openTest(t, filepath.Join(dir, "1"), ReadOnly())
-	if err := second.Backup(bg, filepath.Join(dir, "2"), nil); err != nil {
-		t.Fatal(err)
-	}
-	if id := use(filepath.Join(dir, "2")); id < ids[1] {
+	// Nor does a copy of a copy.
+	again := newDir(t)
+	mustDo(t, useDamaged(t, restored, fsmeta.ReadOnly()), "backup "+again)
+	if id := once(again); id < ids[1]+commit.UnknownIDs/2 {
 		t.Errorf("identifiers %d, and %d in a copy of the last", ids, id)
 	}
 }
 
 // RestoredBelow is above all that was handed out elsewhere, before the copy is used and after.
 func TestRestoredBelow(t *testing.T) {
-	s := openTest(t, filepath.Join(t.TempDir(), "store"))
-	mustCreate(t, s, "a")
-	if below, err := s.RestoredBelow(); below != 0 || err != nil {
-		t.Errorf("in a store that is no copy: %d, %v", below, err)
-	}
-	dir := filepath.Join(t.TempDir(), "copy")
-	if err := s.Backup(bg, dir, nil); err != nil {
-		t.Fatal(err)
-	}
-	number := func(id string, err error) uint64 {
+	s := use(t, newDir(t))
+	mustDo(t, s, "put a")
+	below := func(x *session) uint64 {
 		t.Helper()
-		n, perr := parseID(id)
-		if err = errors.Join(err, perr); err != nil {
-			t.Fatal(err)
-		}
+		n, err := x.store.RestoredBelow()
+		succeed(t, err)
 		return n
 	}
-	c := openTest(t, dir)
-	below := func() uint64 {
-		t.Helper()
-		below, err := c.RestoredBelow()
-		if err != nil {
-			t.Fatal(err)
-		}
-		return below
+	if n := below(s); n != 0 {
+		t.Errorf("%d in a store that is no copy", n)
 	}
-	if other := number(s.NewID(bg)); below() <= other {
-		t.Errorf("below %d, and %d was handed out elsewhere", below(), other)
+	dir := newDir(t)
+	mustDo(t, s, "backup "+dir)
+	c := use(t, dir)
+	if other := newID(t, s); below(c) <= other {
+		t.Errorf("below %d, and %d was handed out elsewhere", below(c), other)
 	}
-	first := number(c.NewID(bg))
+	first := newID(t, c)
 	for range 2 { // it stays so
-		if below() > first || below() <= unknownIDs {
-			t.Errorf("below %d, and %d was handed out in the copy", below(), first)
+		if n := below(c); n > first || n <= commit.UnknownIDs {
+			t.Errorf("below %d, and %d was handed out in the copy", n, first)
 		}
-		number(c.NewID(bg))
+		newID(t, c)
+	}
+	succeed(t, os.Remove(filepath.Join(dir, "backup"))) // a person has looked at the content
+	if n := below(c); n != 0 {
+		t.Errorf("%d without the file", n)
 	}
 }
 
-// A file "backup" that says nothing keeps writers off, is found, and is set aside by a
-// repair, which leaves the journal alone. One that is no file is nobody's business.
+// A file "backup" that breaks a rule keeps writers off, is found, and is set aside by a repair.
+// One that is no regular file is ignored.
 func TestBackupFileDamaged(t *testing.T) {
-	for _, text := range []string{"", "{", "{}", `{"identifiersFrom":9,"identifiersTo":8}`} {
-		s := tampered(t, newSpecimen(t, false))
-		s.put(backupFile, text)
-		if err := create(openTest(t, s.dir), "b", ""); !errors.Is(err, ErrDamaged) {
+	origin := newDir(t)
+	build(t, origin, "put a")
+	const when = `{"time":"2026-03-01T12:00:00Z",`
+	for _, text := range []string{"", "{", "{}", when + `"identifiersFrom":9,"identifiersTo":8}`, when + `"identifiersFrom":0,"identifiersTo":8}`, when + `"identifiersTo":8}`} {
+		dir := copyDir(t, origin)
+		path := filepath.Join(dir, "backup")
+		writeFile(t, path, text)
+		s := useDamaged(t, dir)
+		mustFail(t, s, "put b", fsmeta.ErrDamaged)
+		mustSay(t, s, "walk", "a")
+		if _, err := s.store.RestoredBelow(); !errors.Is(err, fsmeta.ErrDamaged) {
 			t.Errorf("%q: %v", text, err)
 		}
+		_ = s.store.Close() // which can't empty the journal
+		if findings := wantFinding(t, dir); len(findings) != 1 || findings[0].Path != path {
+			t.Errorf("%q: %+v", text, findings)
+		}
+		repair(t, dir)
+		s = use(t, dir)
+		if id := newID(t, s); id < commit.UnknownIDs {
+			t.Errorf("%q: identifier %d", text, id)
+		}
+		mustSay(t, s, "walk", "a")
 	}
-	s := tampered(t, newSpecimen(t, false))
-	s.put(backupFile, "{")
-	wantCheck(t, s.dir, wanted{backupFile, false, "does not say below which"})
-	before := newTree(s.dir)
-	findings, err := Repair(bg, s.dir, nil)
-	s.check(err)
-	if len(findings) != 1 || findings[0].Path != s.at(backupFile) || findings[0].Repaired == "" {
-		t.Errorf("%v", findings)
-	}
-	wantCheck(t, s.dir)
-	store := openTest(t, s.dir)
-	mustCreate(t, store, "b")
-	info, err := store.Stat(bg, "b")
-	s.check(err)
-	if n, err := parseID(info.ID); err != nil || n < unknownIDs {
-		t.Errorf("identifier %s, %v", info.ID, err)
-	}
-	if m, err := before.read("alone"); m == nil || err != nil {
-		t.Errorf("%v, %v", m, err)
-	}
-
-	odd := tampered(t, newSpecimen(t, false))
-	odd.check(os.Mkdir(odd.at(backupFile), dirMode))
-	wantCheck(t, odd.dir, wanted{backupFile, true, "no part of the store"})
-	mustCreate(t, openTest(t, odd.dir), "b")
+	odd := copyDir(t, origin)
+	succeed(t, os.Mkdir(filepath.Join(odd, "backup"), 0o700))
+	mustDo(t, use(t, odd), "put b")
 }
 
 // A backup beside writers is one point in time.
 func TestBackupBesideWriters(t *testing.T) {
 	smallJournals(t, 5000)
-	s := openTest(t, filepath.Join(t.TempDir(), "store"))
+	s := use(t, newDir(t))
+	mustDo(t, s, "begin", "put one", "put two", "end")
 	done := make(chan bool)
 	var writers sync.WaitGroup
 	writers.Go(func() { // two names change together
@@ -226,68 +184,57 @@ func TestBackupBesideWriters(t *testing.T) {
 				return
 			default:
 			}
-			labels := map[string]string{"n": fmt.Sprint(i)}
-			err := s.WithTransaction(bg, true, func(ctx context.Context) error {
-				for _, name := range []string{"one", "two"} {
-					if i > 0 {
-						if _, err := s.Remove(ctx, name); err != nil {
-							return err
-						}
-					}
-					if _, err := s.Create(ctx, name, "", false, WithLabels(labels)); err != nil {
-						return err
-					}
+			for _, line := range []string{"begin", "remove one", "remove two", "put one", "put two", fmt.Sprint("label one ", i), fmt.Sprint("label two ", i), "end"} {
+				if _, err := s.do(line); err != nil {
+					t.Error(err)
+					return
 				}
-				return nil
-			})
-			if err != nil {
-				t.Error(err)
-				return
 			}
 		}
 	})
-	dir := t.TempDir()
-	for i := range 20 {
-		to := filepath.Join(dir, fmt.Sprint(i))
-		if err := s.Backup(bg, to, nil); err != nil {
-			t.Fatal(err)
-		}
-		copied := openTest(t, to, ReadOnly())
-		if infos := all(t, copied); len(infos) != 0 && (len(infos) != 2 || infos[0].Labels["n"] != infos[1].Labels["n"]) {
-			t.Errorf("%v", infos)
-		}
+	other := &session{store: s.store}
+	seen := map[string]bool{}
+	for range 10 {
+		to := newDir(t)
+		mustDo(t, other, "backup "+to)
+		copied := useDamaged(t, to, fsmeta.ReadOnly())
+		one := mustDo(t, copied, "stat one")
+		mustSay(t, copied, "stat two", one)
+		mustSay(t, copied, "walk", "one two")
+		seen[one] = true
 	}
 	close(done)
 	writers.Wait()
+	if len(seen) < 2 {
+		t.Error("nothing was written meanwhile")
+	}
 }
 
 // An error leaves nothing.
 func TestBackupFails(t *testing.T) {
-	s := openTest(t, filepath.Join(t.TempDir(), "store"))
-	mustCreate(t, s, "a", "b")
-	foldAll(t, s)
-	dir := t.TempDir()
-	ctx, cancel := context.WithCancel(bg)
+	dir, to := newDir(t), t.TempDir()
+	build(t, dir, "put a", "put b")
+	s := useDamaged(t, dir)
+	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := s.Backup(ctx, filepath.Join(dir, "x"), nil); !errors.Is(err, context.Canceled) {
+	if err := s.store.Backup(ctx, filepath.Join(to, "x"), nil); !errors.Is(err, context.Canceled) {
 		t.Errorf("with a context that has ended: %v", err)
 	}
-	if err := s.Backup(bg, filepath.Join(dir, "no", "x"), nil); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("where the directory above is missing: %v", err)
+	meanwhile, cancel := context.WithCancel(t.Context())
+	if err := s.store.Backup(meanwhile, filepath.Join(to, "x"), func(int, int) { cancel() }); err != nil && !errors.Is(err, context.Canceled) {
+		t.Errorf("with a context that ends meanwhile: %v", err)
+	} else if err == nil {
+		succeed(t, os.RemoveAll(filepath.Join(to, "x")))
 	}
-	if err := os.Truncate(s.tree.path("b")+"/"+metadataFile, 10); err != nil {
-		t.Fatal(err)
-	}
-	if err := openTest(t, s.dir, ReadOnly()).Backup(bg, filepath.Join(dir, "x"), nil); !errors.Is(err, ErrDamaged) {
-		t.Errorf("of a store with a damaged snapshot: %v", err)
-	}
-	if names, err := readNames(dir); err != nil || len(names) > 0 {
-		t.Errorf("left: %v, %v", names, err)
-	}
-	inside := openTest(t, filepath.Join(t.TempDir(), "store"))
-	for _, to := range []string{"x", "snapshots/x"} {
-		if err := inside.Backup(bg, filepath.Join(inside.dir, to), nil); err == nil || !strings.Contains(err.Error(), "is in the store") {
+	mustFail(t, s, "backup "+filepath.Join(to, "no", "x"), fs.ErrNotExist)
+	for _, inside := range []string{"x", "snapshots/x", "snapshots/a/x"} {
+		if _, err := s.do("backup " + filepath.Join(dir, inside)); err == nil || !strings.Contains(err.Error(), "is in the store") {
 			t.Errorf("into the store itself: %v", err)
 		}
+	}
+	succeed(t, os.Truncate(metadataPath(dir, "b"), 10))
+	mustFail(t, useDamaged(t, dir, fsmeta.ReadOnly()), "backup "+filepath.Join(to, "x"), fsmeta.ErrDamaged)
+	if left, err := os.ReadDir(to); err != nil || len(left) > 0 {
+		t.Errorf("left: %v, %v", left, err)
 	}
 }

@@ -207,7 +207,7 @@ func bigStore(b *testing.B) string {
 			for j := range 1000 {
 				name := fmt.Sprintf("sha256:%060d", i*1000+j)
 				must(s.CreateActive(ctx, "key", parent, false))
-				must(s.CommitActive(ctx, "key", name, fsmeta.WithLabels(map[string]string{"containerd.io/snapshot.ref": name})))
+				must(s.CommitWith(ctx, "key", name, fsmeta.WithLabels(map[string]string{"containerd.io/snapshot.ref": name})))
 				if parent = name; j%10 == 9 {
 					parent = ""
 				}

@@ -1,769 +1,475 @@
-package fsmeta
+package fsmeta_test
 
 import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
-	"io/fs"
-	"maps"
 	"os"
 	"path/filepath"
-	"reflect"
-	"slices"
 	"strings"
+	"syscall"
 	"testing"
+
+	"github.com/fsmeta/fsmeta/fsmeta"
 )
 
-// The tests in this file damage a small store in every way that one mistake can: each bit
-// of each file flipped, each file cut, each part deleted, exchanged with another, each
-// link led elsewhere. Whatever was done, the store must give the answers it gave before,
-// or errors; snapshots that the damage is not about must not notice; Check must find it
-// and Repair must mend it, or set it aside.
-//
-// FSMETA_TEST_RUNS, set to anything, makes them flip each bit instead of one of each byte,
-// cut at each byte, and write to and repair more of the damaged stores: that takes minutes.
-var damageThorough = os.Getenv("FSMETA_TEST_RUNS") != ""
-
-// What can't be told from a healthy store by what layout.md says, and is therefore not
-// required of reads:
-//
-//   - The directory of a snapshot is deleted on which no other stands, and no line names it:
-//     it may have been removed. If others stand on it, they are damaged, and it alone
-//     answers that it does not exist.
-//   - staging/ and snapshots/ change places: it is an empty store, with garbage in
-//     staging/, for who looks up names. (Check and Repair have to see it.)
-//   - The line that removed a snapshot is damaged, and an earlier one that names it is not:
-//     the snapshot may be shown again ("With a damaged journal").
-
-// specimen is a store before it is damaged.
-type specimen struct {
-	parts   parts
-	infos   map[string]Info
-	actives map[string]Active
-	lines   map[string]bool // names that the journal decides
-	removed map[string]bool // names that were removed by lines
-	maxID   uint64          // handed out so far
-}
-
-// parts is what is in a store, by the paths below its directory.
-type parts map[string]part
-
-type part struct {
-	kind    fs.FileMode // fs.ModeDir, fs.ModeSymlink or 0
-	content string      // of a file, or where the symlink points
-}
-
-// readParts reads a directory.
-func readParts(t testing.TB, dir string) parts {
-	t.Helper()
-	p := parts{}
-	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || path == dir {
-			return err
-		}
-		n := part{kind: d.Type()}
-		switch d.Type() {
-		case 0:
-			data, rerr := os.ReadFile(path)
-			n.content, err = string(data), rerr
-		case fs.ModeSymlink:
-			n.content, err = os.Readlink(path)
-		}
-		p[path[len(dir)+1:]] = n
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return p
-}
-
-// write makes a directory of the parts, in a place of its own.
-func (p parts) write(t testing.TB, root string) string {
-	t.Helper()
-	dir, err := os.MkdirTemp(root, "store")
-	for _, path := range slices.Sorted(maps.Keys(p)) {
-		n, at := p[path], dir+"/"+path
-		switch n.kind {
-		case fs.ModeDir:
-			err = errors.Join(err, os.Mkdir(at, dirMode))
-		case fs.ModeSymlink:
-			err = errors.Join(err, os.Symlink(n.content, at))
-		default:
-			err = errors.Join(err, os.WriteFile(at, []byte(n.content), fileMode))
-		}
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	return dir
-}
-
-// under returns the paths of a part and of all that is in it.
-func (p parts) under(path string) (paths []string) {
-	for at := range p {
-		if at == path || strings.HasPrefix(at, path+"/") {
-			paths = append(paths, at)
-		}
-	}
-	return paths
-}
-
-// with returns a copy in which one part is another.
-func (p parts) with(path string, n part) parts {
-	q := maps.Clone(p)
-	q[path] = n
-	return q
-}
-
-// without returns a copy that lacks a part and what is in it.
-func (p parts) without(path string) parts {
-	q := maps.Clone(p)
-	for _, at := range p.under(path) {
-		delete(q, at)
-	}
-	return q
-}
-
-// exchanged returns a copy in which two parts have changed places.
-func (p parts) exchanged(a, b string) parts {
-	q := p.without(a).without(b)
-	for _, at := range p.under(a) {
-		q[b+at[len(a):]] = p[at]
-	}
-	for _, at := range p.under(b) {
-		q[a+at[len(b):]] = p[at]
-	}
-	return q
-}
-
-// fastDir returns a directory for many small files, in memory where there is one.
-func fastDir(t testing.TB) string {
-	t.Helper()
-	if info, err := os.Stat("/dev/shm"); err != nil || !info.IsDir() {
-		return t.TempDir()
-	}
-	dir, err := os.MkdirTemp("/dev/shm", "fsmeta-test")
-	if err != nil {
-		return t.TempDir()
-	}
-	t.Cleanup(func() {
-		if err := os.RemoveAll(dir); err != nil {
-			t.Error(err)
-		}
-	})
-	return dir
-}
-
-var (
-	longDamageName = "long/" + strings.Repeat("é", 150)
-	workDamageName = "é/work"
+// victim is the store that damage is done to: mid, which has a parent and a child.
+const (
+	victim     = "base; *lone; mid < base; other; spare; top < mid; *work < top"
+	withoutMid = "base; *lone; other; spare; top < mid; *work < top"
 )
 
-// newSpecimen makes a store: base < long < top < work, a view of base, and one alone. It is
-// closed, or, if killed, as its process would leave it with six transactions in the journal.
-func newSpecimen(t testing.TB, killed bool) *specimen {
-	t.Helper()
-	dir := filepath.Join(fastDir(t), "original")
-	s, err := Open(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	do := func(steps ...func(ctx context.Context) error) {
-		t.Helper()
-		for _, step := range steps {
-			if err := s.WithTransaction(bg, true, step); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	add := func(key, parent string, readonly bool, opts ...SnapshotOption) func(context.Context) error {
-		return func(ctx context.Context) error { _, err := s.Create(ctx, key, parent, readonly, opts...); return err }
-	}
-	commit := func(key, name string, opts ...SnapshotOption) func(context.Context) error {
-		return func(ctx context.Context) error { _, err := s.CommitActive(ctx, key, name, opts...); return err }
-	}
-	labels := WithLabels(map[string]string{"containerd.io/gc.root": "2026", "ü": "ß"})
-	do(add("k", "", false), commit("k", "base", labels, WithUsage(Usage{3, 4096})),
-		add("k", "base", false), commit("k", longDamageName),
-		add("alone", "", false, labels))
-	if killed {
-		if err := s.Close(); err != nil {
-			t.Fatal(err)
-		}
-		if s, err = Open(dir); err != nil {
-			t.Fatal(err)
-		}
-	}
-	do(add("k", longDamageName, false), commit("k", "top"),
-		add("view", "base", true), add(workDamageName, "top", false), add("gone", "", false),
-		func(ctx context.Context) error { _, err := s.Remove(ctx, "gone"); return err },
-		func(ctx context.Context) error { _, err := s.SetUsage(ctx, workDamageName, Usage{5, 6}); return err })
+// A damage changes a snapshot's directory.
+type damage func(t *testing.T, entry string)
 
-	sp := &specimen{infos: map[string]Info{}, actives: map[string]Active{}, lines: map[string]bool{}, removed: map[string]bool{}}
-	for info, err := range s.All(bg) {
-		if err != nil {
-			t.Fatal(err)
-		}
-		sp.infos[info.Name] = info
-		if info.Kind == KindActive {
-			if sp.actives[info.Name], err = s.GetActive(bg, info.Name); err != nil {
-				t.Fatal(err)
-			}
-		}
+// byEdit changes metadata.json as a function says.
+func byEdit(edit func(data []byte) []byte) damage {
+	return func(t *testing.T, entry string) {
+		path := filepath.Join(entry, "metadata.json")
+		overwrite(t, path, string(edit(must(os.ReadFile(path)))))
 	}
-	last, err := s.NewID(bg)
-	if err != nil {
-		t.Fatal(err)
+}
+
+// byContent gives metadata.json another content.
+func byContent(content string) damage {
+	return byEdit(func([]byte) []byte { return []byte(content) })
+}
+
+// byText replaces a part of metadata.json, and nothing else.
+func byText(old, new string) damage {
+	return func(t *testing.T, entry string) {
+		byEdit(func(data []byte) []byte {
+			equal(t, "number of places with "+old, bytes.Count(data, []byte(old)), 1)
+			return bytes.Replace(data, []byte(old), []byte(new), 1)
+		})(t, entry)
 	}
-	if sp.maxID, err = parseID(last); err != nil {
-		t.Fatal(err)
+}
+
+// byMember changes a member of metadata.json, nil deletes it, and deletes the checksum.
+func byMember(name string, value any) damage {
+	return func(t *testing.T, entry string) {
+		byEdit(func(data []byte) []byte {
+			return editJSON(t, data, map[string]any{"crc32c": nil, name: value})
+		})(t, entry)
 	}
-	if killed {
-		sp.parts = readParts(t, dir)
-		for path := range sp.parts {
-			if strings.HasPrefix(path, stagingDir+"/") {
-				delete(sp.parts, path) // what it keeps to use again is no part of the test
-			}
+}
+
+// byOther puts another thing in the place of path, below the entry.
+func byOther(path string, put func(path string) error) damage {
+	return func(t *testing.T, entry string) {
+		nilError(t, os.RemoveAll(filepath.Join(entry, path)))
+		nilError(t, put(filepath.Join(entry, path)))
+	}
+}
+
+// byLink gives the parent link another target, "" for no link.
+func byLink(target string) damage {
+	return byOther("parent", func(path string) error {
+		if target == "" {
+			return nil
 		}
-		text := strings.TrimRight(sp.parts[journalFile].content, "\x00")
-		sp.parts[journalFile] = part{content: text + strings.Repeat("\x00", 64)}
-		var all scanned
-		all.scanRest([]byte(text), 0, 0)
-		for _, l := range all.stray {
-			r, err := l.decode()
-			if err != nil {
-				t.Fatal(err)
+		return os.Symlink(target, path)
+	})
+}
+
+func makeDir(path string) error  { return os.Mkdir(path, 0o700) }
+func makeFile(path string) error { return os.WriteFile(path, []byte("text"), 0o600) }
+func makePipe(path string) error { return syscall.Mkfifo(path, 0o600) }
+
+func makeLink(target string) func(path string) error {
+	return func(path string) error { return os.Symlink(target, path) }
+}
+
+// A damaged snapshot is an error for each call that needs it. All others are read and
+// written, and only a person changes the damaged one.
+func TestDamagedSnapshot(t *testing.T) {
+	for _, test := range []struct {
+		name     string
+		damage   damage
+		linkless bool // whether the parent link is gone, too
+	}{
+		{"metadata empty", byContent(""), false},
+		{"metadata cut", byEdit(func(data []byte) []byte { return data[:len(data)/2] }), false},
+		{"metadata cut by a brace", byEdit(func(data []byte) []byte { return bytes.TrimRight(data, "}\n") }), false},
+		{"metadata of NUL bytes", byEdit(func(data []byte) []byte { return make([]byte, len(data)) }), false},
+		{"metadata not JSON", byContent("name: mid\n"), false},
+		{"metadata another type", byContent("[]\n"), false},
+		{"metadata with more behind", byEdit(func(data []byte) []byte { return append(data, "{}"...) }), false},
+		{"metadata missing", byOther("metadata.json", func(string) error { return nil }), false},
+		{"metadata a directory", byOther("metadata.json", makeDir), false},
+		{"metadata a pipe", byOther("metadata.json", makePipe), false},
+		{"metadata a link", byOther("metadata.json", makeLink("../base/metadata.json")), false},
+		{"other name", byMember("name", "other"), false},
+		{"no name", byMember("name", nil), false},
+		{"no identifier", byMember("id", nil), false},
+		{"identifier no number", byMember("id", "../7"), false},
+		{"no kind", byMember("kind", nil), false},
+		{"unknown kind", byMember("kind", "view"), false},
+		{"parent itself", byMember("parent", "mid"), false},
+		{"parent not there", byMember("parent", "absent"), false},
+		{"parent no name", byMember("parent", strings.Repeat("x", 32769)), false},
+		{"identifier changed", byText(`"id": "`, `"id": "4`), false},
+		{"parent changed", byText(`"parent": "base"`, `"parent": "other"`), false},
+		{"labels changed", byText(`"labels": {}`, `"labels": {"a": "b"}`), false},
+		{"checksum changed", byText(`"crc32c": "`, `"crc32c": "0`), false},
+		{"checksum of another", byEdit(func(data []byte) []byte {
+			return append([]byte("{\n  \"crc32c\": \"00000000\",\n"), data[26:]...)
+		}), false},
+		{"entry empty", byOther(".", makeDir), true},
+		{"entry a file", byOther(".", makeFile), true},
+		{"entry a pipe", byOther(".", makePipe), true},
+		{"entry a link", byOther(".", makeLink("other")), true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			dir, sound := victimStore(t)
+			entry := filepath.Join(dir, "snapshots", "mid")
+			mid := must(openOnly(t, dir, fsmeta.ReadOnly()).Stat(bg, "mid"))
+			test.damage(t, entry)
+			before := fingerprint(t, entry)
+
+			readonly := openOnly(t, dir, fsmeta.ReadOnly())
+			readonly.readsDamaged(entry)
+			s := openOnly(t, dir)
+			s.readsDamaged(entry)
+			s.writesBesideDamaged(test.linkless)
+			after, err := s.list(bg)
+			wantDamaged(t, err, "mid", entry)
+			nilError(t, readonly.Close())
+			nilError(t, s.Close())
+			equal(t, "damaged entry", fingerprint(t, entry), before)
+			if len(findingsAt(t, dir, entry)) == 0 {
+				t.Error("a check does not find it")
 			}
-			for _, c := range r.changes {
-				sp.lines[c.name] = true
-				if _, there := sp.infos[c.name]; !there {
-					sp.removed[c.name] = true
+
+			nilError(t, os.RemoveAll(entry))
+			copyTree(t, sound, entry) // repaired by hand
+			s = openStore(t, dir)
+			equal(t, "repaired", must(s.Stat(bg, "mid")), mid)
+			s.want(bg, strings.Replace(after, "newer < other", "mid < base; newer < other", 1))
+		})
+	}
+}
+
+// parentLinks are wrong links of mid.
+var parentLinks = []struct {
+	name   string
+	damage damage
+	parent string // that it says, "?" where it can mean any
+}{
+	{"gone", byLink(""), ""},
+	{"changed", byLink("../other"), "other"},
+	{"dangling", byLink("../absent"), "absent"},
+	{"outside", byLink("../../../../etc"), "?"},
+	{"absolute", byLink("/etc"), "?"},
+	{"to the tree", byLink(".."), "?"},
+	{"to no entry", byLink("../%zz"), "?"},
+	{"a file", byOther("parent", makeFile), "?"},
+	{"a pipe", byOther("parent", makePipe), "?"},
+	{"a directory", byOther("parent", makeDir), "?"},
+}
+
+// The file says the parent, also of a snapshot that was edited by hand. The link is for ls:
+// reads and removals go on as if it were right, and a check finds it.
+func TestParentLinkDecidesNothing(t *testing.T) {
+	for _, test := range parentLinks {
+		t.Run(test.name, func(t *testing.T) {
+			dir, _ := victimStore(t)
+			entry := filepath.Join(dir, "snapshots", "mid")
+			test.damage(t, entry)
+			byMember("readonly", true)(t, entry) // without a checksum
+			before := fingerprint(t, entry)
+			readonly, s := openOnly(t, dir, fsmeta.ReadOnly()), openOnly(t, dir)
+			for _, s := range []*store{readonly, s} {
+				s.want(bg, victim)
+				s.agree(bg)
+			}
+			s.removable(map[string]error{"base": fsmeta.ErrHasChildren, "mid": fsmeta.ErrHasChildren, "other": nil, "spare": nil})
+			s.build("new < mid")
+			nilError(t, s.Close())
+			equal(t, "entry", fingerprint(t, entry), before)
+			if len(findingsAt(t, dir, filepath.Join(entry, "parent"))) != 1 {
+				t.Error("a check does not find it")
+			}
+		})
+	}
+}
+
+// A damaged snapshot counts by its link: the parent that it says is not removed, and none is
+// while it can mean any.
+func TestDamagedSnapshotCountsByItsLink(t *testing.T) {
+	for _, test := range parentLinks {
+		t.Run(test.name, func(t *testing.T) {
+			dir, _ := victimStore(t)
+			entry := filepath.Join(dir, "snapshots", "mid")
+			byContent("")(t, entry)
+			test.damage(t, entry)
+			want := map[string]error{"base": nil, "other": nil, "spare": nil}
+			for name := range want {
+				switch test.parent {
+				case "?":
+					want[name] = fsmeta.ErrDamaged
+				case name:
+					want[name] = fsmeta.ErrHasChildren
 				}
 			}
-		}
-	}
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if !killed {
-		sp.parts = readParts(t, dir)
-		text := strings.TrimRight(sp.parts[journalFile].content, "\x00")
-		sp.parts[journalFile] = part{content: text + strings.Repeat("\x00", 64)}
-	}
-	if len(sp.infos) != 6 || killed && len(sp.lines) != 5 {
-		t.Fatalf("the store is not as it should be: %v, lines about %v", sp.infos, sp.lines)
-	}
-	return sp
-}
-
-// a damage is one thing done to a store.
-type damage struct {
-	what  string   // for people
-	kind  string   // "flip" and so on
-	paths []string // what it was done to
-	after parts
-}
-
-// flips returns every flip of one bit in a file: a bit of each byte, or, in the long form, each.
-func (sp *specimen) flips(path string) (all []damage) {
-	text := sp.parts[path].content
-	for off := range len(text) {
-		for bit := range 8 {
-			if bit != off%8 && !damageThorough {
-				continue
+			s := openOnly(t, dir)
+			for range 2 { // from memory, or counted again
+				s.removable(want)
+				s.write(func(ctx context.Context) { must(s.SetUsage(ctx, "top", fsmeta.Usage{Size: 1})) })
 			}
-			b := []byte(text)
-			b[off] ^= 1 << bit
-			all = append(all, damage{fmt.Sprintf("bit %d of byte %d of %d of %s flipped", bit, off, len(text), path), "flip",
-				[]string{path}, sp.parts.with(path, part{content: string(b)})})
-		}
-	}
-	return all
-}
-
-// cuts returns the truncations of a file; all at the ends of lines, of the others one in seven.
-func (sp *specimen) cuts(path string) (all []damage) {
-	text := sp.parts[path].content
-	for n := range len(text) {
-		line := n > 0 && text[n-1] == '\n' || text[n] == '\n'
-		if n%7 != 0 && !line && !damageThorough {
-			continue
-		}
-		all = append(all, damage{fmt.Sprintf("%s cut to %d of %d bytes", path, n, len(text)), "cut",
-			[]string{path}, sp.parts.with(path, part{content: text[:n]})})
-	}
-	return all
-}
-
-// losses returns the deletion of each part.
-func (sp *specimen) losses() (all []damage) {
-	for _, path := range slices.Sorted(maps.Keys(sp.parts)) {
-		all = append(all, damage{path + " deleted", "loss", []string{path}, sp.parts.without(path)})
-	}
-	return all
-}
-
-// swaps returns the exchange of each part with each other of its kind.
-func (sp *specimen) swaps() (all []damage) {
-	paths := slices.Sorted(maps.Keys(sp.parts))
-	for i, a := range paths {
-		for _, b := range paths[i+1:] {
-			x, y := sp.parts[a], sp.parts[b]
-			if x.kind != y.kind || strings.HasPrefix(b, a+"/") || x == y && x.kind != fs.ModeDir {
-				continue
-			}
-			all = append(all, damage{a + " and " + b + " exchanged", "swap", []string{a, b}, sp.parts.exchanged(a, b)})
-		}
-	}
-	return all
-}
-
-// strayLinks returns each symlink led to each snapshot that it did not point at, and elsewhere.
-func (sp *specimen) strayLinks() (all []damage) {
-	targets := []string{"../../etc", "/", "/etc/passwd", "..", ".", "../", "../.", "../..", "nothing", "../nothing", "base", "../base/", "../../snapshots/base", strings.Repeat("x", 4000)}
-	for name := range sp.infos {
-		targets = append(targets, linkTarget(name))
-	}
-	slices.Sort(targets)
-	for _, path := range slices.Sorted(maps.Keys(sp.parts)) {
-		was := sp.parts[path]
-		for _, target := range targets {
-			if was.kind == fs.ModeSymlink && target != was.content {
-				all = append(all, damage{fmt.Sprintf("%s led to %.80q", path, target), "link",
-					[]string{path}, sp.parts.with(path, part{fs.ModeSymlink, target})})
-			}
-		}
-	}
-	return all
-}
-
-// nameOf returns the snapshot that a path is a part of, "" if of none.
-func (sp *specimen) nameOf(path string) string {
-	for name := range sp.infos {
-		if at := snapshotsDir + "/" + encodeName(name); path == at || strings.HasPrefix(path, at+"/") {
-			return name
-		}
-	}
-	return ""
-}
-
-// touched returns the snapshots that a damage is about: those whose directories it was
-// done to, if the tree decides them, and what stands on these; where the journal is
-// damaged, those that it decides; and all, where they were taken away.
-func (sp *specimen) touched(d damage) map[string]bool {
-	touched := map[string]bool{}
-	journalToo := slices.Contains(d.paths, journalFile)
-	for _, path := range d.paths {
-		switch name := sp.nameOf(path); {
-		case name != "" && (!sp.lines[name] || journalToo):
-			touched[name] = true
-		case path == journalFile:
-			maps.Copy(touched, sp.lines)
-		case path == snapshotsDir:
-			for name := range sp.infos {
-				touched[name] = true
-			}
-		}
-	}
-	for range sp.infos { // as often as the longest chain is long, at most
-		for name, info := range sp.infos {
-			if touched[info.Parent] {
-				touched[name] = true
-			}
-		}
-	}
-	return touched
-}
-
-// mayVanish returns the snapshots of which nothing is left, so that nobody can know that they were
-// there; see above.
-func (sp *specimen) mayVanish(d damage) map[string]bool {
-	gone := map[string]bool{}
-	emptied := slices.Contains(d.paths, snapshotsDir) // and staging/ in its place
-	for name := range sp.infos {
-		if _, there := d.after[snapshotsDir+"/"+encodeName(name)]; (!there || emptied) && !sp.lines[name] {
-			gone[name] = true
-		}
-	}
-	return gone
-}
-
-// verdict collects what is wrong, by kinds.
-type verdict struct {
-	t      testing.TB
-	counts map[string]int
-	first  map[string]string
-}
-
-func (v *verdict) add(d damage, problem, format string, args ...any) {
-	if v.counts == nil {
-		v.counts, v.first = map[string]int{}, map[string]string{}
-	}
-	problem = d.kind + ": " + problem
-	if v.counts[problem]++; v.counts[problem] == 1 {
-		v.first[problem] = d.what + ": " + fmt.Sprintf(format, args...)
-	}
-}
-
-func (v *verdict) tell() {
-	v.t.Helper()
-	for _, problem := range slices.Sorted(maps.Keys(v.counts)) {
-		v.t.Errorf("%s (%d times, first: %s)", problem, v.counts[problem], v.first[problem])
-	}
-}
-
-// guard runs a part of a judgement, which must not panic.
-func (v *verdict) guard(d damage, part string, fn func()) {
-	defer func() {
-		if r := recover(); r != nil {
-			v.add(d, part+" panics", "%v", r)
-		}
-	}()
-	fn()
-}
-
-// reading is how the snapshots are to be judged.
-type reading struct {
-	touched   map[string]bool
-	vanish    map[string]bool
-	newcomers map[string]bool // may be there, too
-	repaired  bool            // no errors any more; what was touched may be gone
-}
-
-// judgeReads requires that every answer is the one before the damage, or, for what it touched, an
-// error. It reports whether there was any error.
-func (sp *specimen) judgeReads(v *verdict, d damage, when, dir string, how reading) (failed bool) {
-	s, err := Open(dir, ReadOnly())
-	if err != nil {
-		if strings.HasPrefix(d.paths[0], snapshotsDir+"/") && strings.HasPrefix(d.paths[len(d.paths)-1], snapshotsDir+"/") || how.repaired {
-			v.add(d, when+": the store can't be opened", "%v", err)
-		}
-		return true
-	}
-	defer s.Close()
-	seen := map[string]bool{}
-	walked := s.Walk(bg, func(_ context.Context, info Info) error {
-		was, known := sp.infos[info.Name]
-		seen[info.Name] = true
-		switch {
-		case !known && !how.newcomers[info.Name]:
-			v.add(d, when+": a walk shows what was not there", "%q", info.Name)
-		case known && !reflect.DeepEqual(info, was):
-			v.add(d, when+": a walk gives a wrong answer", "%+v, was %+v", info, was)
-		}
-		return nil
-	})
-	ids, idErr := s.IDs(bg)
-	failed = walked != nil || idErr != nil
-	if failed && (how.repaired || len(how.touched) == 0) {
-		v.add(d, when+": a walk fails", "%v", errors.Join(walked, idErr))
-	}
-	for id, name := range ids {
-		if was, known := sp.infos[name]; known && was.ID != id {
-			v.add(d, when+": IDs gives a wrong answer", "%s is %q", id, name)
-		}
-	}
-	for name, was := range sp.infos {
-		excused := how.touched[name]
-		mayMiss := how.vanish[name] || how.repaired && excused
-		if !seen[name] && !mayMiss && (!excused || walked == nil) {
-			v.add(d, when+": a walk does not show a snapshot", "%.64q, %v", name, walked)
-		}
-		if ids[was.ID] == "" && !mayMiss && (!excused || idErr == nil) {
-			v.add(d, when+": IDs does not have a snapshot", "%.64q, %v", name, idErr)
-		}
-		info, err := s.Stat(bg, name)
-		if sp.judgeAnswer(v, d, when+": Stat", name, err, err == nil && !reflect.DeepEqual(info, was), excused, mayMiss) {
-			failed = true
-		}
-		if was.Kind == KindActive {
-			active, err := s.GetActive(bg, name)
-			wrong := err == nil && !reflect.DeepEqual(active, sp.actives[name])
-			if sp.judgeAnswer(v, d, when+": GetActive", name, err, wrong, excused, mayMiss) {
-				failed = true
-			}
-		}
-	}
-	return failed
-}
-
-// judgeAnswer judges one answer, and reports whether it was an error.
-func (sp *specimen) judgeAnswer(v *verdict, d damage, what, name string, err error, wrong, excused, mayMiss bool) bool {
-	switch {
-	case wrong:
-		v.add(d, what+" gives a wrong answer", "%.64q", name)
-	case errors.Is(err, ErrNotExist) && !mayMiss:
-		v.add(d, what+" says that it does not exist", "%.64q", name)
-	case err != nil && !excused && !mayMiss:
-		v.add(d, what+" fails for what was not touched", "%.64q: %v", name, err)
-	case err != nil && !errors.Is(err, ErrDamaged) && !errors.Is(err, ErrNotExist):
-		v.add(d, what+" fails without saying that it is damaged", "%.64q: %v", name, err)
-	}
-	return err != nil && !mayMiss
-}
-
-// judgeWrites requires that a transaction works or is refused, and that nothing else changes. It reports whether
-// it was refused.
-func (sp *specimen) judgeWrites(v *verdict, d damage, when, dir string, how reading) (refused bool) {
-	s, err := Open(dir, MustExist())
-	if err != nil {
-		return true
-	}
-	var id string
-	err = s.WithTransaction(bg, true, func(ctx context.Context) error {
-		active, err := s.CreateActive(ctx, "newcomer", "", false)
-		id = active.ID
-		return err
-	})
-	if err == nil {
-		if n, perr := parseID(id); perr != nil || n <= sp.maxID {
-			v.add(d, when+": an identifier is handed out again", "%s, handed out before up to %d", id, sp.maxID)
-		}
-	} else if !errors.Is(err, ErrDamaged) {
-		v.add(d, when+": a write fails without saying that it is damaged", "%v", err)
-	}
-	if cerr := s.Close(); cerr != nil {
-		v.add(d, when+": Close fails", "%v", cerr)
-	}
-	how.newcomers = maps.Clone(how.newcomers)
-	how.newcomers["newcomer"] = true
-	sp.judgeReads(v, d, when+", then written", dir, how)
-	return err != nil
-}
-
-// judgeCheck runs Check and reports whether it found anything that is not harmless.
-func (sp *specimen) judgeCheck(v *verdict, d damage, when, dir string) (grave []Finding, err error) {
-	findings, err := Check(bg, dir, nil)
-	for _, f := range findings {
-		if _, lerr := os.Lstat(f.Path); lerr != nil && !strings.Contains(f.Problem, "missing") && !strings.Contains(f.Problem, "no such file") &&
-			!strings.Contains(f.Problem, "the tree does not have") {
-			v.add(d, when+": Check names a path that is not there", "%v", f)
-		}
-		if f.Path == "" || f.Problem == "" || f.Meaning == "" || f.Advice == "" {
-			v.add(d, when+": a finding says too little", "%+v", f)
-		}
-		if !f.Harmless {
-			grave = append(grave, f)
-		}
-	}
-	return grave, err
-}
-
-// irreparable reports what Repair refuses or leaves, and rightly: a store whose layout is of another
-// version, one of which both layout and journal are not what they should be, and one without
-// snapshots/.
-func (sp *specimen) irreparable(d damage) bool {
-	_, ours := parseLayout([]byte(d.after[layoutFile].content))
-	_, there := d.after[snapshotsDir]
-	return ours && readLayoutText(d.after[layoutFile].content) != formatVersion || !there ||
-		slices.Contains(d.paths, layoutFile) && slices.Contains(d.paths, journalFile)
-}
-
-func readLayoutText(text string) int {
-	version, _ := parseLayout([]byte(text))
-	return version
-}
-
-// judgeRepair requires that Repair leaves a store that is whole, with everything that was
-// in it somewhere below its directory.
-func (sp *specimen) judgeRepair(v *verdict, d damage, dir string, how reading) {
-	found, _ := Check(bg, dir, nil)
-	findings, err := Repair(bg, dir, nil)
-	if sp.irreparable(d) {
-		if err == nil && len(findings) == 0 {
-			v.add(d, "Repair finds nothing to say", "")
-		}
-		return
-	}
-	if err != nil {
-		v.add(d, "Repair fails", "%v", err)
-		return
-	}
-	sp.judgeKept(v, d, dir, found)
-	grave, err := sp.judgeCheck(v, d, "repaired", dir)
-	if err != nil || len(grave) > 0 {
-		v.add(d, "Check finds something after Repair", "%v, %v", grave, err)
-	}
-	how.repaired = true
-	sp.judgeReads(v, d, "repaired", dir, how)
-	if sp.judgeWrites(v, d, "repaired", dir, how) {
-		v.add(d, "nothing can be written after Repair", "%v", findings)
-	}
-}
-
-// judgeKept requires that every file and link is still somewhere below dir, but for what a writer
-// replaces or deletes.
-func (sp *specimen) judgeKept(v *verdict, d damage, dir string, found []Finding) {
-	journalFine := !slices.ContainsFunc(found, func(f Finding) bool { return f.Path == dir+"/"+journalFile && !f.Harmless })
-	after := map[part]bool{}
-	for _, n := range readParts(v.t, dir) {
-		after[n] = true
-	}
-	for path, n := range d.after {
-		switch {
-		case n.kind == fs.ModeDir || after[n]:
-		case path == journalFile && journalFine:
-		case strings.HasPrefix(path, snapshotsDir+"/") && sp.lines[sp.nameOf(path)] && journalFine:
-		case strings.HasPrefix(path, stagingDir+"/") && !slices.Contains(d.paths, stagingDir):
-		default:
-			v.add(d, "Repair has deleted the only copy", "of %s", path)
-		}
-	}
-}
-
-// judge judges one damage in full, or, if not full, only what changes nothing in dir, which is a copy of the undamaged store.
-func (sp *specimen) judge(v *verdict, d damage, root, shared string, full bool) {
-	how := reading{touched: sp.touched(d), vanish: sp.mayVanish(d), newcomers: map[string]bool{}}
-	if slices.Contains(d.paths, journalFile) {
-		maps.Copy(how.newcomers, sp.removed)
-	}
-	dir := shared
-	if dir == "" {
-		dir = d.after.write(v.t, root)
-	} else if err := os.WriteFile(dir+"/"+d.paths[0], []byte(d.after[d.paths[0]].content), fileMode); err != nil {
-		v.t.Fatal(err)
-	}
-	var readFailed, writeFailed bool
-	v.guard(d, "reading", func() { readFailed = sp.judgeReads(v, d, "damaged", dir, how) })
-	var grave []Finding
-	var checkErr error
-	v.guard(d, "Check", func() { grave, checkErr = sp.judgeCheck(v, d, "damaged", dir) })
-	if shared == "" || full {
-		for path, n := range readParts(v.t, dir) {
-			if was, there := d.after[path]; !there || was != n {
-				v.add(d, "reading or checking has changed something", "%s", path)
-			}
-		}
-	}
-	if full {
-		v.guard(d, "writing", func() {
-			dir := d.after.write(v.t, root)
-			writeFailed = sp.judgeWrites(v, d, "damaged", dir, how)
-			sp.discard(v, dir)
-		})
-		v.guard(d, "Repair", func() {
-			dir := d.after.write(v.t, root)
-			sp.judgeRepair(v, d, dir, how)
-			sp.discard(v, dir)
-		})
-	}
-	wrong := readFailed || writeFailed
-	// A journal that lacks its last lines does no harm until they are missed.
-	known := !slices.Contains(d.paths, journalFile) || full && d.kind != "cut"
-	_, buried := d.after[stagingDir+"/"+metadataFile]
-	_, buriedAll := d.after[stagingDir+"/base"]
-	if buried || buriedAll {
-		wrong = true // the next writer would delete it
-	}
-	if wrong && checkErr == nil && len(grave) == 0 {
-		v.add(d, "Check does not find it", "reads fail: %v, writes fail: %v", readFailed, writeFailed)
-	}
-	if !wrong && known && (checkErr != nil || len(grave) > 0) && len(how.vanish) == 0 {
-		v.add(d, "Check finds what harms nobody", "%v, %v", grave, checkErr)
-	}
-	if shared == "" {
-		sp.discard(v, dir)
-	} else if err := os.WriteFile(dir+"/"+d.paths[0], []byte(sp.parts[d.paths[0]].content), fileMode); err != nil {
-		v.t.Fatal(err)
-	}
-}
-
-func (sp *specimen) discard(v *verdict, dir string) {
-	if err := os.RemoveAll(dir); err != nil {
-		v.t.Fatal(err)
-	}
-}
-
-// eachSpecimen runs a test on the store that was closed and the one whose process was killed.
-func eachSpecimen(t *testing.T, test func(t *testing.T, sp *specimen, v *verdict)) {
-	for _, killed := range []bool{false, true} {
-		t.Run(map[bool]string{false: "closed", true: "killed"}[killed], func(t *testing.T) {
-			t.Parallel()
-			v := &verdict{t: t}
-			test(t, newSpecimen(t, killed), v)
-			v.tell()
+			s.write(func(ctx context.Context) { must(s.Remove(ctx, "lone")) }) // active: nothing stands on it
 		})
 	}
 }
 
-// judgeFile judges what was done to the content of single files. Every damage is read and checked; one in
-// every is written to and repaired, too.
-func (sp *specimen) judgeFiles(v *verdict, damages func(path string) []damage, every int) {
-	root := fastDir(v.t)
-	shared := sp.parts.write(v.t, root)
-	if damageThorough {
-		every = 5 // odd, so that each bit has its turn
-	}
-	n := 0
-	for _, path := range slices.Sorted(maps.Keys(sp.parts)) {
-		if sp.parts[path].kind != 0 {
-			continue
+// removable requires that each removal alone ends with the error, and removes nothing.
+func (s *store) removable(want map[string]error) {
+	s.t.Helper()
+	for name, want := range want {
+		ctx, tx := s.begin(bg, true)
+		if err := drop(s.Remove(ctx, name)); want == nil {
+			nilError(s.t, err)
+		} else {
+			wantError(s.t, err, want, name)
 		}
-		for _, d := range damages(path) {
-			n++
-			sp.judge(v, d, root, shared, n%every == 0)
-		}
+		nilError(s.t, tx.Rollback())
 	}
 }
 
-// The undamaged stores pass all that is asked of damaged ones.
-func TestDamageNone(t *testing.T) {
-	eachSpecimen(t, func(t *testing.T, sp *specimen, v *verdict) {
-		sp.judge(v, damage{"nothing done", "none", []string{layoutFile}, sp.parts}, fastDir(t), "", true)
+// findingsAt returns the findings of a check at a path or below.
+func findingsAt(t *testing.T, dir, path string) (at []fsmeta.Finding) {
+	t.Helper()
+	for _, f := range must(fsmeta.Check(bg, dir, nil)) {
+		if f.Path == path || strings.HasPrefix(f.Path, path+"/") {
+			at = append(at, f)
+		}
+	}
+	return at
+}
+
+// victimStore makes and closes the store that damage is done to, and returns its directory
+// and a copy of mid to repair it with.
+func victimStore(t *testing.T) (dir, sound string) {
+	t.Helper()
+	dir, sound = filepath.Join(t.TempDir(), "store"), filepath.Join(t.TempDir(), "mid")
+	s := openOnly(t, dir)
+	s.build(victim)
+	nilError(t, s.Close())
+	copyTree(t, filepath.Join(dir, "snapshots", "mid"), sound)
+	return dir, sound
+}
+
+// readsDamaged requires that mid is damaged and that everything else is read.
+func (s *store) readsDamaged(entry string) {
+	s.t.Helper()
+	ids := map[string]string{}
+	var names []string
+	for _, ctx := range []context.Context{bg, first(s.begin(bg, false))} {
+		infos, err := s.walk(ctx)
+		wantDamaged(s.t, err, "mid", entry)
+		equal(s.t, "all others", list(infos), withoutMid)
+		names = names[:0]
+		for _, info := range infos {
+			equal(s.t, "Stat", must(s.Stat(ctx, info.Name)), info)
+			equal(s.t, "NameOf", must(s.NameOf(ctx, info.ID)), info.Name)
+			ids[info.ID] = info.Name
+			names = append(names, info.Name)
+		}
+		s.allDamaged(ctx, append(names, "mid"), map[string]string{"mid": entry})
+		got, err := s.IDs(ctx)
+		wantDamaged(s.t, err, "mid", entry)
+		equal(s.t, "all other identifiers", got, ids)
+		wantDamaged(s.t, drop(s.Stat(ctx, "mid")), "mid", entry)
+		wantDamaged(s.t, drop(s.GetActive(ctx, "mid")), "mid", entry)
+		wantDamaged(s.t, drop(s.GetActive(ctx, "work")), "mid", entry) // stands on it
+		equal(s.t, "parents", len(must(s.GetActive(ctx, "lone")).ParentIDs), 0)
+		wantError(s.t, drop(s.Stat(ctx, "absent")), fsmeta.ErrNotExist)
+	}
+}
+
+// allDamaged requires that All visits the names in this order, and those with a
+// path as damaged.
+func (s *store) allDamaged(ctx context.Context, names []string, paths map[string]string) {
+	s.t.Helper()
+	var got []string
+	for info, err := range s.All(ctx) {
+		got = append(got, info.Name)
+		if path, ok := paths[info.Name]; ok {
+			wantDamaged(s.t, err, info.Name, path)
+			equal(s.t, "damaged Info", info, fsmeta.Info{Name: info.Name})
+		} else {
+			nilError(s.t, err)
+		}
+	}
+	equal(s.t, "visited", got, names)
+}
+
+// writesBesideDamaged requires that mid can't be written and all others can. Without a link
+// it counts as one without a parent.
+func (s *store) writesBesideDamaged(linkless bool) {
+	s.t.Helper()
+	s.write(func(ctx context.Context) {
+		for i, err := range []error{
+			drop(s.CreateActive(ctx, "new", "mid", false)),
+			drop(s.CreateActive(ctx, "mid", "", false)),
+			drop(s.Commit(ctx, "lone", "mid")),
+			drop(s.Commit(ctx, "mid", "new")),
+			drop(s.CommitWith(ctx, "lone", "new", fsmeta.WithParent("mid"))),
+			drop(s.Remove(ctx, "mid")),
+			drop(s.Update(ctx, fsmeta.Info{Name: "mid"})),
+			drop(s.SetUsage(ctx, "mid", fsmeta.Usage{})),
+		} {
+			if !errors.Is(err, fsmeta.ErrDamaged) {
+				s.t.Errorf("write %d on a damaged snapshot: %v", i, err)
+			}
+		}
+		must(s.CreateActive(ctx, "new", "other", false))
+		must(s.Commit(ctx, "new", "newer"))
+		must(s.Update(ctx, fsmeta.Info{Name: "top", Labels: map[string]string{"a": "b"}}))
+		must(s.SetUsage(ctx, "lone", fsmeta.Usage{Size: 1}))
 	})
+	want := map[string]error{"base": fsmeta.ErrHasChildren, "other": fsmeta.ErrHasChildren, "spare": nil}
+	if linkless {
+		want["base"] = nil
+	}
+	s.removable(want)
+	s.write(func(ctx context.Context) { must(s.Remove(ctx, "spare")) })
 }
 
-// A bit that is flipped in any file gives an error or changes nothing.
-func TestDamageFlip(t *testing.T) {
-	eachSpecimen(t, func(_ *testing.T, sp *specimen, v *verdict) { sp.judgeFiles(v, sp.flips, 17) })
+// An entry of snapshots/ that is no snapshot is reported and left alone. A directory that
+// could be one that was lost keeps committed snapshots from being removed.
+func TestStrayEntries(t *testing.T) {
+	second := func(path string) error { // a copy of a snapshot under another name
+		return os.CopyFS(path, os.DirFS(filepath.Join(filepath.Dir(path), "other")))
+	}
+	for _, test := range []struct {
+		name   string
+		entry  string
+		put    func(path string) error
+		counts bool // whether it could be a snapshot that the journal has not counted
+	}{
+		{"file", "stray", makeFile, false},
+		{"file with an odd name", "my notes.txt~", makeFile, false},
+		{"hidden file", ".notes", makeFile, false},
+		{"file like an escaped name", "%zz", makeFile, false},
+		{"pipe", "stray", makePipe, false},
+		{"symlink", "stray", makeLink("mid"), false},
+		{"empty directory", "stray", makeDir, true},
+		{"empty directory with an odd name", "my notes~", makeDir, false},
+		{"copy", "stray", second, true},
+		{"copy with a name not escaped", "stray name", second, false},
+		{"copy with an escape too much", "%6Fther", second, false},
+		{"copy with a lower-case escape", "%2fother", second, false},
+		{"copy with a hash", strings.Repeat("x", 190) + "~" + strings.Repeat("0", 64), second, true},
+		{"copy with a hash too much", "other~" + strings.Repeat("0", 64), second, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			dir, _ := victimStore(t)
+			path := filepath.Join(dir, "snapshots", test.entry)
+			nilError(t, test.put(path))
+			before := fingerprint(t, path)
+			s := openOnly(t, dir)
+			for range 2 {
+				got, err := s.list(bg)
+				equal(t, "all others", got, victim)
+				wantError(t, err, fsmeta.ErrDamaged, path)
+				wantError(t, drop(s.IDs(bg)), fsmeta.ErrDamaged, path)
+				s.write(func(ctx context.Context) { must(s.SetUsage(ctx, "mid", fsmeta.Usage{Size: 1})) })
+				equal(t, "whether the error counts", strings.Contains(err.Error(), "there are 8 snapshots, and the journal counts 7"), test.counts)
+			}
+			err := s.WithTransaction(bg, true, func(ctx context.Context) error { return drop(s.Remove(ctx, "spare")) })
+			if test.counts {
+				wantError(t, err, fsmeta.ErrDamaged)
+			} else {
+				nilError(t, err)
+			}
+			if err := s.WithTransaction(bg, true, func(ctx context.Context) error {
+				return drop(s.CreateActive(ctx, "stray", "", false))
+			}); test.entry == "stray" && err == nil {
+				t.Error("a stray entry was overwritten")
+			}
+			nilError(t, s.Close())
+			equal(t, "stray entry", fingerprint(t, path), before)
+			if len(findingsAt(t, dir, path)) == 0 {
+				t.Error("a check does not find it")
+			}
+			nilError(t, os.RemoveAll(path)) // repaired by hand
+			openStore(t, dir).agree(bg)
+		})
+	}
 }
 
-// A file that is cut short gives an error or changes nothing.
-func TestDamageCut(t *testing.T) {
-	eachSpecimen(t, func(_ *testing.T, sp *specimen, v *verdict) { sp.judgeFiles(v, sp.cuts, 3) })
+func TestDamagedSnapshotsAreAllReported(t *testing.T) {
+	dir, _ := victimStore(t)
+	paths := map[string]string{}
+	for _, name := range []string{"spare", "mid", "lone"} {
+		paths[name] = filepath.Join(dir, "snapshots", name)
+		overwrite(t, filepath.Join(paths[name], "metadata.json"), "")
+	}
+	s := openOnly(t, dir)
+	got, err := s.list(bg)
+	equal(t, "all others", got, "base; other; top < mid; *work < top")
+	_, errIDs := s.IDs(bg)
+	for _, path := range paths {
+		wantError(t, err, fsmeta.ErrDamaged, path)
+		wantError(t, errIDs, fsmeta.ErrDamaged, path)
+	}
+	s.allDamaged(bg, []string{"base", "other", "top", "work", "lone", "mid", "spare"}, paths)
 }
 
-// A part that is deleted is missed.
-func TestDamageLoss(t *testing.T) {
-	eachSpecimen(t, func(t *testing.T, sp *specimen, v *verdict) {
-		root := fastDir(t)
-		for _, d := range sp.losses() {
-			sp.judge(v, d, root, "", true)
+// The error of a walk's function is returned, damage or not.
+func TestWalkEndsBeforeDamage(t *testing.T) {
+	dir, _ := victimStore(t)
+	overwrite(t, filepath.Join(dir, "snapshots", "base", "metadata.json"), "")
+	s := openOnly(t, dir)
+	failure := errors.New("failure")
+	err := s.Walk(bg, func(context.Context, fsmeta.Info) error { return failure })
+	if !errors.Is(err, failure) {
+		t.Errorf("got error %v, want that of the function", err)
+	}
+}
+
+// A long name can only be read back from metadata.json.
+func TestDamagedLongName(t *testing.T) {
+	dir, long := filepath.Join(t.TempDir(), "store"), strings.Repeat("long/name ", 100)
+	s := openOnly(t, dir)
+	s.build("base; *work < base")
+	s.write(func(ctx context.Context) { must(s.CreateActive(ctx, long, "base", false)) })
+	nilError(t, s.Close())
+	paths := must(filepath.Glob(filepath.Join(dir, "snapshots", "*~*")))
+	overwrite(t, filepath.Join(paths[0], "metadata.json"), "")
+	s = openOnly(t, dir)
+	got, err := s.list(bg)
+	equal(t, "all others", got, "base; *work < base")
+	wantError(t, err, fsmeta.ErrDamaged, paths[0])
+	wantError(t, drop(s.IDs(bg)), fsmeta.ErrDamaged, paths[0])
+	wantDamaged(t, drop(s.Stat(bg, long)), long, paths[0])
+	s.write(func(ctx context.Context) {
+		if err := drop(s.CreateActive(ctx, long, "", false)); err == nil {
+			t.Error("a damaged snapshot was overwritten")
 		}
 	})
 }
 
-// Parts that have changed places are not taken for each other.
-func TestDamageSwap(t *testing.T) {
-	eachSpecimen(t, func(t *testing.T, sp *specimen, v *verdict) {
-		root := fastDir(t)
-		for _, d := range sp.swaps() {
-			sp.judge(v, d, root, "", true)
-		}
-	})
-}
-
-// A link to a parent that points elsewhere is not followed.
-func TestDamageLink(t *testing.T) {
-	eachSpecimen(t, func(t *testing.T, sp *specimen, v *verdict) {
-		root := fastDir(t)
-		for _, d := range sp.strayLinks() {
-			sp.judge(v, d, root, "", true)
-		}
-	})
-}
-
-// Several kinds of damage at once, each where the others are not, stay apart.
-func TestDamageManyAtOnce(t *testing.T) {
-	eachSpecimen(t, func(t *testing.T, sp *specimen, v *verdict) {
-		d := damage{what: "alone, view and work damaged", kind: "many", after: sp.parts}
-		for _, name := range []string{"alone", "view", workDamageName} {
-			path := snapshotsDir + "/" + encodeName(name) + "/" + metadataFile
-			d.paths = append(d.paths, path)
-			d.after = d.after.with(path, part{content: string(bytes.ToUpper([]byte(sp.parts[path].content)))})
-		}
-		sp.judge(v, d, fastDir(t), "", true)
-	})
+// For a name that the journal names, the journal decides: readers see it undamaged, and the
+// next writer makes it whole.
+func TestDamageIsHealedFromTheJournal(t *testing.T) {
+	for _, damage := range []func(entry string) error{
+		func(entry string) error { return os.WriteFile(filepath.Join(entry, "metadata.json"), nil, 0o600) },
+		func(entry string) error { return os.Remove(filepath.Join(entry, "metadata.json")) },
+		func(entry string) error { return os.Remove(filepath.Join(entry, "parent")) },
+		func(entry string) error { return os.RemoveAll(entry) },
+	} {
+		s := newStore(t)
+		s.build(victim)
+		want := must(dump(bg, s.Store))
+		dir := s.kill()
+		entry := filepath.Join(dir, "snapshots", "mid")
+		nilError(t, damage(entry))
+		equal(t, "read-only", must(dump(bg, openOnly(t, dir, fsmeta.ReadOnly()).Store)), want)
+		killed := openStore(t, dir)
+		equal(t, "before a write", must(dump(bg, killed.Store)), want)
+		killed.build("new")
+		equal(t, "tree on disk", diskList(t, dir), strings.Replace(victim, "; other", "; new; other", 1))
+	}
 }

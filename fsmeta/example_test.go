@@ -48,7 +48,7 @@ func Example() {
 	}
 	// The content is unpacked, and synced, outside of transactions.
 	err = store.WithTransaction(ctx, true, func(ctx context.Context) error {
-		_, err := store.CommitActive(ctx, "extract-1", "sha256:4f53",
+		_, err := store.CommitWith(ctx, "extract-1", "sha256:4f53",
 			fsmeta.WithUsage(fsmeta.Usage{Inodes: 12, Size: 40960}))
 		return err
 	})
@@ -149,7 +149,7 @@ func ExampleWithParent() {
 		if _, err := store.Commit(ctx, "lower", "sha256:lower"); err != nil {
 			return err
 		}
-		_, err := store.CommitActive(ctx, "upper", "sha256:upper", fsmeta.WithParent("sha256:lower"))
+		_, err := store.CommitWith(ctx, "upper", "sha256:upper", fsmeta.WithParent("sha256:lower"))
 		if err != nil {
 			return err
 		}
@@ -168,7 +168,7 @@ func ExampleStore_Update() {
 	store, cleanup := tempStore()
 	defer cleanup()
 	err := store.WithTransaction(context.Background(), true, func(ctx context.Context) error {
-		_, err := store.Create(ctx, "web", "", false, fsmeta.WithLabels(map[string]string{"team": "blue", "old": "yes"}))
+		_, err := store.CreateWith(ctx, "web", "", false, fsmeta.WithLabels(map[string]string{"team": "blue", "old": "yes"}))
 		if err != nil {
 			return err
 		}
@@ -231,7 +231,7 @@ func ExampleStore_NewID() {
 	}
 	fmt.Println("make and sync the directory", id)
 	err = store.WithTransaction(ctx, true, func(ctx context.Context) error {
-		web, err := store.Create(ctx, "web", "", false, fsmeta.WithID(id))
+		web, err := store.CreateWith(ctx, "web", "", false, fsmeta.WithID(id))
 		if err != nil {
 			return err // and delete the directory, or leave it to be swept
 		}

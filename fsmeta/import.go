@@ -8,7 +8,9 @@ import (
 	"maps"
 	"math"
 	"slices"
-	"time"
+
+	"github.com/fsmeta/fsmeta/fsmeta/internal/commit"
+	"github.com/fsmeta/fsmeta/fsmeta/internal/format"
 )
 
 // Import fills a store that was never used (see [Store.Unused]) with the snapshots of another metadata
@@ -53,16 +55,16 @@ func (s *Store) importAll(ctx context.Context, snapshots []Info, nextID, limit u
 		return err
 	}
 	err = t.do(func(t *transaction) error {
-		used, err := s.usedBy(t.index, t.at())
+		used, err := s.view.Used(t.base)
 		if err != nil {
 			return err
 		}
-		next := min(max(nextID, highest+1), maxID)
+		next, handed := min(max(nextID, highest+1), commit.MaxID), s.writer.NextID()
 		if used {
 			return t.imported(images, next)
 		}
-		if lowest < s.nextID && len(images) > 0 {
-			return fmt.Errorf("%w: identifiers below %d may have been handed out: import into a new directory", ErrUsed, s.nextID)
+		if lowest < handed && len(images) > 0 {
+			return fmt.Errorf("%w: identifiers below %d may have been handed out: import into a new directory", ErrUsed, handed)
 		}
 		for name, m := range images {
 			t.put(name, nil, m)
@@ -78,7 +80,7 @@ func (s *Store) importAll(ctx context.Context, snapshots []Info, nextID, limit u
 	if err := t.Commit(); err != nil || !s.relaxed {
 		return err
 	}
-	if err := s.settle(s.tip()); err != nil {
+	if err := s.writer.Settle(s.view.Tip()); err != nil {
 		return fmt.Errorf("%w: %w", ErrOutcomeUnknown, err)
 	}
 	return nil
@@ -86,7 +88,7 @@ func (s *Store) importAll(ctx context.Context, snapshots []Info, nextID, limit u
 
 // imported returns nil if the store has all of the snapshots, and hands out identifiers
 // from next on at the earliest.
-func (t *transaction) imported(images map[string]*metadata, next uint64) error {
+func (t *transaction) imported(images map[string]*format.Snapshot, next uint64) error {
 	for _, name := range slices.Sorted(maps.Keys(images)) {
 		m, err := t.get(name)
 		switch {
@@ -96,84 +98,71 @@ func (t *transaction) imported(images map[string]*metadata, next uint64) error {
 			return fmt.Errorf("%w, and snapshot %.256q is not in it", ErrUsed, name)
 		}
 		is := *m
-		is.txn = 0
-		if !bytes.Equal(is.encodeFile(), images[name].encodeFile()) {
+		is.Txn = 0
+		if !bytes.Equal(format.EncodeFile(&is), format.EncodeFile(images[name])) {
 			return fmt.Errorf("%w, and snapshot %.256q is not the same in it", ErrUsed, name)
 		}
 	}
-	if t.store.nextID < next {
+	if t.store.writer.NextID() < next {
 		return fmt.Errorf("%w, and identifiers below %d may be handed out", ErrUsed, next)
 	}
 	return nil
 }
 
-// imagesOf returns what is to be stored of snapshots, by name, and their lowest and highest
+// imagesOf returns snapshots as they are stored, by name, and their lowest and highest
 // identifiers.
-func imagesOf(snapshots []Info) (images map[string]*metadata, lowest, highest uint64, err error) {
+func imagesOf(snapshots []Info) (images map[string]*format.Snapshot, lowest, highest uint64, err error) {
 	lowest = math.MaxUint64
-	images = make(map[string]*metadata, len(snapshots))
+	images = make(map[string]*format.Snapshot, len(snapshots))
 	ids := make(map[uint64]string, len(snapshots))
 	for _, info := range snapshots {
 		m := imageOf(info)
-		id, err := m.checkImport()
+		if err := invalid(m.Check()); err != nil {
+			return nil, 0, 0, fmt.Errorf("snapshot %.256q: %w", info.Name, err)
+		}
+		id, err := format.ParseID(m.ID)
 		if err != nil {
 			return nil, 0, 0, fmt.Errorf("snapshot %.256q: %w", info.Name, err)
 		}
-		if images[m.name] != nil {
-			return nil, 0, 0, fmt.Errorf("snapshot %.256q is given twice: %w", m.name, ErrExist)
+		if images[m.Name] != nil {
+			return nil, 0, 0, fmt.Errorf("snapshot %.256q is given twice: %w", m.Name, ErrExist)
 		}
 		if other, taken := ids[id]; taken {
-			return nil, 0, 0, fmt.Errorf("snapshots %.256q and %.256q have the identifier %d: %w", other, m.name, id, ErrExist)
+			return nil, 0, 0, fmt.Errorf("snapshots %.256q and %.256q have the identifier %d: %w", other, m.Name, id, ErrExist)
 		}
-		images[m.name], ids[id] = m, m.name
+		images[m.Name], ids[id] = m, m.Name
 		lowest, highest = min(lowest, id), max(highest, id)
 	}
 	for _, m := range images {
 		if err := checkAncestors(images, m); err != nil {
-			return nil, 0, 0, fmt.Errorf("snapshot %.256q: %w", m.name, err)
+			return nil, 0, 0, fmt.Errorf("snapshot %.256q: %w", m.Name, err)
 		}
 	}
 	return images, lowest, highest, nil
 }
 
-func imageOf(info Info) *metadata {
-	return &metadata{
-		id: info.ID, name: info.Name, parent: info.Parent, kind: info.Kind,
-		readonly: info.Readonly || info.Kind == KindCommitted, labels: labelsOf(info.Labels),
-		created: info.Created.Round(0).UTC(), updated: info.Updated.Round(0).UTC(), usage: info.Usage,
+func imageOf(info Info) *format.Snapshot {
+	return &format.Snapshot{
+		ID: info.ID, Name: info.Name, Parent: info.Parent, Kind: format.Kind(info.Kind),
+		Readonly: info.Readonly || info.Kind == KindCommitted, Labels: format.LabelsOf(info.Labels),
+		Created: info.Created.Round(0).UTC(), Updated: info.Updated.Round(0).UTC(), Usage: format.Usage(info.Usage),
 	}
 }
 
-// checkImport says what can't be stored, and returns the identifier.
-func (m *metadata) checkImport() (id uint64, err error) {
-	if err := m.check(); err != nil {
-		return 0, fmt.Errorf("%w: %w", err, ErrInvalidName)
-	}
-	for _, at := range []time.Time{m.created, m.updated} {
-		if at.Year() < 0 || at.Year() > 9999 {
-			return 0, fmt.Errorf("a time in the year %d: %w", at.Year(), ErrInvalidName)
-		}
-	}
-	if err := checkLabels(m.labels); err != nil {
-		return 0, err
-	}
-	return parseID(m.id)
-}
-
-// checkAncestors says what is wrong with those that m stands on.
-func checkAncestors(images map[string]*metadata, m *metadata) error {
+// checkAncestors returns what is wrong with those that m stands on.
+func checkAncestors(images map[string]*format.Snapshot, m *format.Snapshot) error {
 	seen := map[string]bool{}
-	for m.parent != "" {
-		if seen[m.name] {
-			return fmt.Errorf("its parents lead back to %.256q: %w", m.name, ErrInvalidName)
+	for m.Parent != "" {
+		if seen[m.Name] {
+			return fmt.Errorf("its parents lead back to %.256q: %w", m.Name, ErrInvalidName)
 		}
-		seen[m.name] = true
-		parent := images[m.parent]
+		seen[m.Name] = true
+		parent := images[m.Parent]
 		switch {
 		case parent == nil:
-			return fmt.Errorf("parent %.256q: %w", m.parent, ErrNotExist)
-		case parent.kind != KindCommitted:
-			return fmt.Errorf("parent %.256q: %w", m.parent, ErrNotCommitted)
+			return fmt.Errorf("parent %.256q: %w", m.Parent, ErrNotExist)
+		case parent.Kind != format.Committed:
+			return fmt.Errorf("parent %.256q: %w", m.Parent, ErrNotCommitted)
 		}
 		m = parent
 	}

@@ -1,9 +1,11 @@
-package fsmeta
+package fsmeta_test
 
 import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
+	"hash/crc32"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -12,19 +14,25 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/fsmeta/fsmeta/fsmeta"
+	"github.com/fsmeta/fsmeta/fsmeta/internal/format"
+	"github.com/fsmeta/fsmeta/fsmeta/internal/journal"
 )
 
-// What layout.md shows is what the code reads and writes: its examples stand there
+// The code reads and writes the examples in layout.md byte by byte. They stand there
 // behind comments such as <!-- example: journal -->.
 
-// layoutText returns what follows an example's comment in layout.md.
+const (
+	exampleName   = "default/2/web"
+	exampleParent = "sha256:9a0c36c8d1f6"
+	exampleFile   = "metadata.json of " + exampleName + " on " + exampleParent
+)
+
+// layoutText returns the part of layout.md that follows an example's comment.
 func layoutText(t *testing.T, example string) string {
 	t.Helper()
-	doc, err := os.ReadFile("../layout.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, rest, ok := strings.Cut(string(doc), "<!-- example: "+example+" -->\n")
+	_, rest, ok := strings.Cut(string(must(os.ReadFile("../layout.md"))), "<!-- example: "+example+" -->\n")
 	if !ok {
 		t.Fatalf("layout.md has no example %q", example)
 	}
@@ -42,52 +50,68 @@ func layoutBlock(t *testing.T, example string) []byte {
 	return []byte(block)
 }
 
-// layoutJournal returns the example's header and its lines, which must be all that
-// it holds.
-func layoutJournal(t *testing.T) (header, []line) {
+// layoutSays requires that layout.md says all of this behind an example, whatever its line breaks.
+func layoutSays(t *testing.T, example string, want ...string) {
+	t.Helper()
+	text := strings.Join(strings.Fields(layoutText(t, example)), " ")
+	for _, w := range want {
+		if !strings.Contains(text, w) {
+			t.Errorf("layout.md does not say %q", w)
+		}
+	}
+}
+
+// crcOf is the checksum as the format writes it.
+func crcOf(data []byte) string {
+	return fmt.Sprintf("%08x", crc32.Checksum(data, crc32.MakeTable(crc32.Castagnoli)))
+}
+
+// layoutLines returns the header of the example's journal and its lines, all of them
+// published.
+func layoutLines(t *testing.T) (format.Header, []format.Line) {
 	t.Helper()
 	data := layoutBlock(t, "journal")
-	raw, newline := cutLine(data)
-	h, err := parseHeader(raw)
-	if err != nil || !newline {
-		t.Fatalf("header: %+v, newline %v, %v", h, newline, err)
+	first, _, _ := bytes.Cut(data, []byte("\n"))
+	h, err := format.ParseHeader(first)
+	if err != nil || !h.Sealed {
+		t.Fatalf("header: %+v, %v", h, err)
 	}
-	if got := encodeHeader(h); !bytes.Equal(got, raw) {
-		t.Errorf("the header would be written as %s", got)
+	path := filepath.Join(t.TempDir(), format.JournalFile)
+	filled := append(bytes.Clone(data), make([]byte, int(h.Filled)-len(data))...) // its NUL bytes are left out there
+	if err := os.WriteFile(path, filled, format.FileMode); err != nil {
+		t.Fatal(err)
 	}
-	start := len(raw) + 1
-	s := scan(append(data[start:], 0), int64(start), h.txn, h.prev) // its NUL bytes are left out there
-	if s.bad || len(s.lines) == 0 || s.published != len(s.lines) || len(s.lines) != bytes.Count(data, []byte("\n"))-1 {
-		t.Fatalf("%d lines, %d published, bad %v", len(s.lines), s.published, s.bad)
+	j := must(journal.Open(path, false))
+	defer j.Close()
+	tail := must(j.Scan(true))
+	if err := j.Damage(); err != nil || tail.Torn || len(tail.Fresh) != bytes.Count(data, []byte("\n"))-1 || j.Published() != j.Tip() || j.Header() != h {
+		t.Fatalf("%d lines, published up to %d, %+v, %v", len(tail.Fresh), j.Published(), j.Header(), err)
 	}
-	return h, s.lines
+	return h, tail.Fresh
 }
 
 func TestLayoutNames(t *testing.T) {
-	var rows []struct{ name, entry string }
+	rows := 0
 	for row := range strings.Lines(layoutText(t, "names")) {
-		cells := strings.Split(strings.TrimSpace(row), " | ")
+		cells := strings.Split(strings.Trim(strings.TrimSpace(row), "| "), " | ")
 		if !strings.HasPrefix(row, "|") {
 			break
 		}
-		if len(cells) == 2 && strings.Contains(row, "`") {
-			rows = append(rows, struct{ name, entry string }{
-				layoutString(t, strings.TrimPrefix(cells[0], "| ")),
-				layoutString(t, strings.TrimSuffix(cells[1], " |")),
-			})
+		if len(cells) != 2 || !strings.Contains(row, "`") {
+			continue
+		}
+		rows++
+		name, entry := layoutString(t, cells[0]), layoutString(t, cells[1])
+		if got := format.EncodeName(name); got != entry {
+			t.Errorf("the entry of %.40q is %q, layout.md says %q", name, got, entry)
 		}
 	}
-	if !slices.Equal(rows, nameVectors) {
-		t.Errorf("layout.md has the vectors\n%.900q, the tests have\n%.900q", rows, nameVectors)
-	}
-	for _, row := range rows {
-		if got := encodeName(row.name); got != row.entry {
-			t.Errorf("encodeName(%.40q) = %q, layout.md says %q", row.name, got, row.entry)
-		}
+	if rows != 17 { // as many as the tests of package format have
+		t.Errorf("layout.md has %d vectors", rows)
 	}
 }
 
-// layoutString reads what the table writes, such as `"x" * 190 + "~85"`.
+// layoutString reads a cell of the table, such as `"x" * 190 + "~85"`.
 func layoutString(t *testing.T, cell string) string {
 	t.Helper()
 	var b strings.Builder
@@ -107,108 +131,122 @@ func layoutString(t *testing.T, cell string) string {
 }
 
 func TestLayoutMetadata(t *testing.T) {
-	const name, parent = "default/2/web", "sha256:9a0c36c8d1f6"
-	data := layoutBlock(t, "metadata.json of "+name+" on "+parent)
-	m, err := decodeFile(data, parent)
+	data := layoutBlock(t, exampleFile)
+	m, err := format.DecodeFile(data)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := m.encodeFile(); m.name != name || !bytes.Equal(got, data) {
+	if got := format.EncodeFile(m); m.Name != exampleName || m.Parent != exampleParent || !bytes.Equal(got, data) {
 		t.Errorf("it would be written as\n%s", got)
 	}
-	if _, err := decodeFile(data, ""); err == nil {
-		t.Error("the checksum does not cover the parent's name")
+	rest := data[26:]
+	if string(data[:15]) != "{\n  \"crc32c\": \"" || string(data[15:23]) != crcOf(rest) || string(data[23:26]) != "\",\n" {
+		t.Errorf("the checksum of the %d bytes behind it is %s", len(rest), crcOf(rest))
 	}
-	sum := appendCRC(nil, fileChecksum(data[crcLineLen:], parent))
-	alone := appendCRC(nil, checksum(data[crcLineLen:]))
-	text := layoutText(t, "metadata.json of "+name+" on "+parent)
-	for _, want := range []string{
-		"the 15 bytes", "These 26 bytes", strconv.Itoa(len(data)-crcLineLen) + " bytes of the file",
-		"the " + strconv.Itoa(len(parent)) + " bytes `" + parent + "`: `" + string(sum) + "`", "`" + string(alone) + "`",
-	} {
-		if !strings.Contains(strings.Join(strings.Fields(text), " "), want) {
-			t.Errorf("layout.md does not say %q", want)
-		}
-	}
-	_, lines := layoutJournal(t)
-	r, err := lines[len(lines)-1].decode()
-	if err != nil || len(r.changes) != 1 || !reflect.DeepEqual(r.changes[0].after, m) {
-		t.Errorf("the journal's last line says otherwise: %+v, %v", r, err)
+	layoutSays(t, exampleFile, "the 15 bytes", "then 8 digits; then the 3 bytes", "These 26 bytes",
+		strconv.Itoa(len(rest))+" bytes of the file", "`"+crcOf(rest)+"`")
+	_, lines := layoutLines(t)
+	last := must(lines[len(lines)-1].Decode())
+	if len(last.Changes) != 1 || !reflect.DeepEqual(last.Changes[0].After, m) {
+		t.Errorf("the journal's last line says otherwise: %+v", last)
 	}
 }
 
 func TestLayoutJournal(t *testing.T) {
-	_, lines := layoutJournal(t)
-	for _, l := range lines {
-		r, err := l.decode()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got := encodeLine(r, l.prev); !bytes.Equal(got, l.raw) {
+	h, lines := layoutLines(t)
+	header, _, _ := bytes.Cut(layoutBlock(t, "journal"), []byte("\n"))
+	if got := format.EncodeHeader(h); !bytes.Equal(got, header) {
+		t.Errorf("the header would be written as\n%s", got)
+	}
+	names := h.Names
+	for i := range lines {
+		txn := must(lines[i].Decode())
+		if got := format.EncodeLine(txn, lines[i].Prev); !bytes.Equal(got, lines[i].Raw) {
 			t.Errorf("a line would be written as\n%s", got)
+		}
+		if names = names.After(txn.Changes); lines[i].Names != names {
+			t.Errorf("line %d says that the names are %+v, they are %+v", txn.Number, lines[i].Names, names)
 		}
 	}
 	last := lines[len(lines)-1]
-	text := strings.Join(strings.Fields(layoutText(t, "journal")), " ")
-	for _, want := range []string{
-		"has " + strconv.Itoa(len(last.raw)) + " bytes", "the first " + strconv.Itoa(len(last.raw)-crcTailLen) + " of them",
-		"`" + string(appendCRC(nil, last.crc)) + "`",
-	} {
-		if !strings.Contains(text, want) {
-			t.Errorf("layout.md does not say %q", want)
-		}
-	}
+	covered := last.Raw[:len(last.Raw)-21]
+	layoutSays(t, "journal", "the 21 bytes", fmt.Sprintf("has %d bytes; the first %d of them", len(last.Raw), len(covered)),
+		"have the checksum `"+crcOf(covered)+"`", fmt.Sprintf("up to `\"prev\":\"%08x\"`", last.Prev))
 
-	word := bytes.TrimSpace(layoutBlock(t, "superseded"))
-	if want := encodeSuperseded(last.txn, last.crc); !bytes.Equal(word, want) {
-		t.Errorf("the superseded line is\n%s, layout.md has\n%s", want, word)
+	mark := bytes.TrimSpace(layoutBlock(t, "superseded"))
+	if want := format.EncodeSuperseded(last.Txn, last.CRC); !bytes.Equal(mark, want) {
+		t.Errorf("the superseded line is\n%s, layout.md has\n%s", want, mark)
 	}
 	raw := bytes.TrimSpace(layoutBlock(t, "header"))
-	next, err := parseHeader(raw)
-	if err != nil || next.txn != last.txn || next.prev != last.crc || !bytes.Equal(encodeHeader(next), raw) {
+	next, err := format.ParseHeader(raw)
+	if err != nil || next.Txn != last.Txn || next.Prev != last.CRC || next.Names != last.Names || next.NextID != last.NextID || !bytes.Equal(format.EncodeHeader(next), raw) {
 		t.Errorf("the next header is %+v, %v", next, err)
 	}
 }
 
-// A header as the repair in layout.md writes it is read.
+// A header as docs/repair.md has it written by hand is read, and a store goes on with it.
 func TestLayoutHeaderByHand(t *testing.T) {
-	_, rest, ok := strings.Cut(layoutText(t, "journal"), "printf '")
-	for ok && !strings.HasPrefix(rest, `{"format":"fsmeta journal"`) {
-		_, rest, ok = strings.Cut(rest, "printf '")
+	_, rest, ok := strings.Cut(string(must(os.ReadFile("../docs/repair.md"))), `printf '{"format":"fsmeta journal"`)
+	text, _, closed := strings.Cut(rest, `'`)
+	if !ok || !closed || !strings.HasSuffix(text, `\n`) {
+		t.Fatal("docs/repair.md has no header to be written by hand")
 	}
-	text, _, _ := strings.Cut(rest, `\n'`)
-	text = strings.Replace(strings.Replace(text, "%d", "12", 1), "%d", "1000257", 1)
-	if h, err := parseHeader([]byte(text)); err != nil || h != (header{txn: 12, nextID: 1000257}) {
+	text = fmt.Sprintf(`{"format":"fsmeta journal"`+strings.TrimSuffix(text, `\n`), 12, 1000257)
+	h, err := format.ParseHeader([]byte(text))
+	if want := (format.Header{Txn: 12, NextID: 1000257}); err != nil || h != want {
 		t.Errorf("%q is read as %+v, %v", text, h, err)
 	}
-}
-
-// The example store of layout.md is what the code makes.
-func TestLayoutTree(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "store")
-	s, err := Open(dir)
+	dir := exampleStore(t)
+	if err := os.WriteFile(filepath.Join(dir, format.JournalFile), []byte(text+"\n"), format.FileMode); err != nil {
+		t.Fatal(err)
+	}
+	s := must(fsmeta.Open(dir))
+	defer s.Close()
+	err = s.WithTransaction(t.Context(), true, func(ctx context.Context) error {
+		active, err := s.CreateActive(ctx, "new", exampleParent, false)
+		if active.ID != "1000257" {
+			t.Errorf("identifier %s", active.ID)
+		}
+		return err
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
+	if last := must(s.LastTransaction(t.Context())); last <= 12 {
+		t.Errorf("the last transaction is %d", last)
+	}
+}
+
+// exampleStore makes the store of the example, and closes it.
+func exampleStore(t *testing.T) (dir string) {
+	t.Helper()
+	dir = filepath.Join(t.TempDir(), "store")
+	s := must(fsmeta.Open(dir))
 	defer s.Close()
-	const layer, key = "sha256:9a0c36c8d1f6", "default/1/extract-81 sha256:ab"
+	const key = "default/1/extract-81 sha256:ab"
 	for _, do := range []func(context.Context) error{
 		func(ctx context.Context) error { _, err := s.CreateActive(ctx, key, "", false); return err },
-		func(ctx context.Context) error { _, err := s.Commit(ctx, key, layer); return err },
+		func(ctx context.Context) error { _, err := s.Commit(ctx, key, exampleParent); return err },
 		func(ctx context.Context) error {
-			_, err := s.CreateActive(ctx, "default/2/web", layer, false)
+			_, err := s.CreateActive(ctx, exampleName, exampleParent, false)
 			return err
 		},
 	} {
-		if err := s.WithTransaction(context.Background(), true, do); err != nil {
+		if err := s.WithTransaction(t.Context(), true, do); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if err := s.Close(); err != nil { // which leaves nothing in staging/
 		t.Fatal(err)
 	}
+	return dir
+}
+
+// The code makes the example store of layout.md.
+func TestLayoutTree(t *testing.T) {
+	dir := exampleStore(t)
 	var got []string
-	err = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || path == dir {
 			return err
 		}
@@ -217,11 +255,7 @@ func TestLayoutTree(t *testing.T) {
 		case fs.ModeDir:
 			name += "/"
 		case fs.ModeSymlink:
-			target, err := os.Readlink(path)
-			if err != nil {
-				return err
-			}
-			name += " -> " + target
+			name += " -> " + must(os.Readlink(path))
 		}
 		got = append(got, name)
 		return nil
@@ -229,13 +263,11 @@ func TestLayoutTree(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	slices.Sort(got)
 	want := strings.Split(strings.TrimSpace(string(layoutBlock(t, "tree"))), "\n")[1:]
-	if !slices.Equal(got, want) {
+	if !slices.Equal(slices.Sorted(slices.Values(got)), want) {
 		t.Errorf("the store has\n%s\nlayout.md has\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
-	layout, err := os.ReadFile(filepath.Join(dir, layoutFile))
-	if want := layoutBlock(t, "layout"); err != nil || !bytes.Equal(layout, want) {
-		t.Errorf("layout is %q, %v, layout.md has %q", layout, err, want)
+	if got, want := must(os.ReadFile(filepath.Join(dir, format.LayoutFile))), layoutBlock(t, "layout"); !bytes.Equal(got, want) {
+		t.Errorf("layout is %q, layout.md has %q", got, want)
 	}
 }

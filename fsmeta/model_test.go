@@ -38,7 +38,7 @@ func (m model) create(key, parent string) error {
 	return nil
 }
 
-// commit predicts the error of CommitActive, where parent is "" or there.
+// commit predicts the error of CommitWith, where parent is "" or there.
 func (m model) commit(key, name, parent string) error {
 	active, ok := m[key]
 	switch {
@@ -252,7 +252,7 @@ func (w *world) create(ctx context.Context, s *fsmeta.Store, state model, key st
 		parent = w.some(state, fsmeta.KindCommitted)
 	}
 	labels, usage, readonly := w.labels(), fsmeta.Usage{Size: w.rng.Int64N(2)}, w.rng.IntN(4) == 0
-	active, err := s.Create(ctx, key, parent, readonly, fsmeta.WithLabels(labels), fsmeta.WithUsage(usage))
+	active, err := s.CreateWith(ctx, key, parent, readonly, fsmeta.WithLabels(labels), fsmeta.WithUsage(usage))
 	if !w.result("create", err, state.create(key, parent)) {
 		return
 	}
@@ -277,7 +277,7 @@ func (w *world) commit(ctx context.Context, s *fsmeta.Store, state model, key, n
 		}
 		opts = append(opts, fsmeta.WithParent(parent))
 	}
-	id, err := s.CommitActive(ctx, key, name, opts...)
+	id, err := s.CommitWith(ctx, key, name, opts...)
 	if !w.result("commit", err, state.commit(key, name, parent)) {
 		return
 	}

@@ -1,197 +1,114 @@
-package fsmeta
+package fsmeta_test
 
 import (
+	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/fsmeta/fsmeta/fsmeta"
 )
 
-// unsettled reports whether lines are written that are not synced.
-func unsettled(s *Store) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.queue) > 0
+// isPublished reports whether every line of a store's journal is: then all of it is durable.
+func isPublished(t testing.TB, dir string) bool {
+	t.Helper()
+	text := bytes.TrimRight([]byte(readFile(t, filepath.Join(dir, "journal"))), "\x00")
+	return len(text) > 0 && text[len(text)-1] == '\n'
 }
 
-// A relaxed commit is seen here at once, by others soon, and by all when it was killed.
+// A relaxed commit is seen here at once, by others soon, and by all when its process was killed.
 func TestRelaxed(t *testing.T) {
-	s := openTest(t, filepath.Join(t.TempDir(), "store"), Relaxed())
-	mustCreate(t, s, "a", "b")
-	for { // until the timer has not come between
-		mustCreate(t, s, "c")
-		if unsettled(s) {
+	dir := newDir(t)
+	s := use(t, dir, fsmeta.Relaxed())
+	mustDo(t, s, "put a", "put b")
+	var killed string
+	for { // until the sync has not come between
+		mustDo(t, s, "put c")
+		mustSay(t, s, "walk", "a b c")
+		if killed = copyDir(t, dir); !isPublished(t, killed) {
 			break
 		}
-		if err := s.WithTransaction(bg, true, func(ctx context.Context) error { _, err := s.Remove(ctx, "c"); return err }); err != nil {
-			t.Fatal(err)
-		}
+		mustDo(t, s, "remove c")
 	}
-	killed := crashed(t, s)
-	wantNames(t, s, bg, "a b c")
-	wantNames(t, openTest(t, killed), bg, "a b c")
-	other := openTest(t, s.dir, ReadOnly())
-	for deadline := time.Now().Add(time.Minute); names(t, other, bg) != "a b c"; time.Sleep(time.Millisecond) {
+	mustSay(t, use(t, killed), "walk", "a b c")
+	other := useDamaged(t, dir, fsmeta.ReadOnly())
+	for deadline := time.Now().Add(time.Minute); mustDo(t, other, "walk") != "a b c"; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("another Store does not see it")
 		}
 	}
-	if there, err := s.tree.exists("c"); !there || err != nil {
+	if _, err := os.Stat(metadataPath(dir, "c")); err != nil {
 		t.Errorf("it is shown to others and not in the tree: %v", err)
 	}
-}
-
-// A power cut takes the latest relaxed transactions, and no identifier is used again.
-func TestRelaxedPowerCut(t *testing.T) {
-	s := openTest(t, filepath.Join(t.TempDir(), "store"), Relaxed())
-	var at int64
-	var dir string
-	var ids []string
-	durable := 0
-	for i := range 2000 {
-		mustCreate(t, s, fmt.Sprintf("%04d", i))
-		info, err := s.Stat(bg, fmt.Sprintf("%04d", i))
-		if err != nil {
-			t.Fatal(err)
-		}
-		ids = append(ids, info.ID)
-		s.flush.Lock() // so that nothing is synced until the copy is made
-		s.mu.Lock()
-		if s.settled < s.journal.tip() && i > 300 {
-			at = s.journal.next(s.settled)
-			durable = i + 1 - int(s.journal.tip()-s.settled)
-		}
-		s.mu.Unlock()
-		if at > 0 {
-			dir = crashed(t, s)
-		}
-		s.flush.Unlock()
-		if at > 0 {
-			break
-		}
-	}
-	if at == 0 {
-		t.Fatal("every transaction was synced by then")
-	}
-	// What was not synced is gone, and nothing of the tree is ahead of it.
-	f, err := os.OpenFile(filepath.Join(dir, journalFile), os.O_RDWR, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	info, err := f.Stat()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := errors.Join(f.Truncate(at), f.Truncate(info.Size()), f.Close()); err != nil {
-		t.Fatal(err)
-	}
-	again := openTest(t, dir)
-	if n := len(all(t, again)); n < durable-1 || n > durable+1 {
-		t.Errorf("%d snapshots, about %d were durable", n, durable)
-	}
-	id, err := again.NewID(bg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, old := range ids {
-		if old == id {
-			t.Errorf("identifier %s was handed out again", id)
-		}
-	}
+	mustDo(t, other, "close")
 }
 
 // An empty transaction waits until all that was committed is durable; so does Close.
 func TestRelaxedBarrier(t *testing.T) {
-	s := openTest(t, filepath.Join(t.TempDir(), "store"), Relaxed())
+	dir := newDir(t)
+	s := use(t, dir, fsmeta.Relaxed())
 	for i := range 50 {
-		mustCreate(t, s, fmt.Sprint(i))
-		if err := s.WithTransaction(bg, true, func(context.Context) error { return nil }); err != nil {
-			t.Fatal(err)
-		}
-		if unsettled(s) {
+		mustDo(t, s, fmt.Sprintf("put %d", i), "begin", "end")
+		if !isPublished(t, dir) {
 			t.Fatal("something is not synced")
 		}
 	}
-	mustCreate(t, s, "last")
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if findings, err := Check(bg, s.dir, nil); err != nil || len(findings) > 0 {
-		t.Errorf("%v, %v", findings, err)
+	mustDo(t, s, "put last", "close")
+	wantClean(t, dir)
+	if h := header(t, dir); h.Names.Count != 51 {
+		t.Errorf("%d snapshots when all is closed", h.Names.Count)
 	}
 }
 
 // Two Stores of which one is relaxed take turns, and lose nothing.
 func TestRelaxedBesideAnother(t *testing.T) {
 	smallJournals(t, 3000)
-	s := openTest(t, filepath.Join(t.TempDir(), "store"), Relaxed())
-	other := openTest(t, s.dir)
+	dir := newDir(t)
+	s, other := use(t, dir, fsmeta.Relaxed()), useDamaged(t, dir)
 	for i := range 60 {
 		writer := s
 		if i%3 == 0 {
 			writer = other
 		}
-		mustCreate(t, writer, fmt.Sprintf("%02d", i))
+		mustDo(t, writer, fmt.Sprintf("put %02d", i))
 	}
-	if err := s.WithTransaction(bg, true, func(context.Context) error { return nil }); err != nil {
-		t.Fatal(err)
+	mustDo(t, s, "begin", "end")
+	want := mustDo(t, s, "walk")
+	if n := len(strings.Fields(want)); n != 60 {
+		t.Errorf("%d snapshots", n)
 	}
-	s.group.Wait()
-	for i := range 60 {
-		if _, err := other.Stat(bg, fmt.Sprintf("%02d", i)); err != nil {
-			t.Error(err)
-		}
-	}
-	wantNames(t, openTest(t, crashed(t, s)), bg, names(t, s, bg))
-}
-
-// Where the sync behind a relaxed commit fails, later ones and Close say so.
-func TestRelaxedFails(t *testing.T) {
-	s := openTest(t, filepath.Join(t.TempDir(), "store"), Relaxed())
-	keepLock(s)
-	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0) // takes writes, and can't be synced
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer null.Close()
-	ctx, txn, err := s.TransactionContext(bg, true)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := s.CreateActive(ctx, "a", "", false); err != nil {
-		t.Fatal(err)
-	}
-	s.mu.Lock()
-	good := s.journal.file
-	s.journal.file = null
-	s.mu.Unlock()
-	if err := txn.Commit(); err != nil {
-		t.Errorf("Commit, which does not wait: %v", err)
-	}
-	for s.failed() == nil {
-		time.Sleep(time.Millisecond)
-	}
-	s.mu.Lock()
-	s.journal.file = good
-	s.mu.Unlock()
-	if err := create(s, "b", ""); !errors.Is(err, ErrFailed) {
-		t.Errorf("the next transaction: %v", err)
-	}
-	if err := s.Close(); !errors.Is(err, ErrFailed) {
-		t.Errorf("Close: %v", err)
-	}
+	mustSay(t, other, "walk", want)
+	mustDo(t, other, "close")
+	mustSay(t, use(t, copyDir(t, dir)), "walk", want)
 }
 
 // An import waits for the disk in a relaxed store, too.
 func TestRelaxedImport(t *testing.T) {
-	s := openTest(t, filepath.Join(t.TempDir(), "store"), Relaxed())
-	if err := s.Import(bg, []Info{{ID: "7", Name: "a", Kind: KindCommitted, Created: now(), Updated: now()}}, 1, nil); err != nil {
-		t.Fatal(err)
+	dir := newDir(t)
+	s := use(t, dir, fsmeta.Relaxed())
+	when := time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)
+	succeed(t, s.store.Import(context.Background(), []fsmeta.Info{{ID: "7", Name: "a", Kind: fsmeta.KindCommitted, Created: when, Updated: when}}, 1, nil))
+	if _, err := os.Stat(metadataPath(dir, "a")); err != nil || !isPublished(t, dir) {
+		t.Errorf("it is not all on disk: %v", err)
 	}
-	if m, err := s.tree.read("a"); err != nil || m == nil {
-		t.Errorf("the tree has %v, %v", m, err)
+}
+
+// A watch finds a relaxed transaction when no power cut can take it any more.
+func TestRelaxedIsWatchedLater(t *testing.T) {
+	dir := newDir(t)
+	s := use(t, dir, fsmeta.Relaxed())
+	mustDo(t, s, "put a")
+	for txn, err := range s.store.Watch(t.Context(), 0) {
+		succeed(t, err)
+		if len(txn.Changes) > 0 {
+			break
+		}
+	}
+	if !isPublished(t, dir) {
+		t.Error("it is not durable yet")
 	}
 }

@@ -7,6 +7,9 @@ import (
 	"maps"
 	"slices"
 	"sync"
+
+	"github.com/fsmeta/fsmeta/fsmeta/internal/format"
+	"github.com/fsmeta/fsmeta/fsmeta/internal/view"
 )
 
 // transaction is one read-only or writable transaction.
@@ -14,19 +17,17 @@ type transaction struct {
 	store    *Store
 	outer    *transaction // of the context it began in, of whatever store
 	writable bool
-	index    *index
-	reader   reader // read-only: where it stands
+	reader   view.Reader // read-only: the point in time that it reads at
 
-	mu   sync.Mutex
-	done bool
-	why  error // of done, what later calls get
+	mu  sync.Mutex
+	why error // it has ended: what later calls return
 
-	// Of a writable transaction: what it stands on, and what it changes.
-	base     uint64
+	// Of a writable transaction: the point that it builds on, and what it changes.
+	base     view.Point
 	used     bool      // it has changed something, and perhaps changed it back
-	staged   func(int) // is told of progress at commit, where it is not nil
+	staged   func(int) // unless it is nil, it gets the progress of the commit
 	nextID   uint64    // identifiers go on there at the lowest, once it is committed
-	changes  map[string]*change
+	changes  map[string]*format.Change
 	children map[string]int    // by parent, against the base
 	ids      map[string]string // identifiers of what it has changed, to names
 }
@@ -36,23 +37,36 @@ type contextKey struct{}
 // FromContext returns the store whose transaction ctx carries, of nested ones the
 // innermost; nil where it carries none. It costs a look into the context.
 func FromContext(ctx context.Context) *Store {
-	if t, ok := ctx.Value(contextKey{}).(*transaction); ok {
+	if t := innermost(ctx); t != nil {
 		return t.store
 	}
 	return nil
 }
 
-// transactionOf returns the transaction of this store that ctx carries, nil where
-// it carries none. One of another store alone is an error.
+// WithoutTransaction returns a context like ctx that carries no transaction: to begin one
+// from it, or to read as it is now, where the transaction of ctx may have ended.
+func WithoutTransaction(ctx context.Context) context.Context {
+	return context.WithValue(ctx, contextKey{}, (*transaction)(nil))
+}
+
+// innermost returns the transaction that ctx carries, of nested ones the last to begin; nil
+// for none.
+func innermost(ctx context.Context) *transaction {
+	t, _ := ctx.Value(contextKey{}).(*transaction)
+	return t
+}
+
+// transactionOf returns the transaction of this store that ctx carries, nil where it carries
+// none. One of another store alone is an error.
 func (s *Store) transactionOf(ctx context.Context) (*transaction, error) {
-	innermost, _ := ctx.Value(contextKey{}).(*transaction)
-	for t := innermost; t != nil; t = t.outer {
+	last := innermost(ctx)
+	for t := last; t != nil; t = t.outer {
 		if t.store == s {
 			return t, nil
 		}
 	}
-	if innermost != nil {
-		return nil, fmt.Errorf("%w: the one it carries is of the store %s, this is %s", ErrNoTransaction, innermost.store.dir, s.dir)
+	if last != nil {
+		return nil, fmt.Errorf("%w: the one it carries is of the store %s, this is %s", ErrNoTransaction, last.store.dir, s.dir)
 	}
 	return nil, nil
 }
@@ -71,8 +85,10 @@ func (s *Store) transactionOf(ctx context.Context) (*transaction, error) {
 // Rollback returns.
 //
 // A transaction may begin inside another: it is independent of it. A context that ends
-// later does not end the transaction. Errors are those
-// of ctx if it ends before the turn has come, [ErrNestedTransaction] for a writable
+// later does not end the transaction. Nor may one begin in the context of a transaction of this
+// store that has ended: that is [ErrTransactionClosed], see [WithoutTransaction]. A writer that
+// waits for over a second is told the holder of the turn, in a warning of log/slog, and in
+// the error. Errors are those of ctx if it ends before the turn has come, [ErrNestedTransaction] for a writable
 // transaction in a context that carries an open one of the same store,
 // [ErrReadOnlyTransaction] for a writable one in a store opened [ReadOnly],
 // [ErrClosed], [ErrFailed], and [ErrDamaged] where a damaged journal forbids writing.
@@ -110,40 +126,47 @@ func (s *Store) begin(ctx context.Context, writable bool) (*transaction, error) 
 	if s.closed.Load() {
 		return nil, ErrClosed
 	}
-	t := &transaction{store: s, writable: writable}
-	t.outer, _ = ctx.Value(contextKey{}).(*transaction)
+	t := &transaction{store: s, writable: writable, outer: innermost(ctx)}
+	if err := t.checkOuter(); err != nil {
+		return nil, err
+	}
 	if writable {
 		return t, t.beginWrite(ctx)
 	}
-	return t, t.beginRead()
+	return t, s.view.Begin(&t.reader)
 }
 
-func (t *transaction) beginRead() error {
-	if err := t.store.look(); err != nil {
-		return err
+// checkOuter returns why a transaction can't begin inside the one that its context carries.
+func (t *transaction) checkOuter() error {
+	s := t.store
+	if t.writable && s.writer == nil {
+		return fmt.Errorf("%w: the store was opened read-only", ErrReadOnlyTransaction)
 	}
-	for {
-		t.index = t.store.index.Load()
-		t.index.points.begin(&t.reader)
-		if !t.index.stale.Load() {
-			return nil
+	var ended error
+	for o := t.outer; o != nil; o = o.outer {
+		why := o.ended()
+		if why == nil && t.writable && o.writable && o.store.same(s) {
+			return ErrNestedTransaction
 		}
-		t.index.points.end(&t.reader) // replaced just now
+		if why != nil && ended == nil && o.store == s {
+			ended = why
+		}
 	}
+	return ended
 }
+
+// same reports whether two Stores are of one directory.
+func (s *Store) same(o *Store) bool { return s == o || s.tree.Same(o.tree) }
 
 func (t *transaction) beginWrite(ctx context.Context) error {
 	s := t.store
-	if err := s.checkWritable(t.outer); err != nil {
+	if err := s.writer.Begin(ctx); err != nil {
+		s.writer.End()
 		return err
 	}
-	if err := s.beginTurn(ctx); err != nil {
-		s.leave()
-		return err
-	}
-	t.index, t.base = s.index.Load(), s.tip()
-	t.changes, t.children, t.ids = map[string]*change{}, map[string]int{}, map[string]string{}
-	s.turn.hold(t)
+	t.base = s.view.Base()
+	t.changes, t.children, t.ids = map[string]*format.Change{}, map[string]int{}, map[string]string{}
+	s.hold(t)
 	if s.closed.Load() {
 		t.abort() // Close may have looked for us too early
 		return ErrClosed
@@ -151,52 +174,45 @@ func (t *transaction) beginWrite(ctx context.Context) error {
 	return nil
 }
 
-// checkWritable says why a turn to write can't be waited for where the context carries
-// outer.
-func (s *Store) checkWritable(outer *transaction) error {
-	if s.readOnly {
-		return fmt.Errorf("%w: the store was opened read-only", ErrReadOnlyTransaction)
-	}
-	for o := outer; o != nil; o = o.outer {
-		if o.writable && o.store.sameStore(s) && o.open() {
-			return ErrNestedTransaction
-		}
-	}
-	return nil
-}
-
-func (t *transaction) open() bool {
+// ended returns why the transaction has ended, nil while it is open.
+func (t *transaction) ended() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return !t.done
+	return t.why
 }
 
 // finish marks the transaction ended. It reports whether it wasn't yet.
 func (t *transaction) finish(why error) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.done {
+	if t.why != nil {
 		return false
 	}
-	t.done, t.why = true, why
+	t.why = why
 	return true
 }
 
 // abort ends a writable transaction because the Store is closed.
 func (t *transaction) abort() {
 	if t.finish(ErrClosed) {
-		t.store.turn.release()
-		t.store.leave()
+		t.release()
+		t.store.writer.End()
 	}
+}
+
+// release gives the turn on.
+func (t *transaction) release() {
+	t.store.hold(nil)
+	t.store.writer.Release()
 }
 
 // Commit implements [Transactor].
 func (t *transaction) Commit() error {
 	if !t.finish(ErrTransactionClosed) {
-		return fmt.Errorf("fsmeta: commit transaction: %w", t.why)
+		return fmt.Errorf("fsmeta: commit transaction: %w", t.ended())
 	}
 	if !t.writable {
-		t.index.points.end(&t.reader)
+		t.store.view.End(&t.reader)
 		if t.store.closed.Load() {
 			return fmt.Errorf("fsmeta: commit transaction: %w", ErrClosed)
 		}
@@ -208,47 +224,54 @@ func (t *transaction) Commit() error {
 	return nil
 }
 
-// commit writes what has changed, gives the turn on, and waits until it is durable.
-// See Store.append and Store.settle for what a crash leaves.
+// commit writes what has changed, gives the turn on, and waits until it is durable. See
+// package commit, Append and Settle, for what a crash leaves.
 func (t *transaction) commit() error {
-	s := t.store
-	defer s.leave()
-	release := sync.OnceFunc(s.turn.release)
+	w := t.store.writer
+	defer w.End()
+	release := sync.OnceFunc(t.release)
 	defer release() // where the caller's progress panics
-	changes := t.netChanges()
-	txn, wrote, err := t.base, false, error(nil)
-	first := uint64(0)
-	if t.used {
-		first, err = t.index.firstUse()
-	}
-	firstUse := first > t.base // which is to be seen even if it was all changed back
-	if err == nil && (len(changes) > 0 || firstUse) {
-		if txn, err = s.append(changes, t.nextID, t.staged); err == nil {
-			wrote = true
-		} else {
-			txn = t.base
-		}
-	}
-	if wrote && firstUse {
-		t.index.noteUse(txn)
-	}
+	txn, wrote, err := t.append()
 	release()
-	if wrote && s.relaxed {
-		s.settleLater(txn)
+	if wrote && t.store.relaxed {
+		w.SettleLater(txn)
 		return nil
 	}
-	serr := s.settle(txn)
-	if serr != nil && wrote {
-		return fmt.Errorf("%w: %w", ErrOutcomeUnknown, serr)
+	settled := w.Settle(txn)
+	if settled != nil && wrote {
+		return fmt.Errorf("%w: %w", ErrOutcomeUnknown, settled)
 	}
-	return errors.Join(err, serr)
+	return errors.Join(err, settled)
 }
 
-// netChanges returns one change for each name that isn't as it was.
-func (t *transaction) netChanges() []change {
-	var changes []change
+// append writes what has changed, if anything, and returns the transaction that has to be
+// durable before this one ends.
+func (t *transaction) append() (txn uint64, wrote bool, err error) {
+	v, changes, firstUse := t.store.view, t.netChanges(), false
+	if t.used {
+		used, err := v.FirstUse(t.base)
+		if err != nil {
+			return t.base.At, false, err
+		}
+		firstUse = !used // which is to be seen even if it was all changed back
+	}
+	if len(changes) == 0 && !firstUse {
+		return t.base.At, false, nil
+	}
+	if txn, err = t.store.writer.Append(changes, t.nextID, t.staged); err != nil {
+		return t.base.At, false, err
+	}
+	if firstUse {
+		v.NoteUse(txn)
+	}
+	return txn, true, nil
+}
+
+// netChanges returns one change for each name that isn't as it was, in byte order.
+func (t *transaction) netChanges() []format.Change {
+	var changes []format.Change
 	for _, name := range slices.Sorted(maps.Keys(t.changes)) {
-		if c := t.changes[name]; c.before != c.after {
+		if c := t.changes[name]; c.Before != c.After {
 			changes = append(changes, *c)
 		}
 	}
@@ -261,13 +284,13 @@ func (t *transaction) Rollback() error {
 		return nil
 	}
 	if !t.writable {
-		t.index.points.end(&t.reader)
+		t.store.view.End(&t.reader)
 		return nil
 	}
-	s := t.store
-	defer s.leave()
-	s.turn.release()
-	if err := s.settle(t.base); err != nil {
+	w := t.store.writer
+	defer w.End()
+	t.release()
+	if err := w.Settle(t.base.At); err != nil {
 		return fmt.Errorf("fsmeta: roll back transaction: %w", err)
 	}
 	return nil
@@ -276,7 +299,7 @@ func (t *transaction) Rollback() error {
 // usableLocked returns why the transaction can't be used any more, if so. The caller
 // holds mu.
 func (t *transaction) usableLocked() error {
-	if t.done {
+	if t.why != nil {
 		return t.why
 	}
 	if t.store.closed.Load() {
@@ -285,43 +308,72 @@ func (t *transaction) usableLocked() error {
 	return nil
 }
 
-// at is the point in time that the transaction reads at, its own changes apart.
-func (t *transaction) at() uint64 {
+func (t *transaction) usable() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.usableLocked()
+}
+
+// point is the point in time that the transaction reads at, its own changes apart.
+func (t *transaction) point() view.Point {
 	if t.writable {
 		return t.base
 	}
-	return t.reader.at
+	return t.reader.Point
 }
 
 // get returns what the transaction sees under name, nil if nothing.
-func (t *transaction) get(name string) (*metadata, error) {
+func (t *transaction) get(name string) (*format.Snapshot, error) {
 	if c := t.changes[name]; c != nil {
-		return c.after, nil
+		return c.After, nil
 	}
-	return t.store.lookup(t.index, name, t.at())
+	return t.store.view.Lookup(t.point(), name)
 }
 
-// put changes what the transaction sees under name, from before, what get returns,
+// put changes what the transaction sees under name, from before, which is what get returns,
 // to after.
-func (t *transaction) put(name string, before, after *metadata) {
+func (t *transaction) put(name string, before, after *format.Snapshot) {
 	c := t.changes[name]
 	if c == nil {
-		c = &change{name: name, before: before}
+		c = &format.Change{Name: name, Before: before}
 		t.changes[name] = c
 	}
 	t.used = true
 	if before != nil {
-		t.children[before.parent]--
-		if t.ids[before.id] == name {
-			delete(t.ids, before.id)
+		t.children[before.Parent]--
+		if t.ids[before.ID] == name {
+			delete(t.ids, before.ID)
 		}
 	}
 	if after != nil {
-		t.children[after.parent]++
-		t.ids[after.id] = name
+		t.children[after.Parent]++
+		t.ids[after.ID] = name
 	}
-	c.after = after
-	if c.before == nil && after == nil {
+	c.After = after
+	if c.Before == nil && after == nil {
 		delete(t.changes, name) // made and gone again
 	}
+}
+
+// walk calls fn for every snapshot that the transaction sees now, in order of the names, and
+// then damaged for each part that could not be read. What fn does in the transaction does not
+// change which snapshots are visited.
+func (t *transaction) walk(ctx context.Context, fn func(*format.Snapshot) error, damaged func(error) error) error {
+	t.mu.Lock()
+	err := t.usableLocked()
+	var changed []format.Change
+	for _, name := range slices.Sorted(maps.Keys(t.changes)) {
+		changed = append(changed, *t.changes[name])
+	}
+	point := t.point()
+	t.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	return t.store.view.Walk(point, changed, func(m *format.Snapshot) error {
+		if err := errors.Join(t.usable(), ctx.Err()); err != nil {
+			return err
+		}
+		return fn(m)
+	}, func(d view.Damage) error { return damaged(d.Err) })
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"github.com/fsmeta/fsmeta/fsmeta/internal/format"
 )
 
 // MetaStore keeps the metadata of a snapshot driver: which snapshots there are,
@@ -110,8 +112,8 @@ type Usage struct {
 	Size   int64 `json:"size"`   // bytes
 }
 
-// Info is what the store knows of one snapshot. It belongs to whom it was
-// returned to: changing it, the labels too, changes nothing else.
+// Info is what the store knows of one snapshot. The caller owns it: changing it, the labels
+// too, changes nothing else.
 type Info struct {
 	ID       string            // decimal, unique for as long as the store exists; kept on commit
 	Name     string            // the key of an active snapshot, the name of a committed one
@@ -124,8 +126,7 @@ type Info struct {
 	Usage    Usage             // as last set by the driver
 }
 
-// Active is what a driver needs to mount an active snapshot. It belongs to whom
-// it was returned to.
+// Active is what a driver needs to mount an active snapshot. The caller owns it.
 type Active struct {
 	ID string
 	// ParentIDs are the identifiers of the snapshots below, from the lowest
@@ -134,25 +135,26 @@ type Active struct {
 	Readonly  bool
 }
 
-// A SnapshotOption adds to what [Store.Create] and [Store.CommitActive] record.
+// A SnapshotOption adds to what [Store.CreateWith] and [Store.CommitWith] record. Each
+// option says which of the two takes it; the other fails with [ErrInvalidOption].
 type SnapshotOption func(*snapshotOptions)
 
 type snapshotOptions struct {
-	labels []label
+	labels []format.Label
 	usage  *Usage
 	parent *string
 	id     string
 }
 
-// WithLabels gives the snapshot these labels. The map is copied. Keys and
-// values must be valid UTF-8, keys not empty and at most 32,768 bytes long, else the call
-// fails with [ErrInvalidName].
+// WithLabels gives the snapshot these labels. Both calls take it. The map is copied. Keys
+// and values must be valid UTF-8, keys not empty and at most 32,768 bytes long, else the
+// call fails with [ErrInvalidName].
 func WithLabels(labels map[string]string) SnapshotOption {
-	own := labelsOf(labels)
+	own := format.LabelsOf(labels)
 	return func(o *snapshotOptions) { o.labels = own }
 }
 
-// WithUsage records what the snapshot's content takes.
+// WithUsage records what the snapshot's content takes. Both calls take it.
 func WithUsage(usage Usage) SnapshotOption {
 	return func(o *snapshotOptions) { o.usage = &usage }
 }
@@ -160,8 +162,7 @@ func WithUsage(usage Usage) SnapshotOption {
 // WithID gives a new snapshot an identifier that [Store.NewID] of the same Store has
 // returned. Each can be given once; the creation fails with [ErrInvalidName] for any other.
 //
-// It is an option of [Store.Create] only; on commit an identifier stays what it is, and
-// [Store.CommitActive] ignores the option.
+// It is an option of [Store.CreateWith]: on commit an identifier stays as it is.
 func WithID(id string) SnapshotOption {
 	return func(o *snapshotOptions) { o.id = id }
 }
@@ -173,8 +174,15 @@ func WithID(id string) SnapshotOption {
 // order: [ErrParentSet] where it has another, [ErrNotExist], [ErrNotCommitted] where the
 // parent is active.
 //
-// It is an option of [Store.CommitActive] only; [Store.Create] has its own
-// argument for the parent and ignores the option.
+// It is an option of [Store.CommitWith]: [Store.CreateWith] has an argument for the parent.
 func WithParent(parent string) SnapshotOption {
 	return func(o *snapshotOptions) { o.parent = &parent }
+}
+
+// infoOf returns a snapshot as callers see it, with labels of their own.
+func infoOf(m *format.Snapshot) Info {
+	return Info{
+		ID: m.ID, Name: m.Name, Parent: m.Parent, Kind: Kind(m.Kind), Readonly: m.Readonly,
+		Labels: format.LabelMap(m.Labels), Created: m.Created, Updated: m.Updated, Usage: Usage(m.Usage),
+	}
 }

@@ -2,13 +2,14 @@ package fsmeta
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"iter"
 	"math"
-	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/fsmeta/fsmeta/fsmeta/internal/format"
+	"github.com/fsmeta/fsmeta/fsmeta/internal/journal"
 )
 
 // Transaction is a committed transaction, as [Store.Watch] returns it. It belongs to whom
@@ -37,7 +38,7 @@ const FromNow = math.MaxUint64
 func (s *Store) LastTransaction(ctx context.Context) (uint64, error) {
 	var last uint64
 	err := s.read(ctx, func(t *transaction) error {
-		last = t.at()
+		last = t.point().At
 		return nil
 	})
 	if err != nil {
@@ -68,7 +69,7 @@ func (s *Store) Watch(ctx context.Context, after uint64) iter.Seq2[Transaction, 
 	}
 	return func(yield func(Transaction, error) bool) {
 		err := lerr
-		if err == nil && after > max(last, s.tip()) { // which a writer may have been told of
+		if err == nil && after > max(last, s.view.Tip()) { // which a writer may have been told of
 			err = fmt.Errorf("there was no transaction %d yet, the last is %d: %w", after, last, ErrOutdated)
 		}
 		if err == nil {
@@ -80,43 +81,28 @@ func (s *Store) Watch(ctx context.Context, after uint64) iter.Seq2[Transaction, 
 	}
 }
 
-// follower reads a journal on its own, so that what the Store forgets is still there.
-type follower struct {
-	path string
-	j    *journal
-	txn  uint64 // the last transaction that was passed on
-	crc  uint32 // of its line
-	off  int64  // where its successor's begins
-}
-
 // watchFrom calls fn for each transaction until it returns false, which is no error.
 func (s *Store) watchFrom(ctx context.Context, after uint64, fn func(Transaction) bool) error {
-	f := &follower{path: filepath.Join(s.dir, journalFile)}
-	defer f.close()
-	if err := f.start(after); err != nil {
+	f, err := journal.Follow(filepath.Join(s.dir, format.JournalFile), after)
+	if err != nil {
 		return err
 	}
+	defer f.Close() //nolint:errcheck // it was only read
 	for wait := newPause(); ; {
-		lines, successor, err := f.next()
+		lines, err := f.Next()
 		if err != nil {
 			return err
 		}
 		for i := range lines {
-			t, err := lines[i].transaction()
+			t, err := lines[i].Decode()
 			if err != nil {
-				return errors.Join(&DamagedError{Path: f.path, Err: err}, closeUnused(successor))
+				return &DamagedError{Path: filepath.Join(s.dir, format.JournalFile), Err: err}
 			}
-			if t.Number > after && !fn(t) {
-				return closeUnused(successor)
-			}
-			f.pass(&lines[i])
-		}
-		if successor != nil {
-			if err := f.switchTo(successor); err != nil {
-				return err
+			if !fn(transactionIn(t)) {
+				return nil
 			}
 		}
-		if len(lines) > 0 || successor != nil {
+		if len(lines) > 0 {
 			wait.reset()
 			continue
 		}
@@ -126,133 +112,24 @@ func (s *Store) watchFrom(ctx context.Context, after uint64, fn func(Transaction
 	}
 }
 
-func (f *follower) close() {
-	_ = closeUnused(f.j) // it was only read
+// transactionIn returns a line as callers see it: without the names that it only carries
+// over from one journal to the next.
+func transactionIn(t *format.Txn) Transaction {
+	w := Transaction{Number: t.Number, Time: t.Time}
+	if t.CarriesOver() {
+		return w
+	}
+	for _, c := range t.Changes {
+		w.Changes = append(w.Changes, Change{c.Name, imageIn(c.Before), imageIn(c.After)})
+	}
+	return w
 }
 
-func closeUnused(j *journal) error {
-	if j == nil {
-		return nil
-	}
-	return j.file.Close()
-}
-
-// start opens the journal, which must have everything that came after transaction after.
-func (f *follower) start(after uint64) error {
-	j, err := openJournal(f.path, false)
-	if err != nil {
-		return err
-	}
-	f.j, f.txn, f.crc, f.off = j, j.header.txn, j.header.prev, j.start
-	if j.bad != nil {
-		return j.bad
-	}
-	if f.txn > after {
-		return fmt.Errorf("the journal has only what came after transaction %d: %w", f.txn, ErrOutdated)
-	}
-	return nil
-}
-
-// next returns the committed lines that follow, and the file that goes on behind them, if
-// one has taken the journal's place for good.
-func (f *follower) next() ([]line, *journal, error) {
-	if (&watch{file: f.j.file}).quiet(f.off) {
-		return nil, nil, nil
-	}
-	tail, err := f.scan()
-	if err != nil {
-		return nil, nil, err
-	}
-	if !tail.superseded {
-		return tail.lines[:tail.published], nil, nil
-	}
-	successor, err := openJournal(f.path, false)
-	if err != nil {
-		return nil, nil, err
-	}
-	if os.SameFile(successor.info, f.j.info) || !successor.settled {
-		return tail.lines[:tail.published], nil, successor.file.Close()
-	}
-	return tail.lines, successor, nil // all of them are committed
-}
-
-// scan reads the lines that follow. Where one is damaged it may just have been written
-// while it was read; if so, it is whole when it is read again.
-func (f *follower) scan() (scanned, error) {
-	for before := -1; ; {
-		buf, err := f.j.readFrom(f.off, before >= 0)
-		if err != nil {
-			return scanned{}, err
-		}
-		tail := scan(buf, f.off, f.txn, f.crc)
-		if !tail.damaged {
-			return tail, nil
-		}
-		if len(tail.lines) == before {
-			return tail, f.j.damage(tail.why(f.txn + uint64(before) + 1))
-		}
-		before = len(tail.lines)
-	}
-}
-
-func (f *follower) pass(l *line) {
-	f.txn, f.crc, f.off = l.txn, l.crc, l.off+int64(len(l.raw))+1
-}
-
-// switchTo goes on in a new file.
-func (f *follower) switchTo(j *journal) error {
-	if err := f.find(j); err != nil {
-		return errors.Join(err, j.file.Close())
-	}
-	old := f.j
-	f.j = j
-	return old.file.Close()
-}
-
-// find sets where to go on in a new file.
-func (f *follower) find(j *journal) error {
-	if j.bad != nil {
-		return j.bad
-	}
-	if j.header.txn > f.txn {
-		return fmt.Errorf("the journal begins behind transaction %d, and transaction %d was the last to be seen: %w", j.header.txn, f.txn, ErrOutdated)
-	}
-	buf, err := j.readFrom(j.start, false)
-	if err != nil {
-		return err
-	}
-	txn, crc, off := j.header.txn, j.header.prev, j.start
-	for _, l := range scan(buf, j.start, txn, crc).lines {
-		if txn == f.txn {
-			break
-		}
-		txn, crc, off = l.txn, l.crc, l.off+int64(len(l.raw))+1
-	}
-	if txn != f.txn || crc != f.crc {
-		return fmt.Errorf("the journal does not go on behind transaction %d, another store has taken its place: %w", f.txn, ErrOutdated)
-	}
-	f.off = off
-	return nil
-}
-
-// transaction returns what a line says to who watches.
-func (l *line) transaction() (Transaction, error) {
-	r, err := l.decode()
-	if err != nil {
-		return Transaction{}, err
-	}
-	t := Transaction{Number: l.txn, Time: r.time}
-	for _, c := range r.changes {
-		t.Changes = append(t.Changes, Change{c.name, infoOf(c.before), infoOf(c.after)})
-	}
-	return t, nil
-}
-
-func infoOf(m *metadata) *Info {
+func imageIn(m *format.Snapshot) *Info {
 	if m == nil {
 		return nil
 	}
-	info := m.info()
+	info := infoOf(m)
 	return &info
 }
 

@@ -1,151 +1,118 @@
-package fsmeta
+package fsmeta_test
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/fsmeta/fsmeta/fsmeta"
 )
 
-// told returns what transactions did to names, such as "+a" "-a" "~a".
-func told(t Transaction) string {
-	var s []string
-	for _, c := range t.Changes {
+// changed returns the changes of a transaction, such as "+a", "-a", "~a".
+func changed(txn fsmeta.Transaction) string {
+	var all []string
+	for _, c := range txn.Changes {
+		sign := "~"
 		switch {
 		case c.Before == nil:
-			s = append(s, "+"+c.Name)
+			sign = "+"
 		case c.After == nil:
-			s = append(s, "-"+c.Name)
-		default:
-			s = append(s, "~"+c.Name)
+			sign = "-"
 		}
+		all = append(all, sign+c.Name)
 	}
-	return strings.Join(s, " ")
-}
-
-// take returns what the first transactions did that a watch finds, n that changed
-// something.
-func take(t *testing.T, s *Store, after uint64, n int) string {
-	t.Helper()
-	var all []string
-	for txn, err := range s.Watch(t.Context(), after) {
-		if err != nil {
-			t.Fatal(err)
-		}
-		if len(txn.Changes) > 0 {
-			all = append(all, told(txn))
-		}
-		if len(all) == n {
-			break
-		}
-	}
-	return strings.Join(all, "; ")
+	return strings.Join(all, " ")
 }
 
 // A watch from the beginning finds all that was committed, with both images.
 func TestWatch(t *testing.T) {
-	s := openTest(t, filepath.Join(t.TempDir(), "store"))
-	mustCreate(t, s, "a")
-	err := s.WithTransaction(bg, true, func(ctx context.Context) error {
-		if _, err := s.Commit(ctx, "a", "b"); err != nil {
-			return err
+	dir := newDir(t)
+	s := use(t, dir)
+	mustDo(t, s, "put a", "begin", "commit a b", "put c b", "end", "begin", "end", "label c 1")
+	for name, x := range map[string]*session{"the same": s, "another": useDamaged(t, dir), "a read-only": useDamaged(t, dir, fsmeta.ReadOnly())} {
+		var got []string
+		var last fsmeta.Transaction
+		for txn, err := range x.store.Watch(t.Context(), 0) {
+			succeed(t, err)
+			if last = txn; len(txn.Changes) > 0 {
+				got = append(got, changed(txn))
+			}
+			if len(got) == 3 {
+				break
+			}
 		}
-		_, err := s.CreateActive(ctx, "c", "b", true)
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	err = s.WithTransaction(bg, true, func(ctx context.Context) error {
-		_, err := s.Update(ctx, Info{Name: "c", Labels: map[string]string{"k": "v"}}, "labels.k")
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name, store := range map[string]*Store{"the same": s, "another": openTest(t, s.dir), "a read-only": openTest(t, s.dir, ReadOnly())} {
-		if got, want := take(t, store, 0, 3), "+a; -a +b +c; ~c"; got != want {
-			t.Errorf("%s Store: %s, want %s", name, got, want)
+		if want := []string{"+a", "-a +b +c", "~c"}; !slices.Equal(got, want) {
+			t.Fatalf("%s Store: %q, want %q", name, got, want)
 		}
-	}
-	for txn, err := range s.Watch(bg, 0) {
-		if err != nil {
-			t.Fatal(err)
+		now, err := s.store.Stat(t.Context(), "c")
+		succeed(t, err)
+		if c := last.Changes[0]; c.Before.Labels != nil || fmt.Sprint(*c.After) != fmt.Sprint(now) || c.Before.ID != now.ID {
+			t.Errorf("%s Store: %+v, want %+v", name, c, now)
 		}
-		if told(txn) != "~c" {
-			continue
+		if x != s {
+			mustDo(t, x, "close")
 		}
-		c := txn.Changes[0]
-		now, err := s.Stat(bg, "c")
-		if err != nil || c.Before.Labels != nil || fmt.Sprint(*c.After) != fmt.Sprint(now) || c.Before.ID != now.ID {
-			t.Errorf("%+v, %v: %+v", now, err, c)
-		}
-		break
 	}
 }
 
-// What is committed after a read is what a watch from there finds, whichever process
-// commits it and however many checkpoints come.
+// A watch finds every transaction that is committed after a read, by whichever process and over any
+// number of checkpoints.
 func TestWatchGoesOn(t *testing.T) {
 	smallJournals(t, 3000)
-	s := openTest(t, filepath.Join(t.TempDir(), "store"))
-	other := openTest(t, s.dir)
-	mustCreate(t, s, "a")
-	last, err := s.LastTransaction(bg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	const n = 200
+	dir := newDir(t)
+	s, other := use(t, dir), useDamaged(t, dir)
+	mustDo(t, s, "put a")
+	last, err := s.store.LastTransaction(t.Context())
+	succeed(t, err)
+	const n = 150
 	got := make(chan string, n)
 	go func() {
 		defer close(got)
 		number := last
-		for txn, err := range s.Watch(t.Context(), last) {
+		for txn, err := range s.store.Watch(t.Context(), last) {
 			if err != nil || txn.Number != number+1 {
 				got <- fmt.Sprintf("transaction %d behind %d: %v", txn.Number, number, err)
 				return
 			}
 			number = txn.Number
-			if len(txn.Changes) == 0 {
-				continue
-			}
-			got <- told(txn)
-			if txn.Changes[0].Name == fmt.Sprintf("%03d", n-1) {
-				return
+			if len(txn.Changes) > 0 {
+				got <- changed(txn)
 			}
 		}
 	}()
-	var want []string
 	for i := range n {
 		writer := s
 		if i%50 > 40 {
 			writer = other
 		}
-		mustCreate(t, writer, fmt.Sprintf("%03d", i))
-		want = append(want, fmt.Sprintf("+%03d", i))
+		mustDo(t, writer, fmt.Sprintf("put b%03d", i))
 		// In step, so that no two checkpoints pass unseen.
-		if what := <-got; what != want[i] {
-			t.Fatalf("%s, want %s", what, want[i])
+		if is, want := <-got, fmt.Sprintf("+b%03d", i); is != want {
+			t.Fatalf("%s, want %s", is, want)
 		}
 	}
+	if h := header(t, dir); h.Txn <= last {
+		t.Error("no checkpoint was made")
+	}
+	mustDo(t, other, "close")
 }
 
 // From now on means: all that is committed after the call, and nothing that was before, in
 // a relaxed store neither.
 func TestWatchFromNow(t *testing.T) {
-	for _, opts := range [][]Option{nil, {Relaxed()}} {
-		s := openTest(t, filepath.Join(t.TempDir(), "store"), opts...)
-		mustCreate(t, s, "a", "b")
-		transactions := s.Watch(t.Context(), FromNow)
-		mustCreate(t, s, "c")
+	for _, opts := range [][]fsmeta.Option{nil, {fsmeta.Relaxed()}} {
+		s := use(t, newDir(t), opts...)
+		mustDo(t, s, "put a", "put b")
+		transactions := s.store.Watch(t.Context(), fsmeta.FromNow)
+		mustDo(t, s, "put c")
 		for range 2 { // each loop begins anew
 			for txn, err := range transactions {
-				if err != nil || told(txn) != "+c" {
-					t.Errorf("%s, %v, want +c", told(txn), err)
+				if err != nil || changed(txn) != "+c" {
+					t.Errorf("%s, %v, want +c", changed(txn), err)
 				}
 				break
 			}
@@ -153,118 +120,110 @@ func TestWatchFromNow(t *testing.T) {
 	}
 }
 
-// What a writable transaction says was the last is where a watch can begin.
+// Where a writable transaction says the last one was, a watch can begin.
 func TestWatchFromWritable(t *testing.T) {
-	s := openTest(t, filepath.Join(t.TempDir(), "store"))
+	s := use(t, newDir(t))
 	stop := make(chan bool)
 	var others sync.WaitGroup
 	others.Go(func() {
+		x := &session{store: s.store}
 		for i := 0; ; i++ {
 			select {
 			case <-stop:
 				return
 			default:
-				if err := create(s, fmt.Sprint("x", i), ""); err != nil {
-					t.Error(err)
-					return
-				}
+			}
+			if _, err := x.do(fmt.Sprint("put x", i)); err != nil {
+				t.Error(err)
+				return
 			}
 		}
 	})
-	for range 300 {
-		err := s.WithTransaction(bg, true, func(ctx context.Context) error {
-			last, err := s.LastTransaction(ctx)
+	for range 200 {
+		err := s.store.WithTransaction(t.Context(), true, func(ctx context.Context) error {
+			last, err := s.store.LastTransaction(ctx)
 			if err != nil {
 				return err
 			}
-			ctx, cancel := context.WithCancel(bg)
-			transactions := s.Watch(ctx, last)
+			ended, cancel := context.WithCancel(t.Context())
+			transactions := s.store.Watch(ended, last)
 			cancel()
 			for _, err := range transactions {
-				if !errors.Is(err, context.Canceled) && err != nil {
+				if err != nil && !errors.Is(err, context.Canceled) {
 					t.Errorf("behind transaction %d: %v", last, err)
 				}
 			}
 			return nil
 		})
-		if err != nil {
-			t.Fatal(err)
-		}
+		succeed(t, err)
 	}
 	close(stop)
 	others.Wait()
 }
 
-// Where the history is gone, a watch says so and gives nothing.
-func TestWatchOutdated(t *testing.T) {
-	s := openTest(t, filepath.Join(t.TempDir(), "store"))
-	mustCreate(t, s, "a", "b")
-	foldAll(t, s)
-	mustCreate(t, s, "c")
-	var got []string
-	for txn, err := range s.Watch(bg, 1) {
-		if !errors.Is(err, ErrOutdated) {
-			t.Errorf("%v, %v", txn, err)
+// watchAll returns the transactions of a watch, and the error that ends it. After each transaction it
+// calls fn.
+func watchAll(t *testing.T, s *session, after uint64, fn func(n int)) (got []string, err error) {
+	t.Helper()
+	for txn, err := range s.store.Watch(t.Context(), after) {
+		if err != nil {
+			return got, err
 		}
-		got = append(got, told(txn))
+		got = append(got, changed(txn))
+		fn(len(got))
 	}
-	if !slices.Equal(got, []string{""}) {
-		t.Errorf("%q, want one error", got)
-	}
-	// It is the history of another store, which was longer.
-	for txn, err := range s.Watch(bg, 1000) {
-		if !errors.Is(err, ErrOutdated) {
-			t.Errorf("behind what is to come: %v, %v", txn, err)
+	t.Fatalf("the watch has ended without an error, after %q", got)
+	return nil, nil
+}
+
+// Where the history is gone, a watch says so and gives nothing wrong.
+func TestWatchOutdated(t *testing.T) {
+	dir := newDir(t)
+	s := use(t, dir)
+	mustDo(t, s, "put a", "put b")
+	fold(t, dir)
+	mustDo(t, s, "put c")
+	nothing := func(int) {}
+	for name, after := range map[string]uint64{"dropped": 1, "to come, of a store that was longer": 1000} {
+		if got, err := watchAll(t, s, after, nothing); !errors.Is(err, fsmeta.ErrOutdated) || len(got) > 0 {
+			t.Errorf("%s: %q, %v", name, got, err)
 		}
 	}
 	// The loop is slower than two checkpoints.
-	last, err := s.LastTransaction(bg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	mustCreate(t, s, "d")
-	got = nil
-	for txn, err := range s.Watch(bg, last) {
-		if err != nil {
-			got = append(got, fmt.Sprint(errors.Is(err, ErrOutdated)))
-			continue
+	last, err := s.store.LastTransaction(t.Context())
+	succeed(t, err)
+	mustDo(t, s, "put d")
+	got, err := watchAll(t, s, last, func(n int) {
+		if n == 1 {
+			for _, line := range []string{"put e", "put f"} {
+				mustDo(t, s, line)
+				fold(t, dir)
+			}
 		}
-		got = append(got, told(txn))
-		if len(got) > 1 {
-			continue
-		}
-		for _, name := range []string{"e", "f"} {
-			mustCreate(t, s, name)
-			foldAll(t, s)
-		}
-	}
-	if want := []string{"+d", "+e", "true"}; !slices.Equal(got, want) {
-		t.Errorf("%q, want %q", got, want)
+	})
+	if want := []string{"+d", "+e"}; !errors.Is(err, fsmeta.ErrOutdated) || !slices.Equal(got, want) {
+		t.Errorf("%q, %v, want %q", got, err, want)
 	}
 }
 
 // A watch ends with its context, and with the Store.
 func TestWatchEnds(t *testing.T) {
-	s := openTest(t, filepath.Join(t.TempDir(), "store"))
-	ctx, cancel := context.WithCancel(bg)
+	s := use(t, newDir(t))
+	mustDo(t, s, "put a")
+	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	mustCreate(t, s, "a")
 	var last error
-	for _, err := range s.Watch(ctx, 0) {
-		last = err
+	for _, last = range s.store.Watch(ctx, 0) {
 		cancel()
 	}
 	if !errors.Is(last, context.Canceled) {
 		t.Errorf("after its context: %v", last)
 	}
-	for _, err := range s.Watch(bg, 0) {
-		if last = err; err == nil {
-			if err := s.Close(); err != nil {
-				t.Fatal(err)
-			}
+	if _, err := watchAll(t, s, 0, func(n int) {
+		if n == 1 {
+			mustDo(t, s, "close")
 		}
-	}
-	if !errors.Is(last, ErrClosed) {
-		t.Errorf("after Close: %v", last)
+	}); !errors.Is(err, fsmeta.ErrClosed) {
+		t.Errorf("after Close: %v", err)
 	}
 }

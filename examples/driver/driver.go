@@ -150,7 +150,7 @@ func (d *driver) importLayer(ctx context.Context, path, parent string) (info fsm
 	// could leave a snapshot that says it is whole and isn't.
 	err = d.store.WithTransaction(ctx, true, func(ctx context.Context) error {
 		labels := map[string]string{"example/source": strings.ToValidUTF8(path, "?"), "example/digest": digest}
-		_, err := d.store.CommitActive(ctx, key, name, fsmeta.WithLabels(labels), fsmeta.WithUsage(usage))
+		_, err := d.store.CommitWith(ctx, key, name, fsmeta.WithLabels(labels), fsmeta.WithUsage(usage))
 		return err
 	})
 	if err != nil {

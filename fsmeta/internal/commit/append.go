@@ -1,0 +1,103 @@
+package commit
+
+import (
+	"errors"
+	"time"
+
+	"github.com/fsmeta/fsmeta/fsmeta/internal/fault"
+	"github.com/fsmeta/fsmeta/fsmeta/internal/format"
+	"github.com/fsmeta/fsmeta/fsmeta/internal/journal"
+	"github.com/fsmeta/fsmeta/fsmeta/internal/tree"
+)
+
+// Append stages what changes and writes its line, and returns its transaction. It is our
+// turn; the next writer builds on this transaction. Nothing is durable yet, see Settle.
+// Identifiers go on at nextID at the lowest then. Where staged is not nil it is told how many
+// changes are staged, after each.
+//
+// A crash leaves the transaction written or not: a whole line will be committed. An error
+// leaves nothing of it, and Append can be called again.
+func (w *Writer) Append(changes []format.Change, nextID uint64, staged func(int)) (uint64, error) {
+	if err := w.Failed(); err != nil {
+		return 0, err
+	}
+	if w.inCondition() != clean {
+		if err := w.Fold(); err != nil {
+			return 0, err
+		}
+	}
+	if adds(changes) {
+		if err := w.checkRoom(); err != nil {
+			return 0, err
+		}
+	}
+	full, err := w.tryAppend(changes, nextID, staged)
+	for try := 0; full && w.makeRoom(try, !adds(changes)); try++ {
+		full, err = w.tryAppend(changes, nextID, staged)
+	}
+	if err != nil {
+		return 0, err
+	}
+	return w.view.Tip(), nil
+}
+
+// tryAppend is Append, but for what has to come before. It is full where there is no room for
+// the line.
+func (w *Writer) tryAppend(changes []format.Change, nextID uint64, staged func(int)) (full bool, err error) {
+	txn := w.view.Tip() + 1
+	for _, c := range changes {
+		if c.After != nil {
+			c.After.Txn = txn
+		}
+	}
+	work, err := w.tree.Stage(changes, staged)
+	if err != nil {
+		return false, err
+	}
+	if err = w.writeLine(&format.Txn{Number: txn, Changes: changes}, nextID, work); err != nil {
+		full = fault.NoRoom(err) && !errors.Is(err, fault.ErrSync)
+		return full, errors.Join(err, w.tree.Discard(work))
+	}
+	return false, nil
+}
+
+// adds reports whether changes need room: whether there is one that leaves a snapshot.
+func adds(changes []format.Change) bool {
+	for _, c := range changes {
+		if c.After != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// writeLine writes the line of a transaction whose changes are staged, and shows it to the
+// writers after it.
+func (w *Writer) writeLine(t *format.Txn, nextID uint64, work *tree.Work) error {
+	j := w.view.Journal()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err := w.Failed(); err != nil {
+		return err // the journal may have been given up meanwhile
+	}
+	next, reserved := w.ids.reserve(nextID)
+	t.Time, t.NextID, t.Synced = time.Now().UTC(), reserved, w.settled
+	t.Names = j.NamesAt(j.Tip()).After(t.Changes)
+	if err := j.Append(t); err != nil {
+		if errors.Is(err, journal.ErrDirty) {
+			w.condition = max(w.condition, dirty)
+		}
+		if errors.Is(err, fault.ErrSync) {
+			return w.fail(err)
+		}
+		return err
+	}
+	w.ids.next, w.ids.reserved = next, reserved
+	x := &written{txn: t.Number, nextID: reserved, work: work}
+	for i := range t.Changes {
+		x.names = append(x.names, t.Changes[i].Name)
+	}
+	w.queue = append(w.queue, x)
+	w.view.Add(t)
+	return nil
+}

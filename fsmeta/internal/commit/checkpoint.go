@@ -1,0 +1,290 @@
+package commit
+
+import (
+	"errors"
+	"maps"
+	"path/filepath"
+	"slices"
+
+	"github.com/fsmeta/fsmeta/fsmeta/internal/fault"
+	"github.com/fsmeta/fsmeta/fsmeta/internal/format"
+	"github.com/fsmeta/fsmeta/fsmeta/internal/journal"
+)
+
+// checkpointIfDue starts a checkpoint in the background when the lines are long enough.
+func (w *Writer) checkpointIfDue() {
+	size := w.view.Journal().Size()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.checkpointing || w.closing || size < max(w.checkpointAt, w.size) || w.Failed() != nil {
+		return
+	}
+	w.checkpointing = true
+	w.turn.Join() // so that the process keeps the lock, which it has now
+	w.group.Go(func() {
+		defer w.turn.End()
+		err := w.checkpoint()
+		size := w.view.Journal().Size()
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.checkpointing = false
+		if err != nil {
+			// Nothing is lost: the journal is kept. Try again when it has grown. A failed
+			// sync ends writing; anything else is returned by Close, if its own checkpoint
+			// fails as well.
+			w.checkpointAt = size + w.size
+		}
+	})
+}
+
+// checkpoint drops the lines that the tree holds durably. The tree is synced while this
+// process goes on committing; its writers wait for the change of files alone. Other
+// processes wait for all of it: were they to sync the same files after a sync of ours has
+// failed, theirs would seem to succeed.
+//
+// A crash leaves the old journal or the new one, and the tree with everything that the one
+// at hand doesn't have. An error keeps the old one; if a sync has failed, writing has ended.
+func (w *Writer) checkpoint() error {
+	lagging, err := w.retryLagging()
+	if err != nil {
+		return err
+	}
+	j := w.view.Journal()
+	w.mu.Lock()
+	upTo := w.applied
+	w.mu.Unlock()
+	names, err := j.Names(j.Header().Txn, upTo)
+	if err != nil {
+		return err
+	}
+	if err := w.syncTree(names, lagging, j.Foreign()); err != nil {
+		return err
+	}
+	next := w.prepareAhead()
+	if err := w.turn.TakeTurn(w.ctx); err != nil {
+		return errors.Join(err, next.Discard())
+	}
+	defer w.turn.Release()
+	err = w.Settle(w.view.Tip())
+	if err == nil && w.view.Journal() != j {
+		return next.Discard() // a transaction had to make a checkpoint itself
+	}
+	if err != nil {
+		return errors.Join(err, next.Discard())
+	}
+	// A name may have come to lag since the tree was synced; its lines may be dropped.
+	maps.Copy(lagging, w.Lagging())
+	return w.replace(upTo, lagging, next, names)
+}
+
+// Fold makes a checkpoint of everything: it leaves no line in the journal but one for the
+// names that lag, which it tries again before. It is our turn, and the process has the lock.
+func (w *Writer) Fold() error {
+	if err := w.Settle(w.view.Tip()); err != nil {
+		return err
+	}
+	if _, err := w.retryLagging(); err != nil {
+		return err
+	}
+	if done, err := w.folded(); done || err != nil {
+		return err
+	}
+	return w.fold()
+}
+
+// fold is Fold where everything is settled.
+func (w *Writer) fold() error {
+	j, lagging := w.view.Journal(), w.Lagging()
+	names, err := j.Names(j.Header().Txn, j.Tip())
+	if err != nil {
+		return err
+	}
+	if err := w.syncTree(names, lagging, j.Foreign()); err != nil {
+		return err
+	}
+	w.mu.Lock()
+	if w.condition == distrusted { // not any more: all of it was built anew, and synced
+		w.condition = dirty
+	}
+	reserved := w.ids.reserved
+	w.ids.reserved = w.ids.next // the rest of the block is given back
+	w.mu.Unlock()
+	err = w.replace(j.Tip(), lagging, nil, names)
+	if err != nil && w.view.Journal() == j {
+		w.mu.Lock()
+		w.ids.reserved = reserved
+		w.mu.Unlock()
+	}
+	return err
+}
+
+// folded reports whether the journal has no lines, and says what it should.
+func (w *Writer) folded() (bool, error) {
+	j := w.view.Journal()
+	placed, err := j.Placed()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	h := j.Header()
+	return placed && j.Tip() == h.Txn && w.condition == clean && h.NextID == w.ids.next && h.Names.Known && !j.OtherBoot(), err
+}
+
+// syncTree makes the named snapshots durable, but for those that lag: it adds to lagging
+// those that can't be opened. After a failed sync writing has ended, and the journal says so to
+// the process that takes the lock next.
+func (w *Writer) syncTree(names []string, lagging map[string]error, foreign bool) error {
+	names = slices.DeleteFunc(slices.Clone(names), func(name string) bool { _, lags := lagging[name]; return lags })
+	unsynced, err := w.tree.Sync(names, foreign)
+	if !errors.Is(err, fault.ErrSync) {
+		maps.Copy(lagging, unsynced)
+		w.noteLag(nil, unsynced)
+		return err
+	}
+	// A journal that ends as if superseded, with no successor, has to be replayed in full.
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.fail(errors.Join(err, w.view.Journal().Supersede()))
+}
+
+// replace puts a new journal in place of the old one, with the lines after txn, and a line
+// for the names that lag; the tree holds the others durably. All lines are published, or
+// known to be committed. It is our turn, and the process has the lock. next, unless it is
+// nil, is a file made ready for it; names are those that the dropped lines are about.
+//
+// A crash leaves either file. Nothing is acknowledged in the new one before it is in its
+// place for good, which its header's newline says. An error keeps the old one, unless the
+// directory could not be synced: then which of the two a power cut leaves is unknown, and
+// writing has ended.
+func (w *Writer) replace(txn uint64, lagging map[string]error, next *journal.Next, names []string) error {
+	old := w.view.Journal()
+	carry, err := w.carryOver(lagging, old)
+	if err != nil {
+		return errors.Join(err, next.Discard())
+	}
+	next, j, err := w.writeNext(old, txn, carry, next)
+	if err != nil {
+		return err
+	}
+	// Readers that find the mark look for the new file from now on, so it has to be there
+	// before the old one is out of sight.
+	err = old.Supersede()
+	if err == nil {
+		err = next.Replace()
+	}
+	if err != nil {
+		return errors.Join(err, next.Discard(), j.Close(), w.keep(old))
+	}
+	if err := w.syncDir(); err != nil {
+		return errors.Join(err, j.Close())
+	}
+	return w.adopt(j, carry, names)
+}
+
+// writeNext writes the file that takes the place of old: to next, or, where there is no room
+// for that, to smaller ones. A crash leaves garbage in staging/; an error leaves nothing.
+func (w *Writer) writeNext(old *journal.File, txn uint64, carry *format.Txn, next *journal.Next) (*journal.Next, *journal.File, error) {
+	h, fill, err := w.nextHeader(old, txn)
+	if err != nil {
+		return nil, nil, errors.Join(err, next.Discard())
+	}
+	if carry != nil {
+		carry.NextID = h.NextID
+	}
+	mark := w.inCondition() == distrusted
+	for _, fill := range []int{fill, 0} { // filling ahead is for speed alone
+		if next == nil {
+			next, err = w.prepare(fill)
+		}
+		var j *journal.File
+		if err == nil {
+			if j, err = next.Write(old, h, carry, mark); err == nil {
+				return next, j, nil
+			}
+		}
+		err = errors.Join(err, next.Discard())
+		next = nil
+		if !fault.NoRoom(err) {
+			break
+		}
+		w.tree.DropSpares()
+	}
+	return nil, nil, err
+}
+
+// nextHeader returns the header of the file that takes the place of old, and how far the file
+// is filled ahead.
+func (w *Writer) nextHeader(old *journal.File, txn uint64) (h format.Header, fill int, err error) {
+	h = format.Header{Txn: txn, Names: old.NamesAt(txn)}
+	if !h.Names.Known { // a person wrote the header
+		at := w.view.Base()
+		at.At = txn
+		h.Names, err = w.view.Count(at)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	h.NextID = w.ids.reserved
+	fill = w.ahead
+	if w.closing {
+		fill = journal.ClosedFill
+	}
+	return h, fill, err
+}
+
+// prepare makes a file in staging/ that a journal can be written to.
+func (w *Writer) prepare(fill int) (*journal.Next, error) {
+	return journal.Prepare(filepath.Join(w.dir.Path, format.JournalFile), filepath.Join(w.dir.Path, format.StagingDir), fill, w.owner)
+}
+
+// prepareAhead is prepare before the writers of this process have to wait: to fill the file
+// is what takes long. Where that fails it returns nil, and writeNext makes do with less.
+func (w *Writer) prepareAhead() *journal.Next {
+	next, err := w.prepare(w.ahead)
+	if err == nil {
+		err = next.Sync()
+	}
+	if err != nil {
+		_ = next.Discard() // at once: it may be what there is no room for
+		return nil
+	}
+	return next
+}
+
+// keep takes the mark of old back. Where it can't, the next transaction makes a checkpoint
+// first.
+func (w *Writer) keep(old *journal.File) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.condition == distrusted {
+		return nil // the mark was there before
+	}
+	err := old.Restore()
+	if err != nil {
+		w.condition = dirty
+	}
+	return err
+}
+
+// adopt goes on with the new journal, which is in its place for good.
+func (w *Writer) adopt(j *journal.File, carry *format.Txn, names []string) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.ids.reserved, w.ids.safe = j.NextID(), j.NextID()
+	w.checkpointAt = 0
+	if carry != nil { // which may be long, and stays
+		w.checkpointAt = j.Size() + w.size
+	}
+	if w.applied == w.settled {
+		w.applied = j.Tip()
+	}
+	w.settled = j.Tip()
+	err := w.view.Adopt(j, carry, names)
+	placed := j.Place()
+	switch {
+	case w.condition == distrusted: // until the tree was built anew
+	case placed != nil:
+		w.condition = dirty
+	default:
+		w.condition = clean
+	}
+	w.keepBallast()
+	return errors.Join(err, placed)
+}

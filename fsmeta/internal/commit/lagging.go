@@ -1,0 +1,132 @@
+package commit
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/fsmeta/fsmeta/fsmeta/internal/fault"
+	"github.com/fsmeta/fsmeta/fsmeta/internal/format"
+	"github.com/fsmeta/fsmeta/fsmeta/internal/journal"
+	"github.com/fsmeta/fsmeta/fsmeta/internal/tree"
+)
+
+// A name lags whose directory could not be brought up to its line: there is no room, or
+// something keeps it from being changed. The journal goes on deciding for it, and a
+// checkpoint carries it over. Everything else goes on.
+
+// mostLagging is how many names may lag before nothing is added any more.
+const mostLagging = 1000
+
+// lags reports whether a name lags.
+func (w *Writer) lags(name string) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	_, lags := w.lagging[name]
+	return lags
+}
+
+// noteLag notes which of the names lag now, and why.
+func (w *Writer) noteLag(names []string, lagging map[string]error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.lagging) > 0 {
+		for _, name := range names {
+			delete(w.lagging, name)
+		}
+	}
+	maps.Copy(w.lagging, lagging)
+}
+
+// Lagging returns the names that lag, and why.
+func (w *Writer) Lagging() map[string]error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return maps.Clone(w.lagging)
+}
+
+// lagCause returns why nothing can be added because of names that lag, and the first of them.
+func (w *Writer) lagCause() (name string, err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, name := range slices.Sorted(maps.Keys(w.lagging)) {
+		if err := w.lagging[name]; fault.NoRoom(err) || len(w.lagging) > mostLagging {
+			return name, err
+		}
+	}
+	return "", nil
+}
+
+// checkRoom refuses transactions that add or change snapshots while names lag for lack of
+// room, or too many for any reason. It tries such a name again first. It is our turn.
+func (w *Writer) checkRoom() error {
+	for {
+		name, cause := w.lagCause()
+		if cause == nil {
+			return nil
+		}
+		if err := w.Settle(w.view.Tip()); err != nil {
+			return err
+		}
+		if err := w.bringUp([]string{name}); err != nil {
+			return err
+		}
+		if w.lags(name) {
+			return fmt.Errorf("nothing can be added while directories can't be brought up to the journal (the first is of %.256q; make room, removing snapshots is possible): %w", name, cause)
+		}
+	}
+}
+
+// bringUp tries again to bring names up to what is durable.
+func (w *Writer) bringUp(names []string) error {
+	if len(names) == 0 {
+		return nil
+	}
+	w.flush.Lock()
+	defer w.flush.Unlock()
+	w.mu.Lock()
+	upTo := w.applied
+	w.mu.Unlock()
+	versions, err := w.view.Versions(names, upTo)
+	if err != nil {
+		return err
+	}
+	work := tree.Wanted(versions, false)
+	w.noteLag(names, w.tree.BringUp(work, never))
+	w.tree.Recycle(work)
+	return nil
+}
+
+func never(string) bool { return false }
+
+// retryLagging tries all names that lag again, and returns those that still do.
+func (w *Writer) retryLagging() (map[string]error, error) {
+	lagging := w.Lagging()
+	if len(lagging) == 0 {
+		return lagging, nil
+	}
+	err := w.bringUp(slices.Collect(maps.Keys(lagging)))
+	return w.Lagging(), err
+}
+
+// carryOver returns the transaction that names what lags, as it is, so that the lines
+// before it can go: the new journal of a checkpoint begins with it. It changes nothing. It
+// is nil where nothing lags.
+func (w *Writer) carryOver(lagging map[string]error, old *journal.File) (*format.Txn, error) {
+	if len(lagging) == 0 {
+		return nil, nil
+	}
+	names := slices.Sorted(maps.Keys(lagging))
+	versions, err := w.view.Versions(names, old.Tip())
+	if err != nil {
+		return nil, err
+	}
+	t := &format.Txn{Number: old.Tip() + 1, Time: time.Now().UTC(), Synced: old.Tip()}
+	for _, name := range names {
+		if m, known := versions[name]; known {
+			t.Changes = append(t.Changes, format.Change{Name: name, Before: m, After: m})
+		}
+	}
+	return t, nil
+}

@@ -1,0 +1,195 @@
+package commit
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/fsmeta/fsmeta/fsmeta/internal/fault"
+	"github.com/fsmeta/fsmeta/fsmeta/internal/journal"
+	"github.com/fsmeta/fsmeta/fsmeta/internal/tree"
+)
+
+// takeOver makes this process the writer: it has just got the lock on staging/. It takes in
+// what others have written and brings the tree up to the journal:
+//
+//   - If the last line is published, its writer has brought the tree up to it. Yet names may
+//     lag, or a rename may have been lost with the power, so each name in the lines that this
+//     Writer has not brought up is compared.
+//   - If other bytes follow it, a writer died or the power was cut. Whole lines are
+//     committed: they are made durable, the tree is brought up to them, and a checkpoint
+//     comes before anything else. What can't be read is not overwritten.
+//
+// A crash leaves it to the next process that takes the lock. So does an error.
+func (w *Writer) takeOver() error {
+	if err := w.Failed(); err != nil {
+		return err
+	}
+	untouched, err := w.untouched()
+	if err == nil && !untouched {
+		err = w.catchUp()
+	}
+	if err == nil && !untouched && !w.visited {
+		err = w.passCopied()
+	}
+	if err == nil && untouched {
+		err = w.view.Journal().Lock()
+	}
+	if err != nil {
+		return errors.Join(err, w.view.Journal().Unlock())
+	}
+	w.visited = true
+	w.mu.Lock()
+	w.settled = w.view.Journal().Tip()
+	w.mu.Unlock()
+	w.view.Hold(true)
+	return nil
+}
+
+// untouched reports whether no other process has written since this one gave the lock back,
+// with nothing left to do.
+func (w *Writer) untouched() (bool, error) {
+	j := w.view.Journal()
+	w.mu.Lock()
+	done := w.visited && w.condition == clean && w.applied == j.Tip() && w.left == mark{j, j.Tip()}
+	w.mu.Unlock()
+	if !done || j.Damage() != nil {
+		return false, nil
+	}
+	if same, err := j.InPlace(); err != nil || !same {
+		return false, err
+	}
+	return j.Quiet()
+}
+
+// catchUp takes in what others have written, and brings the tree up to it.
+func (w *Writer) catchUp() error {
+	tail, err := w.view.CatchUp()
+	if err != nil {
+		return err
+	}
+	j := w.view.Journal()
+	if bad := j.Damage(); bad != nil {
+		return bad
+	}
+	if err := w.view.Ready(); err != nil {
+		return err
+	}
+	if !w.visited {
+		if err := w.firstVisit(j); err != nil {
+			return err
+		}
+	}
+	needed, err := w.needsRecovery(j, tail)
+	if err != nil {
+		return err
+	}
+	if needed {
+		return w.recover(tail)
+	}
+	if err := j.Lock(); err != nil {
+		return err
+	}
+	w.mu.Lock()
+	from := max(w.applied, j.Header().Txn)
+	w.mu.Unlock()
+	if err := w.bringUpLines(from, false); err != nil {
+		return err
+	}
+	if w.left != (mark{j, j.Tip()}) {
+		w.mu.Lock()
+		w.ids.goOn(j.NextID())
+		w.mu.Unlock()
+	}
+	return nil
+}
+
+// needsRecovery reports whether the last holder of the lock left something unfinished, or a
+// file that this process can't go on in.
+func (w *Writer) needsRecovery(j *journal.File, tail journal.Tail) (bool, error) {
+	placed, err := j.Placed()
+	if err != nil {
+		return false, err
+	}
+	return !placed || tail.Torn || tail.Superseded || j.Published() < j.Tip() ||
+		j.OtherBoot() || !j.Header().Names.Known || w.inCondition() != clean, nil
+}
+
+// firstVisit does what every Writer does once, when it gets the lock.
+func (w *Writer) firstVisit(j *journal.File) error {
+	// Garbage that can't be deleted harms nothing, and the next process tries again.
+	_ = w.tree.Clean()
+	w.keepBallast()
+	if j.Header().Txn > 0 {
+		return nil
+	}
+	// The maker of the store may have died before its last sync.
+	return w.syncDir()
+}
+
+// recover finishes what a holder of the lock that is gone has left. Lines that may be known
+// to the page cache alone become durable first, in a new file: the tree must not be ahead of
+// them, and syncing the old file could succeed though an earlier sync of it has failed.
+//
+// A crash leaves the old file or one with the same lines, and the tree somewhere on its way
+// up to them.
+func (w *Writer) recover(tail journal.Tail) error {
+	if w.visited {
+		_ = w.tree.Clean() // see firstVisit
+	}
+	j := w.view.Journal()
+	w.mu.Lock()
+	w.ids.goOn(j.NextID())
+	// Where a checkpoint was given up, the tree may not have got to disk though it can be
+	// read: everything is built anew. The mark that says so stays until that is done.
+	if tail.Superseded {
+		w.condition = distrusted
+	} else {
+		w.condition = max(w.condition, dirty)
+	}
+	w.settled = j.Tip()
+	w.mu.Unlock()
+	if j.Published() < j.Tip() {
+		if err := w.replace(j.Header().Txn, nil, nil, nil); err != nil {
+			return err
+		}
+	} else if err := j.Lock(); err != nil {
+		return err
+	}
+	rebuild := w.inCondition() == distrusted
+	if err := w.bringUpLines(w.view.Journal().Header().Txn, rebuild); err != nil {
+		return err
+	}
+	return w.fold()
+}
+
+// bringUpLines makes the tree hold the last version of every name in the lines after from,
+// but for those that lag.
+func (w *Writer) bringUpLines(from uint64, rebuild bool) error {
+	j := w.view.Journal()
+	names, err := j.Names(from, j.Tip())
+	if err != nil {
+		return err
+	}
+	for name := range w.Lagging() {
+		names = append(names, name)
+	}
+	versions, err := w.view.Versions(names, j.Tip())
+	if err != nil {
+		return err
+	}
+	work := tree.Wanted(versions, rebuild)
+	w.noteLag(names, w.tree.BringUp(work, never))
+	w.tree.Recycle(work)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.applied = j.Tip()
+	return nil
+}
+
+// syncDir makes the names in the store's directory durable. A failure ends writing.
+func (w *Writer) syncDir() error {
+	if err := w.dir.File.Sync(); err != nil {
+		return w.fail(fmt.Errorf("%w: %w", fault.ErrSync, err))
+	}
+	return nil
+}

@@ -1,0 +1,49 @@
+package format
+
+import (
+	"strconv"
+	"time"
+)
+
+// Backup is the content of the file "backup" in a copy that a backup has made: the
+// identifiers at which the copy goes on.
+type Backup struct {
+	Time time.Time // "time": when the backup was made
+	From uint64    // "identifiersFrom": where the copy would go on
+	To   uint64    // "identifiersTo": where it goes on once it is in use; From until then
+}
+
+// EncodeBackup returns the content of the file.
+func EncodeBackup(b Backup) []byte {
+	data := appendTime([]byte(`{"time":`), b.Time)
+	data = append(data, `,"identifiersFrom":`...)
+	data = strconv.AppendUint(data, b.From, 10)
+	data = append(data, `,"identifiersTo":`...)
+	data = strconv.AppendUint(data, b.To, 10)
+	return append(data, "}\n"...)
+}
+
+var backupMembers = []string{"time", "identifiersFrom", "identifiersTo"}
+
+// DecodeBackup is the inverse of EncodeBackup. It takes no other members.
+func DecodeBackup(data []byte) (b Backup, err error) {
+	r := newReader(data)
+	seen := r.object(backupMembers, false, func(name string) {
+		switch name {
+		case "time":
+			b.Time = r.time()
+		case "identifiersFrom":
+			b.From = r.positive()
+		case "identifiersTo":
+			b.To = r.positive()
+		}
+	})
+	r.require(backupMembers, seen, backupMembers...)
+	if b.To < b.From {
+		r.fail("member \"identifiersTo\" is %d, below \"identifiersFrom\", %d", b.To, b.From)
+	}
+	if err := r.end(); err != nil {
+		return Backup{}, err
+	}
+	return b, nil
+}

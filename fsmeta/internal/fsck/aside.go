@@ -1,0 +1,109 @@
+package fsck
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+
+	"github.com/fsmeta/fsmeta/fsmeta/internal/disk"
+	"github.com/fsmeta/fsmeta/fsmeta/internal/fault"
+	"github.com/fsmeta/fsmeta/fsmeta/internal/format"
+)
+
+// SetAside returns the identifiers of the snapshots that repairs of the store in dir have set
+// aside: of all of them, though the store may know some all the same. A file with a right
+// checksum is believed, and so is one without a checksum, which a person has edited.
+//
+// Where the identifier of one can't be told, the error is an ErrDamaged and names the path.
+// Other errors are those of the filesystem.
+func SetAside(dir string) ([]string, error) {
+	ids, err := setAside(dir)
+	if err != nil {
+		return nil, fmt.Errorf("fsmeta: look at what repairs have set aside in %s: %w", dir, err)
+	}
+	return ids, nil
+}
+
+func setAside(dir string) (ids []string, err error) {
+	root, err := disk.OpenDir(dir, true)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	err = eachAside(root, func(dir *disk.Dir, part, entry string) error {
+		id, err := idIn(dir, part, entry)
+		if id != "" {
+			ids = append(ids, id)
+		}
+		return err
+	})
+	return ids, errors.Join(err, root.Close())
+}
+
+// eachAside calls visit for each entry of damaged/TIME/snapshots and damaged/TIME/staging,
+// which part says, in order.
+func eachAside(root *disk.Dir, visit func(dir *disk.Dir, part, entry string) error) error {
+	return eachIn(root, format.DamagedDir, func(damaged *disk.Dir, time string) error {
+		return eachIn(damaged, time, func(dir *disk.Dir, part string) error {
+			if part != format.SnapshotsDir && part != format.StagingDir {
+				return nil
+			}
+			return eachIn(dir, part, func(dir *disk.Dir, entry string) error { return visit(dir, part, entry) })
+		})
+	})
+}
+
+// eachIn calls visit for each entry of a directory in dir, in order. Where there is no such
+// directory, there are none.
+func eachIn(dir *disk.Dir, name string, visit func(dir *disk.Dir, entry string) error) error {
+	d, err := dir.OpenDirAt(name)
+	if errors.Is(err, fs.ErrNotExist) || noDirectory(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	entries, err := d.Names()
+	slices.Sort(entries)
+	for _, entry := range entries {
+		if err == nil {
+			err = visit(d, entry)
+		}
+	}
+	return errors.Join(err, d.Close())
+}
+
+// idIn returns the identifier of what was set aside from an entry of a part of the store, ""
+// where that is no snapshot.
+func idIn(dir *disk.Dir, part, entry string) (string, error) {
+	_, _, named := format.DecodeName(entry)
+	snapshot := part == format.SnapshotsDir && named // else it is one only if it has the file
+	unknown := func(path string, err error) error {
+		return &fault.Damaged{Path: dir.Path + "/" + path, Err: fmt.Errorf("its identifier can't be told: %w", err)}
+	}
+	is, err := dir.Lstat(entry)
+	switch {
+	case err != nil:
+		return "", err
+	case is.Type == 0, !is.Type.IsDir() && !snapshot:
+		return "", nil
+	case !is.Type.IsDir():
+		return "", unknown(entry, errors.New("something else stood in the place of the snapshot's directory"))
+	}
+	file := entry + "/" + format.MetadataFile
+	data, err := dir.ReadFile(file, format.MaxFile)
+	if errors.Is(err, fs.ErrNotExist) && !snapshot {
+		return "", nil
+	}
+	if err != nil {
+		return "", unknown(file, err)
+	}
+	m, err := format.DecodeFile(data)
+	if err != nil {
+		return "", unknown(file, err)
+	}
+	return m.ID, nil
+}

@@ -1,0 +1,14 @@
+//go:build !linux
+
+package fsck
+
+import "github.com/fsmeta/fsmeta/fsmeta/internal/disk"
+
+// mountPoint is what obstacleAt says of one.
+const mountPoint = "a mount point"
+
+// obstacleAt says nothing here.
+func obstacleAt(*disk.Dir, string) string { return "" }
+
+// noRoom says nothing here.
+func noRoom(*disk.Dir) string { return "" }

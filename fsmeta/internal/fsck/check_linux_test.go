@@ -1,0 +1,144 @@
+package fsck
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/fsmeta/fsmeta/fsmeta/internal/format"
+
+	"golang.org/x/sys/unix"
+)
+
+// obstructed makes a store in which the update of view lags, since something keeps its
+// directory from being changed, until free is called.
+func obstructed(t *testing.T, obstruct func(path string) (free func() error, err error)) (s *tamper, free func()) {
+	t.Helper()
+	s = specimen(t, false)
+	path := s.at(dirOf("view"))
+	undo, err := obstruct(path)
+	if err != nil {
+		t.Skip("it can't be obstructed here: ", err)
+	}
+	free = func() {
+		if undo != nil {
+			s.check(undo())
+		}
+		undo = nil
+	}
+	t.Cleanup(free)
+	h := openStore(t, s.dir)
+	changed := snapshot("5", "view", "base", format.Active)
+	changed.Usage.Size = 77
+	h.commit(map[string]*format.Snapshot{"view": changed})
+	h.close(true)
+	return s, free
+}
+
+func immutable(path string) (func() error, error) {
+	set := func(flags int) error {
+		f, err := os.Open(path)
+		if err != nil {
+			return err
+		}
+		return errors.Join(unix.IoctlSetPointerInt(int(f.Fd()), unix.FS_IOC_SETFLAGS, flags), f.Close())
+	}
+	return func() error { return set(0) }, set(unix.STATX_ATTR_IMMUTABLE)
+}
+
+func mounted(path string) (func() error, error) {
+	err := syscall.Mount(path, path, "", syscall.MS_BIND, "")
+	return func() error { return syscall.Unmount(path, 0) }, err
+}
+
+// A name that lags is found with its cause, and keeps nothing else from being repaired, with a
+// damaged journal, too; when the cause is gone, the next writer brings it up.
+func TestLagging(t *testing.T) {
+	for name, obstruct := range map[string]func(string) (func() error, error){"immutable": immutable, "a mount point": mounted} {
+		t.Run(name, func(t *testing.T) {
+			s, free := obstructed(t, obstruct)
+			lags := wanted{dirOf("view"), false, "does not have what the journal says: it is " + name}
+			s.wantCheck(lags)
+			s.replaceIn(meta("alone"), "active", "octive")
+			s.remove(linkOfName("top"))
+			s.wantRepair(RepairOptions{}, []done{{meta("alone"), isAside}, {linkOfName("top"), isLinked}}, []wanted{lags})
+			s.wantList("alone")
+
+			free()
+			openStore(t, s.dir).close(true)
+			s.wantCheck()
+		})
+	}
+}
+
+// What the lines of a damaged journal say of a name that lags stays known.
+func TestLaggingBesideDamage(t *testing.T) {
+	s, free := obstructed(t, immutable)
+	s.append("damaged\n")
+	s.wantCheck(wanted{"journal", false, "was published"})
+	findings, err := Repair(bg, s.dir, RepairOptions{}, nil)
+	s.check(err)
+	if len(findings) != 2 || !strings.Contains(findings[0].Repaired, "made anew") || !strings.Contains(findings[1].Problem, "immutable") {
+		t.Errorf("%+v", findings)
+	}
+	s.wantList()
+	free()
+	openStore(t, s.dir).close(true)
+	s.wantCheck()
+	if s.get("view").Usage.Size != 77 {
+		t.Error("the change is lost")
+	}
+}
+
+// Root hands what it makes in another user's store to that user, and says what it finds of others.
+func TestOwner(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can do that")
+	}
+	const user = 65534
+	s := specimen(t, true)
+	harm(s)
+	s.check(filepath.WalkDir(s.dir, func(path string, _ fs.DirEntry, err error) error {
+		return errors.Join(err, os.Lchown(path, user, user))
+	}))
+	s.remove("layout", "staging")
+	s.put("staging", "")
+	_, err := Repair(bg, s.dir, RepairOptions{}, nil)
+	s.check(err)
+	s.check(filepath.WalkDir(s.dir, func(path string, d fs.DirEntry, err error) error {
+		info, ierr := d.Info()
+		if err = errors.Join(err, ierr); err == nil && info.Sys().(*syscall.Stat_t).Uid != user && filepath.Base(path) != "staging" {
+			t.Errorf("%s belongs to root", path)
+		}
+		return err
+	}))
+	s.check(os.Lchown(s.at(meta("top")), 0, 0))
+	s.check(os.Lchown(s.at(dirOf("top")), 0, 0))
+	findings, err := Check(bg, s.dir, nil)
+	s.check(err)
+	for _, f := range findings {
+		if f.Path == s.at(dirOf("top")) && !f.Harmless && strings.Contains(f.Problem, "another user") && strings.Contains(f.Problem, "1 others") {
+			return
+		}
+	}
+	t.Errorf("%+v", findings)
+}
+
+// A store on a read-only mount can be checked.
+func TestCheckReadOnlyMount(t *testing.T) {
+	for _, killed := range []bool{false, true} {
+		s := specimen(t, killed)
+		if err := syscall.Mount(s.dir, s.dir, "", syscall.MS_BIND, ""); err != nil {
+			t.Skip("nothing can be mounted: ", err)
+		}
+		defer func() { s.check(syscall.Unmount(s.dir, 0)) }()
+		s.put(meta("alone"), "{")
+		s.remove("staging")
+		s.check(syscall.Mount("", s.dir, "", syscall.MS_REMOUNT|syscall.MS_BIND|syscall.MS_RDONLY, ""))
+		s.wantCheck(wanted{meta("alone"), false, "as if edited by hand"}, wanted{format.StagingDir, true, "missing"})
+	}
+}

@@ -1,0 +1,43 @@
+// Package fsck looks for what is wrong with a store, repairs it, and reads what repairs have
+// set aside.
+package fsck
+
+import (
+	"strings"
+
+	"github.com/fsmeta/fsmeta/fsmeta/internal/fault"
+)
+
+// Finding is something in a store that is not as the store left it, or not as it should
+// stay. Package fsmeta converts it to its own type of that name.
+type Finding struct {
+	Path    string // the file or directory to look at
+	Name    string // of the snapshot, "" where it can't be known or it isn't one
+	Problem string // what is the case
+	Meaning string // what that means for the users of the store
+	Advice  string // what to do
+
+	// Harmless: nothing is lost, and the store goes on by itself.
+	Harmless bool
+	// Repaired is what Repair has done about it, "" where it has done nothing. Meaning and
+	// Advice are empty then.
+	Repaired string
+	// Aside is where Repair has put a snapshot that the store does not have any more.
+	Aside string
+}
+
+// What a finding advises.
+const (
+	adviseNothing  = "nothing has to be done"
+	adviseRepair   = "stop what uses the store and run a repair, or see docs/repair.md"
+	adviseRestore  = "restore it from a backup, see docs/repair.md"
+	adviseSnapshot = "stop what uses the store, then correct the file and delete its line with crc32c, or put the directory back from a backup, or else run a repair, which sets it aside"
+	adviseParent   = "stop what uses the store, then put the parent back from a backup or from damaged/, or else run a repair, which sets this one aside"
+	adviseMissing  = "put back what is missing, from a backup, damaged/ or lost+found, before anything deletes content; to accept what is there as the truth, run a repair with --accept-tree"
+)
+
+// problemOf returns the problem in damage that says what to do, too, behind a semicolon.
+func problemOf(damage *fault.Damaged) string {
+	problem, _, _ := strings.Cut(damage.Err.Error(), "; ")
+	return problem
+}

@@ -1,0 +1,259 @@
+package fsck
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"time"
+
+	"github.com/fsmeta/fsmeta/fsmeta/internal/disk"
+	"github.com/fsmeta/fsmeta/fsmeta/internal/format"
+	"github.com/fsmeta/fsmeta/fsmeta/internal/journal"
+	"github.com/fsmeta/fsmeta/fsmeta/internal/tree"
+	"github.com/fsmeta/fsmeta/lock"
+)
+
+// quietTime is how long Check waits for writers.
+const quietTime = 2 * time.Second
+
+// checkQuiet checks what can be told only while no process writes.
+func (c *checker) checkQuiet() error {
+	staging := c.path(format.StagingDir)
+	l := lock.New(staging)
+	ctx, cancel := context.WithTimeout(c.ctx, quietTime)
+	defer cancel()
+	unlock, err := l.Lock(ctx)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		c.found(Finding{Path: staging, Harmless: true,
+			Problem: "the directory is missing", Meaning: "the next program that writes makes it", Advice: adviseNothing})
+		return c.compare()
+	case c.ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded):
+		holder := "a process"
+		if all := l.Holders(); len(all) > 0 {
+			holder = fmt.Sprintf("process %d (%s)", all[0].PID, all[0].Command)
+		}
+		c.found(Finding{Path: staging, Harmless: true, Problem: fmt.Sprintf("%s has held the lock for %v", holder, quietTime),
+			Meaning: "whether the tree has what the journal says was not checked, nor links and what is left here", Advice: "check again"})
+		return nil
+	case err != nil:
+		return err
+	}
+	return errors.Join(c.checkStaging(), c.compare(), unlock())
+}
+
+// checkStaging looks at what is in staging/.
+func (c *checker) checkStaging() error {
+	left := 0
+	err := eachIn(c.root, format.StagingDir, func(_ *disk.Dir, name string) error {
+		switch {
+		case name == tree.Ballast:
+			return nil
+		case tree.IsStaged(name):
+			left++
+			return nil
+		}
+		c.found(Finding{Path: c.path(format.StagingDir, name), Problem: "the store puts nothing of that name here",
+			Meaning: "the next program that writes deletes it; if it looks like a snapshot, it was moved here", Advice: "move it to where it belongs, before anything writes, or run a repair, which sets it aside"})
+		return nil
+	})
+	if err != nil || left == 0 {
+		return err
+	}
+	alone, err := c.alone()
+	if alone { // else they may be kept to be used again
+		c.found(Finding{Path: c.path(format.StagingDir), Harmless: true, Problem: fmt.Sprintf("%d directories and files are left in it", left),
+			Meaning: "a program was killed, or the power was cut, while it wrote, or it closed the store while another had it open", Advice: "the next program that writes deletes them"})
+	}
+	return err
+}
+
+// alone reports whether no other program has the store open.
+func (c *checker) alone() (bool, error) {
+	if c.problem != "" {
+		return true, nil
+	}
+	alone, err := c.layout.Last()
+	if err == nil {
+		err = c.layout.Share()
+	}
+	return alone, err
+}
+
+// compare looks how the journal ends, whether the tree has what its lines say, and whether
+// the links that seemed to be wrong are.
+func (c *checker) compare() error {
+	if c.view != nil && !c.journalBad {
+		tail, err := c.view.CatchUp()
+		if err == nil && c.view.Damage() == nil {
+			err = c.compareLines(tail)
+		}
+		if err = errors.Join(err, c.view.Damage()); err != nil && journalDamage(c.dir, err) == nil {
+			return err
+		}
+		c.foundDamage(err)
+	}
+	return c.checkLinks()
+}
+
+func (c *checker) compareLines(tail journal.Tail) error {
+	j := c.view.Journal()
+	placed, err := j.Placed()
+	if err != nil {
+		return err
+	}
+	if !placed || tail.Torn || tail.Superseded || j.Published() < j.Tip() {
+		c.found(Finding{Path: j.Path(), Harmless: true, Problem: "its last writer did not finish",
+			Meaning: "a program was killed, or the power was cut, while it wrote; transactions that were acknowledged are there", Advice: "the next program that writes finishes what is whole"})
+	}
+	if !j.Header().Names.Known {
+		c.found(Finding{Path: j.Path(), Harmless: true, Problem: "its header does not say which snapshots there are: a person wrote it",
+			Meaning: "it would not be noticed if some were missing", Advice: "the next program that writes counts them; look before that whether all are there"})
+	}
+	names, err := j.Names(j.Header().Txn, j.Tip())
+	if err != nil {
+		return err
+	}
+	versions, err := c.view.Versions(names, j.Tip())
+	for _, name := range names {
+		if m, known := versions[name]; known && !c.holds(name, m) {
+			c.behind[name] = true
+			c.found(c.lags(name))
+		}
+	}
+	return err
+}
+
+// holds reports whether the tree has exactly this version of a name.
+func (c *checker) holds(name string, m *format.Snapshot) bool {
+	if m == nil {
+		there, err := c.tree.Exists(name)
+		return err == nil && !there
+	}
+	data, err := c.snapshots.ReadFile(format.EncodeName(name)+"/"+format.MetadataFile, format.MaxFile)
+	return err == nil && bytes.Equal(data, format.EncodeFile(m))
+}
+
+// lags says that a name lags, and what keeps it from being brought up, if that can be told.
+func (c *checker) lags(name string) Finding {
+	f := Finding{Path: c.tree.Path(name), Name: name, Harmless: true, Problem: "the tree does not have what the journal says",
+		Meaning: "the journal decides, and nothing is lost", Advice: "the next program that writes, or its next checkpoint, tries to bring the tree up to it"}
+	if cause := c.cause(format.EncodeName(name)); cause != "" {
+		f.Harmless = false
+		f.Problem += ": " + cause
+		f.Advice = "remove the cause (lsattr, findmnt, df and ls show more); then " + f.Advice
+	}
+	return f
+}
+
+// cause says what keeps an entry of snapshots/ from being changed, "" where that can't be
+// told.
+func (c *checker) cause(entry string) string {
+	if obstacle := obstacleAt(c.root, format.SnapshotsDir); obstacle != "" && obstacle != mountPoint {
+		return "snapshots/ is " + obstacle
+	}
+	there, isDir, err := exists(c.snapshots, entry)
+	switch {
+	case err != nil:
+		return err.Error()
+	case !there:
+		return noRoom(c.snapshots)
+	case !isDir:
+		return "it is not a directory"
+	}
+	if obstacle := obstacleAt(c.snapshots, entry); obstacle != "" {
+		return "it is " + obstacle
+	}
+	dir, err := c.snapshots.OpenDirAt(entry)
+	if err != nil {
+		return err.Error()
+	}
+	defer dir.Close() //nolint:errcheck // it was only read
+	if obstacle := obstacleAt(dir, format.MetadataFile); obstacle != "" {
+		return format.MetadataFile + " is " + obstacle
+	}
+	if _, err := dir.ReadFile(format.MetadataFile, format.MaxFile); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err.Error()
+	}
+	return noRoom(c.snapshots)
+}
+
+// checkLinks looks again at the links that seemed to be wrong.
+func (c *checker) checkLinks() error {
+	for _, name := range c.odd {
+		m, err := c.tree.Read(name)
+		if err != nil || m == nil || c.behind[name] {
+			continue // which is a finding of its own
+		}
+		problem, err := linkProblem(c.tree, m)
+		if err != nil {
+			return err
+		}
+		if problem != "" {
+			c.found(Finding{Path: c.tree.Path(name) + "/" + format.ParentLink, Name: name, Harmless: true, Problem: problem,
+				Meaning: "the snapshot can be used: its file says the parent; ls and readlink don't", Advice: "a repair makes the link anew"})
+		}
+	}
+	return nil
+}
+
+// lookInside looks at each entry of snapshots/: what is in it, what its link says, and which
+// user it belongs to. What is gone meanwhile is passed over.
+func (c *checker) lookInside() error {
+	for _, entry := range c.entries {
+		if err := c.ctx.Err(); err != nil {
+			return err
+		}
+		c.noteOwner(c.snapshots, entry)
+		dir, err := c.snapshots.OpenDirAt(entry)
+		if err != nil {
+			continue // gone, or reported already
+		}
+		names, err := dir.Names()
+		c.noteOwner(dir, format.MetadataFile)
+		if err = errors.Join(err, dir.Close()); err != nil {
+			continue // as above
+		}
+		names = slices.DeleteFunc(names, func(name string) bool { return name == format.MetadataFile || name == format.ParentLink })
+		if len(names) > 0 {
+			f := Finding{Path: c.path(format.SnapshotsDir, entry, slices.Min(names)), Harmless: true, Problem: "it is no part of the snapshot",
+				Meaning: "the store ignores it, and deletes it with the snapshot", Advice: "move it away if it is needed"}
+			if len(names) > 1 {
+				f.Problem += fmt.Sprintf("; nor are %d others beside it", len(names)-1)
+			}
+			c.found(f)
+		}
+	}
+	for _, m := range c.content.byName() {
+		problem, err := linkProblem(c.tree, m)
+		if err != nil {
+			return err
+		}
+		if problem != "" { // perhaps it is just being changed
+			c.odd = append(c.odd, m.Name)
+		}
+	}
+	return nil
+}
+
+// noteOwner notes what belongs to another user than the store does.
+func (c *checker) noteOwner(dir *disk.Dir, name string) {
+	if is, err := dir.Lstat(name); err == nil && is.UID != c.owner.UID {
+		c.strangers = append(c.strangers, dir.Path+"/"+name)
+	}
+}
+
+func (c *checker) checkOwners() {
+	if len(c.strangers) == 0 {
+		return
+	}
+	f := Finding{Path: slices.Min(c.strangers), Problem: fmt.Sprintf("it belongs to another user than the store, user %d", c.owner.UID),
+		Meaning: "programs of that user may not be able to use it", Advice: fmt.Sprintf("chown -hR --reference=%[1]s %[1]s", c.dir)}
+	if n := len(c.strangers) - 1; n > 0 {
+		f.Problem += fmt.Sprintf("; so do %d others", n)
+	}
+	c.found(f)
+}

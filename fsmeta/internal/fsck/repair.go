@@ -1,0 +1,284 @@
+package fsck
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/fsmeta/fsmeta/fsmeta/internal/commit"
+	"github.com/fsmeta/fsmeta/fsmeta/internal/disk"
+	"github.com/fsmeta/fsmeta/fsmeta/internal/fault"
+	"github.com/fsmeta/fsmeta/fsmeta/internal/format"
+	"github.com/fsmeta/fsmeta/fsmeta/internal/layout"
+	"github.com/fsmeta/fsmeta/fsmeta/internal/tree"
+	"github.com/fsmeta/fsmeta/fsmeta/internal/view"
+	"github.com/fsmeta/fsmeta/lock"
+)
+
+// RepairOptions changes what Repair does.
+type RepairOptions struct {
+	AcceptTree bool // where snapshots are missing, or too many, record those that are there as the truth
+}
+
+// Repair mends what it safely can in the store in dir, which no program may have open: else
+// the error is ErrInUse. It returns what it found, those mended with what was done in
+// Repaired, and then what Check still finds. What can't be mended is a finding with the error
+// in its Problem, and keeps nothing else from being mended. It deletes nothing but what a
+// writer would delete; what it replaces or takes out is set aside, in damaged/TIME below dir.
+//
+// A crash or an error at any point leaves a store that is no more damaged than before, and
+// that Repair can be run on again. Progress and other errors are as with Check.
+func Repair(ctx context.Context, dir string, options RepairOptions, progress func(done, total int)) ([]Finding, error) {
+	r := &repair{ctx: ctx, options: options, progress: progress, failed: map[string]error{}, stuck: map[string]bool{}}
+	err := r.open(dir)
+	if err == nil {
+		err = r.run()
+	}
+	err = errors.Join(err, r.close())
+	var left []Finding
+	if err == nil {
+		left, err = Check(ctx, dir, progress)
+	}
+	if err != nil {
+		return r.findings, fmt.Errorf("fsmeta: repair %s: %w", dir, err)
+	}
+	return append(r.findings, r.explain(left)...), nil
+}
+
+// repair is one run of Repair.
+type repair struct {
+	store
+	ctx      context.Context
+	options  RepairOptions
+	progress func(done, total int)
+
+	view   *view.View
+	writer *commit.Writer // has the turn
+	shelf  shelf
+
+	unsure   bool             // which identifiers were handed out
+	failed   map[string]error // what could not be done, by path
+	stuck    map[string]bool  // entries of snapshots/ that could not be mended or set aside
+	findings []Finding
+}
+
+// mended notes what was done.
+func (r *repair) mended(path, name, problem, done string) {
+	r.findings = append(r.findings, Finding{Path: path, Name: name, Problem: problem, Repaired: done})
+}
+
+// fail notes what could not be done, if err says so, and reports whether it does.
+func (r *repair) fail(path string, err error) bool {
+	if err != nil {
+		r.failed[path] = errors.Join(r.failed[path], err)
+	}
+	return err != nil
+}
+
+// explain completes what Check has found with the errors of what could not be done.
+func (r *repair) explain(left []Finding) []Finding {
+	const cant = "it could not be repaired: "
+	if r.shelf.used { // what is in it was reported
+		left = slices.DeleteFunc(left, func(f Finding) bool { return f.Path == r.path(format.DamagedDir) && f.Harmless })
+	}
+	for i, f := range left {
+		if err := r.failed[f.Path]; err != nil {
+			left[i].Problem += "; " + cant + err.Error()
+			delete(r.failed, f.Path)
+		}
+	}
+	for _, path := range slices.Sorted(maps.Keys(r.failed)) {
+		left = append(left, Finding{Path: path, Problem: cant + r.failed[path].Error(), Meaning: "the store is no more damaged than before", Advice: "remove the cause and run a repair again"})
+	}
+	return left
+}
+
+// open makes sure that it is a store that no other program has open, and that it has a layout
+// and a staging directory. A crash leaves them there or not.
+func (r *repair) open(dir string) error {
+	dir, problem, err := probe(r.ctx, dir)
+	if err != nil {
+		return err
+	}
+	r.store = store{dir: dir, problem: problem, layout: layout.NewLock(dir)}
+	if problem == "" {
+		if err := r.layout.Take(); err != nil {
+			return err
+		}
+	}
+	if err := r.openRoot(); err != nil {
+		return err
+	}
+	r.shelf = shelf{root: r.root, owner: r.owner}
+	if err := r.openTree(); err != nil {
+		return fmt.Errorf("%w: %s", err, adviseRestore)
+	}
+	if err := r.mendStaging(); err != nil {
+		return err
+	}
+	return r.locked(func() error {
+		if problem == "" {
+			return nil
+		}
+		if err := r.mendLayout(); err != nil {
+			return err
+		}
+		return r.layout.Take() // which is a new file
+	})
+}
+
+// close ends what open and begin have begun. Where everything went well the journal has no
+// lines then but for names that lag.
+func (r *repair) close() error {
+	var err error
+	if r.writer != nil {
+		err = r.end(r.writer, r.view)
+	}
+	return errors.Join(err, r.store.close())
+}
+
+// locked calls do with the lock on staging/, which a writer takes by itself.
+func (r *repair) locked(do func() error) error {
+	staging := r.path(format.StagingDir)
+	unlock, free, err := lock.New(staging).TryLock()
+	if err == nil && !free {
+		err = fmt.Errorf("%w: stop what has it open (fuser -v %s shows it)", fault.ErrInUse, staging)
+	}
+	if err != nil {
+		return err
+	}
+	return errors.Join(do(), unlock())
+}
+
+// mendStaging makes staging/ where it is missing, or something else is in its place. A crash
+// leaves it or not.
+func (r *repair) mendStaging() error {
+	there, isDir, err := exists(r.root, format.StagingDir)
+	if err != nil {
+		return err
+	}
+	if there && !isDir {
+		if err := r.shelf.move(r.root, "", format.StagingDir); err != nil {
+			return err
+		}
+		r.mended(r.path(format.StagingDir), "", "it is not a directory", "it was set aside, in "+r.shelf.path()+", and made anew")
+	}
+	return layout.MakeDir(r.path(format.StagingDir), r.owner)
+}
+
+// mendLayout makes the layout again. A crash leaves the former one, in its place or set
+// aside, or the new one.
+func (r *repair) mendLayout() error {
+	done := "it was written again"
+	there, _, err := exists(r.root, format.LayoutFile)
+	if err == nil && there {
+		err = r.shelf.move(r.root, "", format.LayoutFile)
+		done += "; the former one is in " + r.shelf.path()
+	}
+	if err == nil {
+		err = layout.WriteLayout(r.dir, r.owner)
+	}
+	if err == nil {
+		r.mended(r.path(format.LayoutFile), "", r.problem, done)
+	}
+	return err
+}
+
+func (r *repair) run() error {
+	err := r.locked(func() error {
+		r.setAsideStaging(false)
+		r.mendCopied()
+		return nil
+	})
+	if err == nil {
+		err = r.takeOver()
+	}
+	if err != nil {
+		return err
+	}
+	// Only what the journal names no more can be mended in the tree.
+	if r.fail(r.path(format.JournalFile), r.writer.Fold()) {
+		return r.writer.Failed()
+	}
+	if err := r.mendTree(); err != nil {
+		return err
+	}
+	r.fail(r.path(format.SnapshotsDir), r.acceptTree())
+	return r.writer.Failed()
+}
+
+// mendCopied sets the file of a backup aside that does not say what it should.
+func (r *repair) mendCopied() {
+	damage := copiedDamage(r.root)
+	if damage == nil {
+		return
+	}
+	if r.fail(damage.Path, r.shelf.move(r.root, "", format.BackupFile)) {
+		return
+	}
+	r.unsure = true
+	r.mended(damage.Path, "", damage.Err.Error(), fmt.Sprintf("it was set aside, in %s; identifiers go on %d higher", r.shelf.path(), commit.UnknownIDs))
+}
+
+// setAsideStaging sets aside what doesn't belong in staging/, or all that is left there:
+// beside a damaged journal it may be needed. What stays is deleted by the take-over.
+func (r *repair) setAsideStaging(all bool) {
+	left := 0
+	path := r.path(format.StagingDir)
+	r.fail(path, eachIn(r.root, format.StagingDir, func(staging *disk.Dir, name string) error {
+		staged := tree.IsStaged(name)
+		if name == tree.Ballast || staged && !all || r.fail(path+"/"+name, r.shelf.move(staging, format.StagingDir, name)) {
+			return nil
+		}
+		if staged {
+			left++
+			return nil
+		}
+		r.mended(path+"/"+name, "", "the store puts nothing of that name here", "it was set aside, in "+r.shelf.path())
+		return nil
+	}))
+	if left > 0 {
+		r.mended(path, "", fmt.Sprintf("%d directories and files were left in it", left), "they were set aside, in "+r.shelf.path()+": the damaged journal may need them")
+	}
+}
+
+// takeOver takes the store over as the next writer would, which brings the tree up to the
+// journal. A journal with which that can't be done is made anew before.
+func (r *repair) takeOver() error {
+	for rebuilt := false; ; rebuilt = true {
+		err := r.begin()
+		damage := journalDamage(r.dir, err)
+		if damage == nil || rebuilt {
+			return err
+		}
+		if err := r.locked(func() error { return r.rebuild(damage) }); err != nil {
+			return err
+		}
+	}
+}
+
+func (r *repair) begin() error {
+	v, err := view.Open(r.dir, r.tree, true)
+	if err != nil {
+		return err
+	}
+	if err := v.Damage(); err != nil {
+		return errors.Join(err, v.Close())
+	}
+	w := commit.New(commit.Config{Dir: r.root, Owner: r.owner, Tree: r.tree, View: v})
+	if err := w.Begin(r.ctx); err != nil {
+		w.End()
+		return errors.Join(err, w.Close(func() (bool, error) { return false, nil }), v.Close())
+	}
+	r.view, r.writer = v, w
+	return nil
+}
+
+// end gives the turn back and makes the last checkpoint.
+func (r *repair) end(w *commit.Writer, v *view.View) error {
+	w.Release()
+	w.End()
+	return errors.Join(w.Close(func() (bool, error) { return true, nil }), v.Close())
+}

@@ -1,0 +1,476 @@
+package fsck
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/fsmeta/fsmeta/fsmeta/internal/commit"
+	"github.com/fsmeta/fsmeta/fsmeta/internal/fault"
+	"github.com/fsmeta/fsmeta/fsmeta/internal/format"
+	"github.com/fsmeta/fsmeta/fsmeta/internal/journal"
+	"github.com/fsmeta/fsmeta/fsmeta/internal/layout"
+)
+
+// done is what Repair must say that it has done.
+type done struct {
+	path   string // below the store's directory
+	repair string // a part of Repaired
+}
+
+const (
+	isAside  = "it was set aside"
+	isMended = "it was made anew as"
+	isLinked = "made to say what the file says"
+)
+
+// repairTable is each repair: what it does, what is set aside, and which snapshots are there
+// afterwards.
+var repairTable = []struct {
+	name   string
+	killed bool
+	tamper func(s *tamper)
+	want   []done
+	aside  []string // paths below damaged/TIME/ of files and symlinks
+	gone   []string // snapshots that are set aside
+	left   []wanted // what is still wrong
+}{
+	{"nothing", false, func(*tamper) {}, nil, nil, nil, nil},
+	{"nothing, after a kill", true, func(*tamper) {}, nil, nil, nil, nil},
+	{"layout missing", false, func(s *tamper) { s.remove("layout") }, []done{{"layout", "written again"}}, nil, nil, nil},
+	{"layout garbage", false, func(s *tamper) { s.put("layout", "garbage") }, []done{{"layout", "written again"}}, []string{"layout"}, nil, nil},
+	{"staging missing", false, func(s *tamper) { s.remove("staging") }, nil, nil, nil, nil},
+	{"staging a symlink", false, func(s *tamper) { s.link("staging", "snapshots") }, []done{{"staging", isAside}}, []string{"staging"}, nil, nil},
+	{"foreign file in staging", false, func(s *tamper) { s.put("staging/notes", "x"); s.put("staging/0123abcd-1", "x") },
+		[]done{{"staging/notes", isAside}}, []string{"staging/notes"}, nil, nil},
+	{"backup garbage", false, func(s *tamper) { s.put("backup", "{") }, []done{{"backup", isAside}}, []string{"backup"}, nil, nil},
+
+	{"journal missing", false, func(s *tamper) { s.remove("journal") }, []done{{"journal", "the 6 that are there were counted"}}, nil, nil, nil},
+	{"journal empty", false, func(s *tamper) { s.put("journal", "") }, []done{{"journal", "the 6 that are there"}}, []string{"journal"}, nil, nil},
+	{"journal with a damaged header", false, func(s *tamper) { s.replaceIn("journal", "nextID", "nextId") },
+		[]done{{"journal", "made anew"}}, []string{"journal"}, nil, nil},
+	{"journal with a header of NUL bytes", true, func(s *tamper) {
+		data := s.read("journal")
+		s.put("journal", strings.Repeat("\x00", 10)+data[10:])
+	}, []done{{"journal", "the 4 names that could be read"}}, []string{"journal"}, nil, nil},
+	{"journal a symlink", false, func(s *tamper) { s.move("journal", "lost+found"); s.link("journal", "lost+found") },
+		[]done{{"journal", "made anew"}}, []string{"journal"}, nil, nil},
+	{"journal a directory", false, func(s *tamper) { s.remove("journal"); s.mkdir("journal"); s.put("journal/note", "") },
+		[]done{{"journal", "made anew"}}, []string{"journal/note"}, nil, nil},
+	{"journal a pipe", false, func(s *tamper) { s.remove("journal"); s.check(syscall.Mkfifo(s.at("journal"), format.FileMode)) },
+		[]done{{"journal", "made anew"}}, []string{"journal"}, nil, nil},
+	{"journal a socket", false, func(s *tamper) {
+		s.remove("journal")
+		s.t.(*testing.T).Chdir(s.dir) // the path may be too long
+		l, err := net.ListenUnix("unix", &net.UnixAddr{Name: "journal"})
+		s.check(err)
+		l.SetUnlinkOnClose(false)
+		s.check(l.Close())
+	}, []done{{"journal", "made anew"}}, []string{"journal"}, nil, nil},
+	{"journal damaged in the middle", true, func(s *tamper) { s.damageLine(2) }, []done{{"journal", "made anew"}}, []string{"journal"}, nil, nil},
+	{"last line of the journal damaged", true, func(s *tamper) { s.damageLine(0) }, []done{{"journal", "made anew"}}, []string{"journal"}, nil, nil},
+	{"journal damaged, with files in staging", true, func(s *tamper) { s.damageLine(0); s.put("staging/0123abcd-1", "x") },
+		[]done{{"staging", "may need them"}, {"journal", "made anew"}}, []string{"journal", "staging/0123abcd-1"}, nil, nil},
+	{"journal damaged, and the tree behind it", true, func(s *tamper) { s.damageLine(2); s.remove(dirOf(work)) },
+		[]done{{dirOf(work), "built from the journal"}, {"journal", "made anew"}}, []string{"journal"}, nil, nil},
+	{"journal damaged, and one is missing", true, func(s *tamper) { s.damageLine(2); s.remove(dirOf("alone")) },
+		[]done{{"journal", "made anew"}}, []string{"journal"}, []string{"alone"}, []wanted{{"snapshots", false, "1 of 6"}}},
+	{"tree behind the journal", true, func(s *tamper) { s.remove(dirOf(work)) }, nil, nil, nil, nil},
+
+	{"directory under another name", false, func(s *tamper) { s.move(dirOf("top"), dirOf("other")) },
+		[]done{{meta("other"), isMended}}, []string{meta("other"), linkOfName("other")}, nil, nil},
+	{"directory under no name", false, func(s *tamper) { s.move(dirOf("top"), "snapshots/to p") },
+		[]done{{"snapshots/to p", isMended}}, []string{"snapshots/to p/metadata.json", "snapshots/to p/parent"}, nil, nil},
+	{"directories under each other's name", false, func(s *tamper) {
+		s.move(dirOf("top"), "lost+found")
+		s.move(dirOf("base"), dirOf("top"))
+		s.move("lost+found", dirOf("base"))
+	}, []done{{meta("base"), isMended}, {meta("top"), isMended}}, []string{meta("base"), linkOfName("base"), meta("top")}, nil, nil},
+	{"a damaged file, and a copy under another name", false, func(s *tamper) {
+		s.check(os.CopyFS(s.at(dirOf("other")), os.DirFS(s.at(dirOf("alone")))))
+		s.put(meta("alone"), "{")
+		s.put(dirOf("alone")+"/notes", "x")
+	}, []done{{meta("other"), isMended}}, []string{meta("alone"), dirOf("alone") + "/notes", meta("other")}, nil, nil},
+	{"a copy under another name", false, func(s *tamper) { s.check(os.CopyFS(s.at(dirOf("other")), os.DirFS(s.at(dirOf("alone"))))) },
+		[]done{{meta("other"), isAside}}, []string{meta("other")}, nil, nil},
+	{"a directory under another name, and one is missing", false, func(s *tamper) { s.move(dirOf("top"), dirOf("other")); s.remove(dirOf("alone")) },
+		[]done{{meta("other"), isMended}}, []string{meta("other"), linkOfName("other")}, []string{"alone"}, []wanted{{"snapshots", false, "1 of 6"}}},
+
+	{"link to another parent", false, func(s *tamper) { s.link(linkOfName("view"), format.LinkTarget("top")) }, []done{{linkOfName("view"), isLinked}}, nil, nil, nil},
+	{"link to nowhere", false, func(s *tamper) { s.link(linkOfName("view"), "/etc") }, []done{{linkOfName("view"), isLinked}}, nil, nil, nil},
+	{"link where none should be", false, func(s *tamper) { s.link(linkOfName("alone"), format.LinkTarget("base")) }, []done{{linkOfName("alone"), isLinked}}, nil, nil, nil},
+	{"links missing", true, func(s *tamper) { s.remove(linkOfName("top"), linkOfName(long)) }, []done{{linkOfName(long), isLinked}}, nil, nil, nil},
+
+	{"wrong checksum", false, func(s *tamper) { s.replaceIn(meta("alone"), "active", "octive") },
+		[]done{{meta("alone"), isAside}}, []string{meta("alone")}, []string{"alone"}, nil},
+	{"wrong checksum of what others stand on", false, func(s *tamper) { s.replaceIn(meta("top"), "commit", "commut") },
+		[]done{{meta("top"), isAside}, {meta(work), isAside}},
+		[]string{meta(work), linkOfName(work), meta("top"), linkOfName("top")}, []string{"top", work}, nil},
+	{"wrong checksum, and another is missing", false, func(s *tamper) { s.replaceIn(meta("view"), "active", "octive"); s.remove(dirOf("alone")) },
+		[]done{{meta("view"), isAside}}, []string{meta("view"), linkOfName("view")}, []string{"view", "alone"}, []wanted{{"snapshots", false, "1 of 5"}}},
+	{"base of all missing", false, func(s *tamper) { s.remove(dirOf("base")) },
+		[]done{{meta(long), isAside}, {meta("view"), isAside}, {meta("top"), isAside}, {meta(work), isAside}},
+		[]string{meta(work), linkOfName(work), meta(long), linkOfName(long), meta("top"), linkOfName("top"), meta("view"), linkOfName("view")},
+		[]string{"base", long, "top", "view", work}, []wanted{{"snapshots", false, "1 of 2"}}},
+	{"parent missing of a name that the journal decides", true, func(s *tamper) { s.replaceIn(meta("base"), "commit", "commut") },
+		[]done{{meta("base"), isAside}, {meta(long), isAside}, {meta("view"), isAside}, {meta("top"), isAside}, {meta(work), isAside}},
+		[]string{meta("base"), meta(work), linkOfName(work), meta(long), linkOfName(long), meta("top"), linkOfName("top"), meta("view"), linkOfName("view")},
+		[]string{"base", long, "top", "view", work}, nil},
+	{"circle, and what stands on it", false, func(s *tamper) { s.onto("base", long) },
+		[]done{{meta("base"), isAside}, {meta(long), isAside}, {meta("view"), isAside}, {meta("top"), isAside}, {meta(work), isAside}},
+		[]string{meta("base"), linkOfName("base"), meta(work), linkOfName(work), meta(long), linkOfName(long), meta("top"), linkOfName("top"), meta("view"), linkOfName("view")},
+		[]string{"base", long, "top", "view", work}, nil},
+	{"snapshot a symlink", false, func(s *tamper) { s.move(dirOf("alone"), "lost+found"); s.link(dirOf("alone"), "../lost+found") },
+		[]done{{meta("alone"), isAside}}, []string{dirOf("alone")}, []string{"alone"}, nil},
+	{"foreign file in snapshots", false, func(s *tamper) { s.put("snapshots/notes 2", "x") },
+		[]done{{"snapshots/notes 2", isAside}}, []string{"snapshots/notes 2"}, nil, nil},
+	{"foreign directory in snapshots", false, func(s *tamper) { s.mkdir("snapshots/backup"); s.put("snapshots/backup/x", "x") },
+		[]done{{"snapshots/backup/metadata.json", isAside}}, []string{"snapshots/backup/x"}, nil, nil},
+	{"identifiers that two have, and a parent that is active", false, func(s *tamper) {
+		s.edit("view", func(m *format.Snapshot) { m.ID, m.Parent = "1", "alone" })
+	}, nil, nil, nil, []wanted{{meta("view"), false, "not committed"}, {meta("view"), false, "same identifier"}}},
+	{"identifier that may be handed out", false, func(s *tamper) { s.edit("alone", func(m *format.Snapshot) { m.ID = "5000" }) },
+		[]done{{"journal", "go on at 1005001"}}, nil, nil, nil},
+	{"several things", false, func(s *tamper) {
+		s.remove("layout", "staging")
+		s.put("snapshots/.x", "x")
+		s.put(meta("alone"), "")
+	}, []done{{"layout", "written again"}, {"snapshots/.x", isAside}, {meta("alone"), isAside}}, []string{"snapshots/.x", meta("alone")}, []string{"alone"}, nil},
+}
+
+// wantRepair requires that Repair does this, and that this is still wrong.
+func (s *tamper) wantRepair(o RepairOptions, want []done, left []wanted) []Finding {
+	s.t.Helper()
+	findings, err := Repair(bg, s.dir, o, nil)
+	s.check(err)
+	mended := slices.IndexFunc(findings, func(f Finding) bool { return f.Repaired == "" })
+	if mended < 0 {
+		mended = len(findings)
+	}
+	wantFindings(s.t, s.dir, findings[mended:], left)
+	for i := range max(mended, len(want)) {
+		if i >= mended || i >= len(want) || findings[i].Path != s.at(want[i].path) || !strings.Contains(findings[i].Repaired, want[i].repair) {
+			s.t.Fatalf("found and repaired:\n%+v\nwant %+v", findings, want)
+		}
+	}
+	return findings
+}
+
+// Each repair says what it has done, and sets aside what it replaces; nothing more is left
+// than it says, and a second one does nothing.
+func TestRepair(t *testing.T) {
+	for _, test := range repairTable {
+		t.Run(test.name, func(t *testing.T) {
+			s := specimen(t, test.killed)
+			test.tamper(s)
+			s.wantRepair(RepairOptions{}, test.want, test.left)
+			slices.Sort(test.aside)
+			if got := s.asideParts(); !slices.Equal(got, test.aside) {
+				t.Errorf("set aside:\n%q\nwant %q", got, test.aside)
+			}
+			s.wantCheck(test.left...)
+			if len(test.left) == 0 && !strings.HasPrefix(test.name, "identifier") {
+				s.wantList(test.gone...)
+			}
+			before := parts(t, s.dir)
+			s.wantRepair(RepairOptions{}, nil, test.left)
+			if !reflect.DeepEqual(parts(t, s.dir), before) {
+				t.Error("the second time something changes")
+			}
+			// It can be written to.
+			h := openStore(t, s.dir)
+			h.create("newcomer", "", format.Active)
+			h.close(true)
+		})
+	}
+}
+
+// What is there is the truth only if that was asked for.
+func TestRepairAcceptTree(t *testing.T) {
+	for _, killed := range []bool{false, true} {
+		s := specimen(t, killed)
+		s.remove(dirOf("alone"))
+		s.set(snapshot("4000", "other", "", format.Active))
+		missing := []wanted{{"snapshots", false, "are not those"}}
+		raised := []done{{"journal", "go on at 1004001"}}
+		s.wantRepair(RepairOptions{}, raised, missing)
+		if _, damage := s.list(); len(damage) != 1 {
+			t.Errorf("a reader finds %v", damage)
+		}
+		s.wantRepair(RepairOptions{AcceptTree: true}, []done{{"snapshots", "the 6 that are there were recorded"}}, nil)
+		s.wantCheck()
+		if found, damage := s.list(); len(damage) > 0 || found["other"] == "" || len(found) != 6 {
+			t.Errorf("%v, %v", found, damage)
+		}
+	}
+}
+
+// What was lost can be put back after a repair, and all is right again.
+func TestRepairThenPutBack(t *testing.T) {
+	s := specimen(t, false)
+	s.move(dirOf("alone"), "lost+found")
+	s.replaceIn(meta("view"), "active", "octive")
+	s.wantRepair(RepairOptions{}, []done{{meta("view"), isAside}}, []wanted{{"snapshots", false, "1 of 5"}})
+	s.move("lost+found", dirOf("alone"))
+	s.wantCheck()
+	s.wantList("view")
+}
+
+// An older journal in the place of the store's own loses what was removed and made since; what the
+// tree has is counted as missing or too many, and no identifier is handed out twice.
+func TestRepairOlderJournal(t *testing.T) {
+	s := &tamper{t, filepath.Join(t.TempDir(), "store")}
+	h := openStore(t, s.dir)
+	h.create("first", "", format.Active)
+	h.close(true)
+	old := s.read(format.JournalFile)
+	h = openStore(t, s.dir)
+	h.create("second", "", format.Active)
+	h.close(true)
+	s.put(format.JournalFile, old)
+	s.wantCheck(wanted{"snapshots", false, "there are 2"}, wanted{meta("second"), false, "is not below"})
+	s.wantRepair(RepairOptions{AcceptTree: true}, []done{{"journal", "go on at 1000003"}, {"snapshots", "the 2 that are there"}}, nil)
+	h = openStore(t, s.dir)
+	h.create("third", "", format.Active)
+	h.close(true)
+	if id := s.get("third").ID; id != "1000003" {
+		t.Errorf("identifier %s", id)
+	}
+}
+
+// What can't be mended keeps nothing else from being mended, and the error is told.
+func TestRepairGoesOn(t *testing.T) {
+	s := specimen(t, false)
+	s.put("damaged", "in the way")
+	s.put(meta("alone"), "")
+	s.remove(linkOfName("view"))
+	s.edit("top", func(m *format.Snapshot) { m.ID = "5000" })
+	s.wantRepair(RepairOptions{}, []done{{"journal", "go on at 1005001"}, {linkOfName("view"), isLinked}},
+		[]wanted{{meta("alone"), false, "the file is empty; it could not be repaired: open " + s.at("damaged") + ": not a directory"}})
+	s.remove("damaged")
+	s.wantRepair(RepairOptions{}, []done{{meta("alone"), isAside}}, nil)
+	s.wantCheck()
+}
+
+// A line with a right checksum that is nonsense is damage of the journal, whatever reads it first.
+func TestNonsenseLine(t *testing.T) {
+	s := specimen(t, true)
+	j, err := journal.Open(s.at("journal"), true)
+	s.check(err)
+	_, err = j.Scan(true)
+	s.check(err)
+	same := snapshot("9", "nonsense", "", format.Active)
+	s.check(j.Append(&format.Txn{Number: j.Tip() + 1, NextID: j.NextID(), Names: j.NamesAt(j.Tip()),
+		Changes: []format.Change{{Name: "b", After: same}, {Name: "a", After: same}}}))
+	s.check(errors.Join(j.Publish(j.Tip()), j.Close()))
+	s.wantCheck(wanted{"journal", false, "line of transaction"})
+	s.wantRepair(RepairOptions{}, []done{{"journal", "made anew"}}, nil)
+	s.wantList()
+}
+
+// What Repair sets aside is as it was, and is told.
+func TestRepairSetsAsideUnchanged(t *testing.T) {
+	s := specimen(t, false)
+	s.replaceIn(meta("view"), "active", "acteve")
+	want := s.read(meta("view"))
+	findings := s.wantRepair(RepairOptions{}, []done{{meta("view"), isAside}}, nil)
+	data, err := os.ReadFile(filepath.Join(findings[0].Aside, format.MetadataFile))
+	target, lerr := os.Readlink(filepath.Join(findings[0].Aside, format.ParentLink))
+	if s.check(errors.Join(err, lerr)); string(data) != want || target != format.LinkTarget("base") {
+		t.Errorf("set aside: %s, link to %s", data, target)
+	}
+}
+
+// Repair refuses a store that is open, and changes nothing.
+func TestRepairInUse(t *testing.T) {
+	s := specimen(t, false)
+	s.put(meta("view"), "")
+	lock := layout.NewLock(s.dir)
+	s.check(lock.Share())
+	before := parts(t, s.dir)
+	if findings, err := Repair(bg, s.dir, RepairOptions{}, nil); !errors.Is(err, fault.ErrInUse) || len(findings) > 0 {
+		t.Errorf("%v, %v", findings, err)
+	}
+	if !reflect.DeepEqual(parts(t, s.dir), before) {
+		t.Error("something has changed")
+	}
+	s.check(lock.Release())
+	s.wantRepair(RepairOptions{}, []done{{meta("view"), isAside}}, nil)
+}
+
+// A symlink in the place of a directory leads to no change elsewhere.
+func TestRepairFollowsNoLinks(t *testing.T) {
+	for _, path := range []string{format.SnapshotsDir, format.StagingDir, format.DamagedDir} {
+		s := specimen(t, false)
+		elsewhere := &tamper{t, t.TempDir()}
+		elsewhere.mkdir("precious")
+		elsewhere.put("precious/metadata.json", "x")
+		elsewhere.put("file", "x")
+		s.put(meta("view"), "")
+		if path != format.DamagedDir {
+			s.move(path, "lost+found")
+		}
+		s.link(path, elsewhere.dir)
+		before := parts(t, elsewhere.dir)
+		_, err := Repair(bg, s.dir, RepairOptions{}, nil)
+		if !reflect.DeepEqual(parts(t, elsewhere.dir), before) {
+			t.Errorf("%s: something elsewhere has changed: %v", path, parts(t, elsewhere.dir))
+		}
+		if (err != nil) != (path == format.SnapshotsDir) {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+}
+
+// harm does to a store what needs most of what Repair can do.
+func harm(s *tamper) {
+	s.damageLine(2)
+	s.remove(dirOf(work))
+	s.move(dirOf("top"), dirOf("other"))
+	s.move(dirOf("base"), "lost+found") // each is in the way of the other's only copy
+	s.move(dirOf(long), dirOf("base"))
+	s.move("lost+found", dirOf(long))
+	s.remove(linkOfName("view"))
+	s.put(dirOf("view")+"/notes", "the only copy")
+	s.put(dirOf("base")+"/notes", "another only copy")
+	s.check(syscall.Mkfifo(s.at(dirOf("view")+"/pipe"), format.FileMode))
+	s.replaceIn(meta("alone"), "active", "acteve")
+	s.put("snapshots/notes 2", "x")
+}
+
+// judgeHarmed requires that the store that was harmed can be repaired, with nothing lost.
+func (s *tamper) judgeHarmed(before map[string]string) {
+	s.t.Helper()
+	_, err := Repair(bg, s.dir, RepairOptions{}, nil)
+	s.check(err)
+	left, err := Check(bg, s.dir, nil)
+	s.check(err)
+	for _, f := range left {
+		if !f.Harmless {
+			s.t.Errorf("left: %+v", f)
+		}
+	}
+	s.wantList("alone")
+	after := map[string]bool{}
+	for _, n := range parts(s.t, s.dir) {
+		after[n] = true
+	}
+	for path, n := range before {
+		if !after[n] {
+			s.t.Errorf("the only copy of %s is gone", path)
+		}
+	}
+	h := openStore(s.t, s.dir)
+	h.create("newcomer", "", format.Active)
+	h.close(true)
+	if id, err := format.ParseID(s.get("newcomer").ID); err != nil || id < commit.UnknownIDs {
+		s.t.Errorf("identifier %d may be handed out again", id)
+	}
+}
+
+// All at once is repaired.
+func TestRepairHarmed(t *testing.T) {
+	s := specimen(t, true)
+	harm(s)
+	s.judgeHarmed(parts(t, s.dir))
+}
+
+// A repair with a context that ends can be repeated.
+func TestRepairCancelled(t *testing.T) {
+	for stop := range 12 {
+		s := specimen(t, true)
+		harm(s)
+		before := parts(t, s.dir)
+		ctx, cancel := context.WithCancel(bg)
+		n := 0
+		_, err := Repair(ctx, s.dir, RepairOptions{}, func(int, int) {
+			if n++; n > stop {
+				cancel()
+			}
+		})
+		cancel()
+		if err != nil && !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+		s.judgeHarmed(before)
+	}
+}
+
+const repairVariable = "FSMETA_TEST_REPAIR"
+
+// TestRepairChild is the process that is killed by the next tests.
+func TestRepairChild(t *testing.T) {
+	dir := os.Getenv(repairVariable)
+	if dir == "" {
+		t.Skip("it is run by other tests")
+	}
+	if _, err := Repair(bg, dir, RepairOptions{}, nil); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// injected runs Repair in a process that something happens to at the nth system call of
+// a kind, and reports whether it got that far.
+func injected(t *testing.T, dir, calls, what string, n int) bool {
+	t.Helper()
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := filepath.Join(t.TempDir(), "log")
+	cmd := exec.CommandContext(t.Context(), "strace", "-f", "-o", log, "-e", "trace="+calls,
+		"-e", fmt.Sprintf("inject=%s:%s:when=%d", calls, what, n), exe, "-test.run=^TestRepairChild$")
+	cmd.Env = append(os.Environ(), repairVariable+"="+dir, "GOMAXPROCS=1")
+	out, err := cmd.CombinedOutput()
+	if bytes.Contains(out, []byte("ptrace")) {
+		t.Skipf("strace does not work here: %s", out)
+	}
+	traced, lerr := os.ReadFile(log)
+	if lerr != nil {
+		t.Fatal(lerr)
+	}
+	hit := bytes.Contains(traced, []byte("killed by")) || bytes.Contains(traced, []byte("(INJECTED)"))
+	if !hit && err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	return hit
+}
+
+// eachInjection repeats a repair that something happens to, at every point. After each
+// the store can be repaired, with nothing lost.
+func eachInjection(t *testing.T, what string, calls ...string) {
+	if _, err := exec.LookPath("strace"); err != nil {
+		t.Skip(err)
+	}
+	for _, call := range calls {
+		for n := 1; ; n++ {
+			s := specimen(t, true)
+			harm(s)
+			before := parts(t, s.dir)
+			if !injected(t, s.dir, call, what, n) {
+				break
+			}
+			t.Run(fmt.Sprint(call, " ", n), func(t *testing.T) { (&tamper{t, s.dir}).judgeHarmed(before) })
+		}
+	}
+}
+
+// A repair that is killed at any point can be repeated, and has lost nothing.
+func TestRepairKilled(t *testing.T) {
+	eachInjection(t, "signal=KILL", "renameat2", "renameat", "linkat")
+}
+
+// So can one that fails at any point.
+func TestRepairFails(t *testing.T) {
+	eachInjection(t, "error=ENOSPC", "renameat2", "linkat", "fsync")
+}

@@ -1,0 +1,16 @@
+package journal
+
+import (
+	"os"
+	"strings"
+	"sync"
+)
+
+// bootID identifies this boot of the machine; "" where it can't be told.
+var bootID = sync.OnceValue(func() string {
+	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return "" // no /proc: AtWork relies on the lock alone
+	}
+	return strings.TrimSpace(string(id))
+})

@@ -1,0 +1,68 @@
+package journal
+
+import (
+	"fmt"
+	"io/fs"
+	"time"
+
+	"github.com/fsmeta/fsmeta/fsmeta/internal/fault"
+)
+
+// The lock on a journal file says that the writer of its unpublished lines is at work. The holder
+// of the lock on staging/ takes it at the end of its take-over, and keeps it until it gives
+// staging/ back. It belongs to the open file: a process that ends loses it, and other descriptors
+// of the same process do not.
+
+// lockTries is how often Lock tries, a millisecond apart. A child process that a killed
+// writer was just starting may hold its lock until it executes its program.
+const lockTries = 200
+
+// Lock says that this process's writer is at work on the file, which must be open for
+// writing. It does not wait for another writer: that is a fault.ErrInUse, after a fraction of
+// a second. It writes nothing; a crash releases the lock.
+func (f *File) Lock() error {
+	for try := 1; ; try++ {
+		ok, err := f.tryLock()
+		if err != nil {
+			return f.lockError(err)
+		}
+		if ok {
+			f.locked.Store(true)
+			return nil
+		}
+		if try == lockTries {
+			return f.lockError(fmt.Errorf("%w: another process writes to the journal", fault.ErrInUse))
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// Unlock says that this process's writer is no longer at work on the file. It writes nothing.
+func (f *File) Unlock() error {
+	f.locked.Store(false)
+	if err := f.unlock(); err != nil {
+		return &fs.PathError{Op: "unlock", Path: f.path, Err: err}
+	}
+	return nil
+}
+
+func (f *File) lockError(err error) error {
+	return &fs.PathError{Op: "lock", Path: f.path, Err: err}
+}
+
+// AtWork reports whether the writer of unpublished lines is at work: this process or another
+// holds the lock on the file, and the file is of this boot. If not, all whole lines that were
+// read before the question are committed. It takes no lock, so that no writer fails for it.
+func (f *File) AtWork() (bool, error) {
+	if f.locked.Load() {
+		return true, nil
+	}
+	if f.OtherBoot() {
+		return false, nil
+	}
+	held, err := f.heldByOther()
+	if err != nil {
+		return false, &fs.PathError{Op: "query lock", Path: f.path, Err: err}
+	}
+	return held, nil
+}

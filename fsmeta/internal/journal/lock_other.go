@@ -1,0 +1,49 @@
+//go:build !linux
+
+package journal
+
+import (
+	"errors"
+
+	"golang.org/x/sys/unix"
+)
+
+// Without locks of open file descriptions, flock does: it cannot be asked for, so that a
+// reader takes it shared for an instant.
+
+func (f *File) tryLock() (bool, error) { return f.flock(unix.LOCK_EX | unix.LOCK_NB) }
+
+func (f *File) unlock() error {
+	_, err := f.flock(unix.LOCK_UN)
+	return err
+}
+
+// heldByOther takes the lock for an instant. Two callers at a time are one holder, which does no
+// harm.
+func (f *File) heldByOther() (bool, error) {
+	free, err := f.flock(unix.LOCK_SH | unix.LOCK_NB)
+	if err != nil || !free {
+		return err == nil, err
+	}
+	return false, f.unlock()
+}
+
+func (f *File) flock(how int) (bool, error) {
+	conn, err := f.file.SyscallConn()
+	if err != nil {
+		return false, err
+	}
+	var result error
+	err = conn.Control(func(fd uintptr) {
+		for {
+			if result = unix.Flock(int(fd), how); result != unix.EINTR {
+				return
+			}
+		}
+	})
+	if errors.Is(result, unix.EWOULDBLOCK) {
+		return false, err
+	}
+	err = errors.Join(err, result)
+	return err == nil, err
+}

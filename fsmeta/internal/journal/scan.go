@@ -1,0 +1,383 @@
+package journal
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"slices"
+
+	"github.com/fsmeta/fsmeta/fsmeta/internal/format"
+)
+
+// Tail is what Scan has found behind the lines that were known.
+type Tail struct {
+	Fresh      []format.Line // whole lines that are new, in order
+	Superseded bool          // the file ends with the mark that another takes over
+	Torn       bool          // invalid bytes follow that are no damage; looked for only with whole
+	Replaced   bool          // known lines are others now: another program has overwritten the file; nothing was taken in
+}
+
+// Scan takes in what was written behind the last published line. With whole it looks at the rest
+// of the file, to its end; without, only where the next line would stand, and further where that
+// is neither whole nor absent. Damage is returned by Damage, with the lines before it taken in; a
+// damaged file is not looked at again. It writes nothing.
+func (f *File) Scan(whole bool) (Tail, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.damage != nil {
+		return Tail{}, nil
+	}
+	for before := -1; ; {
+		s, err := f.lookLocked(whole)
+		if err != nil {
+			return Tail{}, err
+		}
+		// See the end of the package's comment.
+		if s.fault == nil || len(s.lines) == before {
+			return f.takeInLocked(s, whole), nil
+		}
+		before = len(s.lines)
+	}
+}
+
+// found is what stands behind the last published line.
+type found struct {
+	lines      []format.Line // each the successor of the one before
+	published  int           // how many of them are published
+	superseded bool
+	torn       bool
+	fault      error // what is wrong with the journal
+}
+
+// lookLocked reads what stands behind the last published line.
+func (f *File) lookLocked(whole bool) (found, error) {
+	x := &exam{file: f, txn: f.published, crc: f.crcLocked(f.published), filled: uint64(f.filled)}
+	src := newSource(f.file, f.nextLocked(f.published))
+	bad, err := x.lines(src)
+	if err != nil {
+		return found{}, err
+	}
+	x.judge(bad)
+	if (whole || len(bad.raw) > 0 && !x.superseded) && x.fault == nil && !bad.eof {
+		if err := x.rest(src); err != nil {
+			return found{}, err
+		}
+	}
+	// Behind the lines: none was written before the file had the length that it says.
+	info, err := f.file.Stat()
+	if err != nil {
+		return found{}, err
+	}
+	if size := info.Size(); uint64(size) < x.filled {
+		x.fault = f.cut(size, x.filled, x.filledBy)
+	}
+	return x.found, nil
+}
+
+// exam is the examination of the bytes behind a line.
+type exam struct {
+	found
+	file     *File
+	txn      uint64 // the last whole line
+	crc      uint32
+	filled   uint64 // how long the file has to be
+	filledBy uint64 // the transaction whose line says so, 0 for one that was known before, or the header
+}
+
+// lines reads the whole lines and returns the run where the next one would stand.
+func (x *exam) lines(src *source) (run, error) {
+	for {
+		r, err := src.next()
+		if err != nil || len(r.raw) == 0 {
+			return r, err
+		}
+		l, ok := format.ParseLine(r.raw)
+		if !ok || l.Txn != x.txn+1 || l.Prev != x.crc {
+			return r, nil
+		}
+		l.Off, l.Newline = r.off, r.end == '\n'
+		x.found.lines = append(x.found.lines, l)
+		if l.Newline { // it is written after those before it
+			x.published = len(x.found.lines)
+		}
+		x.txn, x.crc = l.Txn, l.CRC
+		x.needs(max(l.Filled, uint64(r.off)+uint64(len(r.raw))+1), l.Txn)
+		if r.eof {
+			return run{eof: true}, nil
+		}
+	}
+}
+
+// needs notes how long the file is by the word of a line.
+func (x *exam) needs(filled, txn uint64) {
+	if filled > x.filled {
+		x.filled, x.filledBy = filled, txn
+	}
+}
+
+// judge examines the run where the next line would stand.
+func (x *exam) judge(r run) {
+	for i := range x.found.lines[:x.published] {
+		x.found.lines[i].Newline = true
+	}
+	switch {
+	case r.long:
+		x.fail("it has more than %d bytes", longest)
+	case r.end == '\n':
+		x.fail("it was published and its bytes have changed")
+	case len(r.raw) == 0:
+	case bytes.Equal(r.raw, format.EncodeSuperseded(x.txn, x.crc)):
+		x.superseded = true
+	case r.eof:
+		x.fail("the file ends in it")
+	case ended(r.raw, x.crc):
+		x.fail("it is complete and its bytes have changed, or it is no successor of the line before it")
+	default:
+		x.torn = true
+	}
+}
+
+// fail says what is wrong with the line that should follow the last whole one.
+func (x *exam) fail(text string, args ...any) {
+	if x.fault == nil {
+		x.fault = fmt.Errorf("the line of transaction %d is damaged: %s", x.txn+1, fmt.Sprintf(text, args...))
+	}
+}
+
+// rest examines what stands behind the run where the next line would stand. Without a word
+// to the contrary it was never acknowledged.
+func (x *exam) rest(src *source) error {
+	for {
+		more, err := src.skip()
+		if err != nil || !more {
+			return err
+		}
+		r, err := src.next()
+		if err != nil {
+			return err
+		}
+		x.torn = true
+		if r.end == '\n' {
+			x.fail("it was durable, since a newline stands behind it, at byte %d", r.off+int64(len(r.raw)))
+		}
+		if l, ok := format.ParseLine(r.raw); ok {
+			if l.Synced > x.txn {
+				x.fail("it was durable, as the line of transaction %d says", l.Txn)
+			}
+			x.needs(l.Filled, l.Txn)
+		}
+	}
+}
+
+// The end of a line: the checksum of the line before it, and its own.
+const (
+	prevStart = `,"prev":"`
+	crcStart  = `","crc32c":"`
+	crcEnd    = `"}`
+	crcDigits = 8
+	endLen    = len(prevStart) + crcDigits + len(crcStart) + crcDigits + len(crcEnd)
+
+	// mostChanged is how many bytes of a line's end may have changed for it to be recognized.
+	mostChanged = 4
+)
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// ended reports whether invalid bytes that stand behind the line with the checksum prev hold
+// the end of a line, so that all of that line was written.
+func ended(raw []byte, prev uint32) bool {
+	for rest := raw; ; {
+		n := bytes.Index(rest, []byte(prevStart))
+		if n < 0 {
+			break
+		}
+		rest = rest[n:]
+		if isEnd(rest) {
+			return true
+		}
+		rest = rest[len(prevStart):]
+	}
+	if len(raw) < endLen {
+		return false
+	}
+	body, have := raw[:len(raw)-endLen], raw[len(raw)-endLen:]
+	want := fmt.Appendf(nil, `%s%08x"`, prevStart, prev)
+	sum := crc32.Update(crc32.Checksum(body, castagnoli), castagnoli, want)
+	want = fmt.Appendf(want, `%s%08x%s`, crcStart[1:], sum, crcEnd)
+	changed := 0
+	for i := range want {
+		if have[i] != want[i] {
+			changed++
+		}
+	}
+	return changed <= mostChanged
+}
+
+// isEnd reports whether b begins with the end of a line, with any digits.
+func isEnd(b []byte) bool {
+	if len(b) < endLen {
+		return false
+	}
+	prev, b := b[len(prevStart):][:crcDigits], b[len(prevStart)+crcDigits:]
+	crc := b[len(crcStart):][:crcDigits]
+	return bytes.HasPrefix(b, []byte(crcStart)) && bytes.HasPrefix(b[len(crcStart)+crcDigits:], []byte(crcEnd)) && isHex(prev) && isHex(crc)
+}
+
+func isHex(b []byte) bool {
+	return len(bytes.Trim(b, "0123456789abcdef")) == 0
+}
+
+// takeInLocked makes known what was found, some of which may be known.
+func (f *File) takeInLocked(s found, whole bool) Tail {
+	known := int(f.tipLocked() - f.published)
+	if s.fault == nil && len(s.lines) < known {
+		return Tail{Replaced: true}
+	}
+	for _, l := range s.lines[:min(known, len(s.lines))] {
+		if f.crcLocked(l.Txn) != l.CRC {
+			return Tail{Replaced: true}
+		}
+	}
+	t := Tail{Fresh: s.lines[min(known, len(s.lines)):], Superseded: s.superseded, Torn: whole && s.torn}
+	for _, l := range t.Fresh {
+		f.addLocked(ref{off: l.Off, n: len(l.Raw), crc: l.CRC, filled: int64(l.Filled), digest: l.Names}, l.NextID)
+	}
+	f.published += uint64(s.published)
+	if whole {
+		f.torn, f.marked = s.torn, s.superseded
+	}
+	if s.fault != nil {
+		f.damage = f.damaged(s.fault)
+	}
+	f.aimLocked()
+	return t
+}
+
+// Stray returns the lines with a right checksum, wherever they stand in the file, in order of
+// their numbers: of a damaged journal these are what can be relied on. Where two have one
+// number, the first counts. It writes nothing.
+func (f *File) Stray() ([]format.Line, error) {
+	var lines []format.Line
+	for src := newSource(f.file, 0); ; {
+		more, err := src.skip()
+		if err != nil {
+			return nil, err
+		}
+		if !more {
+			break
+		}
+		r, err := src.next()
+		if err != nil {
+			return nil, err
+		}
+		if l, ok := format.ParseLine(r.raw); ok {
+			l.Off, l.Newline = r.off, r.end == '\n'
+			lines = append(lines, l)
+		}
+	}
+	slices.SortStableFunc(lines, func(a, b format.Line) int {
+		if a.Txn < b.Txn {
+			return -1
+		} else if a.Txn > b.Txn {
+			return 1
+		}
+		return 0
+	})
+	return slices.CompactFunc(lines, func(a, b format.Line) bool { return a.Txn == b.Txn }), nil
+}
+
+// Lines reads the known lines after from, up to to, out of the file again. Changed bytes, and
+// a line that breaks a rule, are damage. It writes nothing.
+func (f *File) Lines(from, to uint64) ([]*format.Txn, error) {
+	var txns []*format.Txn
+	err := f.each(from, to, func(l *format.Line, _ ref) error {
+		t, err := l.Decode()
+		if err != nil {
+			return f.spoil(err)
+		}
+		txns = append(txns, t)
+		return nil
+	})
+	return txns, err
+}
+
+// each reads the known lines after from, up to to, and calls fn for each.
+func (f *File) each(from, to uint64, fn func(*format.Line, ref) error) error {
+	f.mu.Lock()
+	if from < f.header.Txn || to > f.tipLocked() || from > to {
+		defer f.mu.Unlock()
+		return fmt.Errorf("%s has the lines after transaction %d, up to %d: not those after %d, up to %d", f.path, f.header.Txn, f.tipLocked(), from, to)
+	}
+	first := from - f.header.Txn
+	refs := slices.Clone(f.refs[first : first+(to-from)])
+	f.mu.Unlock()
+	for i, r := range refs {
+		txn := from + uint64(i) + 1
+		raw := make([]byte, r.n)
+		if _, err := f.file.ReadAt(raw, r.off); noEOF(err) != nil {
+			return err
+		}
+		l, ok := format.ParseLine(raw)
+		if !ok || l.CRC != r.crc {
+			return f.spoil(fmt.Errorf("the line of transaction %d is damaged: its bytes have changed since it was read", txn))
+		}
+		l.Off = r.off
+		if err := fn(&l, r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// spoil makes err the damage of the journal, and returns it.
+func (f *File) spoil(err error) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.damage == nil {
+		f.damage = f.damaged(err)
+	}
+	return f.damage
+}
+
+// Names returns the names that the lines after from, up to to, are about, sorted. Lines that
+// this process has written are not read for it.
+func (f *File) Names(from, to uint64) ([]string, error) {
+	var names []string
+	for txn := from + 1; txn <= to; txn++ {
+		known, err := f.namesOf(txn)
+		if err != nil {
+			return nil, err
+		}
+		names = append(names, known...)
+	}
+	slices.Sort(names)
+	return slices.Compact(names), nil
+}
+
+func (f *File) namesOf(txn uint64) ([]string, error) {
+	f.mu.Lock()
+	if txn <= f.header.Txn || txn > f.tipLocked() {
+		f.mu.Unlock()
+		return nil, errors.New("no known line")
+	}
+	names := f.refLocked(txn).names
+	f.mu.Unlock()
+	if names != nil {
+		return names, nil
+	}
+	txns, err := f.Lines(txn-1, txn)
+	if err != nil {
+		return nil, err
+	}
+	return namesIn(txns[0]), nil
+}
+
+// namesIn returns the names that a transaction changes; it is not nil.
+func namesIn(t *format.Txn) []string {
+	names := make([]string, len(t.Changes))
+	for i, c := range t.Changes {
+		names[i] = c.Name
+	}
+	return names
+}

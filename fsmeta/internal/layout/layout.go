@@ -1,0 +1,154 @@
+// Package layout tells whether a directory is a store, makes one, and keeps the lock that
+// says which programs have it open: all by the file layout.
+package layout
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fsmeta/fsmeta/fsmeta/internal/disk"
+	"github.com/fsmeta/fsmeta/fsmeta/internal/fault"
+	"github.com/fsmeta/fsmeta/fsmeta/internal/format"
+	"github.com/fsmeta/fsmeta/lock"
+)
+
+// most is how long the file may be, in bytes.
+const most = 64 << 10
+
+// Read looks whether dir holds a store of a version that is known here: otherwise the error
+// is an ErrNotStore, and fs.ErrNotExist too where there is no layout file.
+func Read(dir string) error {
+	path := filepath.Join(dir, format.LayoutFile)
+	data, err := readFile(dir)
+	switch {
+	case errors.Is(err, syscall.ENOTDIR):
+		return fmt.Errorf("%w: not a directory: %w", fault.ErrNotStore, err)
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("%w: there is no layout file: %w", fault.ErrNotStore, err)
+	case err != nil || string(data) == format.LayoutContent:
+		return err
+	}
+	switch version, ok := format.ParseLayout(data); {
+	case !ok:
+		return fmt.Errorf("%w: %s says %.100q; if it was a store, see 'A layout that is missing' in docs/repair.md", fault.ErrNotStore, path, bytes.TrimSpace(data))
+	case version == 1:
+		return fmt.Errorf("%w: %s says version 1, which was a preview that no release has written: make a new store", fault.ErrNotStore, path)
+	case version != format.Version:
+		return fmt.Errorf("%w: %s says version %d, and this program knows version %d: use the program that wrote it, or a newer one",
+			fault.ErrNotStore, path, version, format.Version)
+	}
+	return nil
+}
+
+// CheckNames refuses a filesystem on which names are too short for the entries of snapshots.
+func CheckNames(dir *disk.Dir) error {
+	_, err := dir.Lstat(strings.Repeat("n", format.MaxEntry))
+	if errors.Is(err, unix.ENAMETOOLONG) {
+		return fmt.Errorf("%w: the filesystem takes no names of %d bytes, which a store needs: %w", fault.ErrNotStore, format.MaxEntry, err)
+	}
+	return nil
+}
+
+// Problem says what is wrong with the layout file of what may be a store all the same, "" where
+// the file is of another version or can't be read.
+func Problem(dir string) string {
+	data, err := readFile(dir)
+	info, lerr := os.Lstat(filepath.Join(dir, format.LayoutFile))
+	_, ours := format.ParseLayout(data)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return "the file is missing"
+	case lerr == nil && !info.Mode().IsRegular(): // whatever reading it says
+	case ours || err != nil:
+		return ""
+	}
+	return "it is not what a store has there"
+}
+
+func readFile(dir string) ([]byte, error) {
+	d, err := disk.OpenDir(dir, true)
+	if err != nil {
+		return nil, err
+	}
+	data, err := d.ReadFile(format.LayoutFile, most)
+	return data, errors.Join(err, d.Close())
+}
+
+// A Lock is the lock on the file layout of one open store.
+type Lock struct {
+	lock   *lock.Lock
+	unlock func() error // gives the shared lock back, nil where it is not held
+	path   string
+}
+
+// NewLock returns the lock of the store in dir. It takes nothing.
+func NewLock(dir string) *Lock {
+	path := filepath.Join(dir, format.LayoutFile)
+	return &Lock{lock: lock.New(path), path: path}
+}
+
+// patience is how long Share waits for a program that has the lock alone: one that closes
+// the store has it for an instant, a repair for as long as it runs.
+const patience = 10 * time.Second
+
+// Share takes the lock that every open store holds shared. It waits for ten seconds at most
+// for a program that has it alone; then the error is an ErrInUse.
+func (l *Lock) Share() error {
+	for deadline := time.Now().Add(patience); ; time.Sleep(50 * time.Microsecond) {
+		unlock, ok, err := l.lock.TryRLock()
+		if err != nil {
+			return err
+		}
+		if ok {
+			l.unlock = unlock
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("%w: another program has had %s locked for %v, such as a repair; fuser -v %s shows it", fault.ErrInUse, l.path, patience, l.path)
+		}
+	}
+}
+
+// Release gives the lock back, if it is held.
+func (l *Lock) Release() error {
+	if l.unlock == nil {
+		return nil
+	}
+	unlock := l.unlock
+	l.unlock = nil
+	return unlock()
+}
+
+// Last gives the lock back, and reports whether no other program has the store open.
+func (l *Lock) Last() (bool, error) {
+	if err := l.Release(); err != nil {
+		return false, err
+	}
+	unlock, alone, err := l.lock.TryLock()
+	if err != nil || !alone {
+		return false, err
+	}
+	return true, unlock()
+}
+
+// Take takes the lock alone, until Release. It is an ErrInUse where another program has the
+// store open.
+func (l *Lock) Take() error {
+	unlock, alone, err := l.lock.TryLock()
+	if err == nil && !alone {
+		err = fmt.Errorf("%w: stop what has it open (fuser -v %s shows it)", fault.ErrInUse, l.path)
+	}
+	if err == nil {
+		l.unlock = unlock
+	}
+	return err
+}

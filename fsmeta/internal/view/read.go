@@ -1,0 +1,242 @@
+package view
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/fsmeta/fsmeta/fsmeta/internal/fault"
+	"github.com/fsmeta/fsmeta/fsmeta/internal/format"
+)
+
+// Lookup returns the snapshot name as it was at p, nil if there was none: as the lines say
+// if they name it, else as the tree has it. After the tree was read the journal is asked once
+// more: a line may have come, and its change been seen. What looks damaged is read again: its
+// directory may just have been replaced.
+func (v *View) Lookup(p Point, name string) (*format.Snapshot, error) {
+	ix := p.index
+	for again := false; ; again = true {
+		generation := ix.generation()
+		if m, known, err := ix.find(name, p.At); known || err != nil {
+			return m, err
+		}
+		m, damage := v.tree.Read(name)
+		if err := v.look(); err != nil {
+			return nil, err
+		}
+		if ix.stale.Load() {
+			return nil, fault.ErrOutdated
+		}
+		if now := ix.generation(); now != generation {
+			generation = now
+			if m, known, err := ix.find(name, p.At); known || err != nil {
+				return m, err
+			}
+		}
+		if damage == nil && m != nil && m.Parent != "" {
+			damage = v.checkParent(p, m)
+		}
+		if damage == nil {
+			ix.learn(name, m, generation)
+			return m, nil
+		}
+		if again {
+			return nil, damage
+		}
+	}
+}
+
+// checkParent reports a parent that is missing.
+func (v *View) checkParent(p Point, m *format.Snapshot) error {
+	parent, known, err := p.index.find(m.Parent, p.At)
+	there := parent != nil
+	if err == nil && !known {
+		there, err = v.tree.Exists(m.Parent)
+	}
+	if err == nil && !there {
+		return &fault.Damaged{Name: m.Name, Path: v.tree.Path(m.Name), Err: fmt.Errorf("its parent %.256q is missing", m.Parent)}
+	}
+	return err
+}
+
+// Used reports whether anything was committed to the store up to p. Where neither the lines
+// nor the header say so, it looks whether the tree does.
+func (v *View) Used(p Point) (bool, error) {
+	ix := p.index
+	first, err := ix.firstUse()
+	if first <= p.At || err != nil {
+		return true, err
+	}
+	entries, err := v.tree.List()
+	if err == nil {
+		err = v.look() // what has just come there has come by a line
+	}
+	if err != nil {
+		return false, err
+	}
+	first, err = ix.firstUse()
+	return first <= p.At || v.Damage() != nil || len(entries) > 0 && first == never, err
+}
+
+// FirstUse returns whether something was committed up to p, as the lines and the header say.
+func (v *View) FirstUse(p Point) (used bool, err error) {
+	first, err := p.index.firstUse()
+	return first <= p.At, err
+}
+
+// NoteUse notes that the store is used from transaction txn on, though nothing may have
+// changed in it.
+func (v *View) NoteUse(txn uint64) { v.index.Load().noteUse(txn) }
+
+// list returns every name that is known or in the tree, in order, and the entries of
+// snapshots/ that have none. The slices are shared: don't change them.
+func (v *View) list(ix *index) (entries []*entry, unnamed []string, err error) {
+	for {
+		entries, unnamed, ok, err := ix.listing()
+		if err != nil {
+			return nil, nil, err
+		}
+		if ok && len(unnamed) > 0 {
+			if unnamed, err = v.revisit(ix, unnamed); err == nil {
+				entries, _, _, err = ix.listing() // some may have got their names
+			}
+		}
+		if ok {
+			return entries, unnamed, err
+		}
+		if err := v.readListing(ix); err != nil {
+			return nil, nil, err
+		}
+	}
+}
+
+// readListing lists the tree, and takes in what has come to the journal meanwhile.
+func (v *View) readListing(ix *index) error {
+	if err := v.look(); err != nil {
+		return err
+	}
+	if err := ix.ready(); err != nil { // lines have names that entries don't spell out
+		return err
+	}
+	dirents, err := v.tree.List()
+	if err != nil {
+		return err
+	}
+	var names, nameless []string
+	for _, at := range dirents {
+		if name, ok := v.nameOf(ix, at); ok {
+			names = append(names, name)
+		} else {
+			nameless = append(nameless, at)
+		}
+	}
+	if err := v.look(); err != nil {
+		return err
+	}
+	if ix.stale.Load() {
+		return fault.ErrOutdated
+	}
+	return ix.setListing(names, nameless)
+}
+
+// nameOf returns the name of the snapshot in an entry, if that can be told.
+func (v *View) nameOf(ix *index, at string) (string, bool) {
+	name, hashed, ok := format.DecodeName(at)
+	if !ok || !hashed {
+		return name, ok
+	}
+	if name, ok := ix.nameOf(at); ok {
+		return name, true
+	}
+	name, err := v.tree.NameIn(at)
+	return name, err == nil
+}
+
+// revisit looks again at entries without a name, some of which may have one by now or be
+// gone, and returns the others.
+func (v *View) revisit(ix *index, unnamed []string) ([]string, error) {
+	var left []string
+	for _, at := range unnamed {
+		there, err := v.tree.ExistsEntry(at)
+		if err != nil {
+			return nil, err
+		}
+		name, ok := v.nameOf(ix, at)
+		switch {
+		case ok:
+			ix.setName(at, name)
+		case !there:
+			ix.setName(at, "")
+		default:
+			left = append(left, at)
+		}
+	}
+	return left, nil
+}
+
+// unnamedDamage returns what is wrong with an entry of snapshots/ that has no name: an
+// ErrDamaged, or why that can't be told now.
+func (v *View) unnamedDamage(at string) error {
+	if format.IsHashed(at) {
+		if _, err := v.tree.NameIn(at); err != nil {
+			return err
+		}
+	}
+	return &fault.Damaged{Path: v.tree.EntryPath(at), Err: errors.New("the store gives no such name to what it puts here")}
+}
+
+// Damage is one part of the snapshots that an enumeration could not return.
+type Damage struct {
+	Err   error  // a *fault.Damaged
+	Entry string // of snapshots/, "" where it is not about one
+	Lost  bool   // snapshots are missing, or the journal is damaged so that some may be
+}
+
+// ReadAll reads every snapshot that is not known yet, so that the index is whole. It returns
+// what is damaged, and, as the error, what else went wrong.
+func (v *View) ReadAll(p Point) ([]Damage, error) {
+	ix := p.index
+	if err := ix.ready(); err != nil {
+		return nil, err
+	}
+	ix.mu.RLock()
+	done := ix.allRead
+	ix.mu.RUnlock()
+	if done {
+		return nil, nil
+	}
+	var damage []Damage
+	err := v.Walk(p, nil, func(*format.Snapshot) error { return nil },
+		func(d Damage) error { damage = append(damage, d); return nil })
+	if err == nil && len(damage) == 0 {
+		ix.mu.Lock()
+		ix.allRead = true
+		ix.mu.Unlock()
+	}
+	return damage, err
+}
+
+// OwnersOf returns the names that have or had an identifier. ReadAll comes first.
+func (v *View) OwnersOf(p Point, id string) []string {
+	var names []string
+	for _, e := range p.index.owners(id) {
+		names = append(names, e.name)
+	}
+	return names
+}
+
+// Versions returns what the lines say of names at transaction txn; names that no line is
+// about are left out.
+func (v *View) Versions(names []string, txn uint64) (map[string]*format.Snapshot, error) {
+	ix := v.index.Load()
+	versions := make(map[string]*format.Snapshot, len(names))
+	for _, name := range names {
+		m, known, err := ix.find(name, txn)
+		if err != nil {
+			return nil, err
+		}
+		if known {
+			versions[name] = m
+		}
+	}
+	return versions, nil
+}
