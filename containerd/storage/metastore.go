@@ -139,6 +139,9 @@ func (ms *MetaStore) TransactionContext(ctx context.Context, writable bool) (con
 		return ctx, nil, err
 	}
 	tctx, tx, err := s.TransactionContext(ctx, writable)
+	if errors.Is(err, fsmeta.ErrTransactionClosed) { // which containerd's package does not mind
+		tctx, tx, err = s.TransactionContext(fsmeta.WithoutTransaction(ctx), writable)
+	}
 	if err != nil {
 		switch {
 		case errors.Is(err, fsmeta.ErrReadOnlyTransaction):

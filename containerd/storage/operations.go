@@ -232,7 +232,7 @@ func CreateSnapshotWithID(ctx context.Context, id string, kind snapshots.Kind, k
 		return Snapshot{}, ErrNoTransaction
 	}
 	labels := withoutEmpty(base.Labels)
-	active, err := s.Create(ctx, key, parent, kind == snapshots.KindView, fsmeta.WithLabels(labels), fsmeta.WithID(id))
+	active, err := s.CreateWith(ctx, key, parent, kind == snapshots.KindView, fsmeta.WithLabels(labels), fsmeta.WithID(id))
 	switch {
 	case errors.Is(err, fsmeta.ErrInvalidName):
 		return Snapshot{}, cmp.Or(createMisuse(ctx, s, key, parent, labels), classify(err))
@@ -343,7 +343,7 @@ func CommitActive(ctx context.Context, key, name string, usage snapshots.Usage, 
 		return "", ErrNoTransaction
 	}
 	labels := withoutEmpty(base.Labels)
-	id, err := s.CommitActive(ctx, key, name, fsmeta.WithLabels(labels), fsmeta.WithUsage(fsmeta.Usage(usage)), fsmeta.WithParent(base.Parent))
+	id, err := s.CommitWith(ctx, key, name, fsmeta.WithLabels(labels), fsmeta.WithUsage(fsmeta.Usage(usage)), fsmeta.WithParent(base.Parent))
 	if err == nil {
 		return id, nil
 	}

@@ -21,19 +21,19 @@ func TestFaultSeesDefects(t *testing.T) {
 		edit traced.Edit
 	}{
 		"a line that can't be written": {"pwrite64", 60, traced.Edit{
-			File: "committer.go",
-			Old:  "if err := j.write(raw); err != nil {",
-			New:  "if err := j.write(raw); false {",
+			File: "internal/commit/append.go",
+			Old:  "if err := j.Append(t); err != nil {",
+			New:  "if err := j.Append(t); false {",
 		}},
 		"a journal that can't be synced": {"fdatasync", 0, traced.Edit{
-			File: "committer.go",
-			Old:  "if err := j.sync(); err != nil {",
-			New:  "if err := j.sync(); false {",
+			File: "internal/commit/flush.go",
+			Old:  "if err := j.Sync(); err != nil {",
+			New:  "if err := j.Sync(); false {",
 		}},
 		"a rename that fails": {"renameat2", 0, traced.Edit{
-			File: "committer.go",
-			Old:  "\t\t\ts.behind[m.name] = true",
-			New:  "\t\t\t_ = m",
+			File: "internal/commit/flush.go",
+			Old:  "w.noteLag(x.names, w.tree.BringUp(x.work, w.lags))",
+			New:  "_ = w.tree.BringUp(x.work, w.lags)",
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -76,7 +76,7 @@ func TestFullStillRemoves(t *testing.T) {
 		}
 		create := func(name string, size int) error {
 			return s.WithTransaction(t.Context(), true, func(ctx context.Context) error {
-				_, err := s.Create(ctx, name, "", false, fsmeta.WithLabels(map[string]string{"l": strings.Repeat("+", size)}))
+				_, err := s.CreateWith(ctx, name, "", false, fsmeta.WithLabels(map[string]string{"l": strings.Repeat("+", size)}))
 				return err
 			})
 		}

@@ -16,14 +16,14 @@ func TestKillSeesDefects(t *testing.T) {
 	traced.Need(t)
 	for name, edit := range map[string]traced.Edit{
 		"renames before the line": {
-			File: "committer.go",
-			Old:  "\terr = s.writeLine(txn, changes, moves, nextID)\n\tif errors.Is(err, unix.ENOSPC)",
-			New:  "\t_ = s.renameAll(moves)\n\tmoves = nil\n\terr = s.writeLine(txn, changes, moves, nextID)\n\tif errors.Is(err, unix.ENOSPC)",
+			File: "internal/commit/append.go",
+			Old:  "\tif err = w.writeLine(",
+			New:  "\t_ = w.tree.BringUp(work, w.lags)\n\twork = &tree.Work{}\n\tif err = w.writeLine(",
 		},
 		"no line": {
-			File: "committer.go",
-			Old:  "if err := j.write(raw); err != nil {",
-			New:  "if err := j.fill(off + int64(len(raw)) + 1); err != nil {",
+			File: "internal/journal/write.go",
+			Old:  "\tif err := f.put(append(raw, zeros[:room(0)]...), off); err != nil {\n\t\treturn err\n\t}\n",
+			New:  "",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -31,16 +31,16 @@ func TestKillSeesDefects(t *testing.T) {
 			binary := traced.Defective(t, dir, edit)
 			for n := 1; n < 40; n++ {
 				stand := traced.Stand{Binary: binary, Dir: filepath.Join(dir, fmt.Sprint(n))}
-				r, err := stand.Kill(t, s, traced.Point{Kind: "renameat", N: n})
+				r, err := stand.Kill(t, s, traced.Point{Kind: "renameat2", N: n, After: true})
 				if err != nil {
 					t.Fatal(err)
 				}
 				if err := stand.Judge(t.Context(), s.Writers, r); err != nil {
-					t.Logf("killed at rename %d: %.500v", n, err)
+					t.Logf("killed after rename %d: %.500v", n, err)
 					return
 				}
 			}
-			t.Error("no kill at a rename has shown the defect")
+			t.Error("no kill after a rename has shown the defect")
 		})
 	}
 }
@@ -51,14 +51,14 @@ func TestKillRecoverySeesDefects(t *testing.T) {
 	traced.Need(t)
 	for name, edit := range map[string]traced.Edit{
 		"no replay": {
-			File: "replay.go",
-			Old:  "if err := s.bringUpLocked(s.journal.header.txn, s.distrust); err != nil {",
-			New:  "s.applied = s.journal.tip()\n\tif err := error(nil); err != nil {",
+			File: "internal/commit/takeover.go",
+			Old:  "if err := w.bringUpLines(w.view.Journal().Header().Txn, rebuild); err != nil {",
+			New:  "_ = rebuild\n\tif err := error(nil); err != nil {",
 		},
 		"identifiers forgotten": {
-			File: "replay.go",
-			Old:  "next = max(next, records[0].nextID)",
-			New:  "_ = records",
+			File: "internal/journal/journal.go",
+			Old:  "f.nextID = max(f.nextID, nextID)",
+			New:  "_ = nextID",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -32,46 +32,39 @@ var defects = []struct {
 // is ahead by whole transactions is nothing wrong, and without the pause hundreds of cuts
 // miss the moment in the midst of one.
 var edits = []struct{ file, old, new string }{
-	{"journal.go", "func (j *journal) sync() error {", `func (j *journal) sync() error {
-	if defect("no fdatasync of the journal") {
+	{"internal/journal/write.go", "func (f *File) Sync() error {", `func (f *File) Sync() error {
+	if fault.Defect("no fdatasync of the journal") {
 		return nil
 	}
 `},
-	{"sync.go", "gone := t.whereabouts()\n", `gone := t.whereabouts()
-	if defect("checkpoints without a sync of the tree") {
-		t.settled(gone)
-		return nil
+	{"internal/tree/sync.go", "t.syncing.Lock() //", `if fault.Defect("checkpoints without a sync of the tree") {
+		return nil, nil
 	}
-`},
-	{"committer.go", "if err := j.sync(); err != nil { // the instant of commit\n", `early := defect("renames before the fdatasync")
+	t.syncing.Lock() //`},
+	{"internal/commit/flush.go", "if err := j.Sync(); err != nil { // the instant of commit\n", `early := fault.Defect("renames before the fdatasync")
 	if early {
-		for _, w := range batch {
-			for _, m := range w.moves {
-				garbage = append(garbage, s.renameAll([]move{m})...)
-				time.Sleep(5 * time.Millisecond)
-			}
+		for _, x := range batch {
+			_ = w.tree.BringUp(x.work, w.lags)
+			time.Sleep(5 * time.Millisecond)
 		}
 	}
-	if err := j.sync(); err != nil {
+	if err := j.Sync(); err != nil {
 `},
-	{"committer.go", "for _, w := range batch {\n\t\tgarbage = append(", "for _, w := range batch {\n\t\tif early {\n\t\t\tbreak\n\t\t}\n\t\tgarbage = append("},
-	{"committer.go", "time.AfterFunc(relaxedFor, func() {", `time.AfterFunc(lateFor(), func() {`},
-	{"options.go", "package fsmeta\n", `package fsmeta
-
-import (
-	"os"
-	"time"
-)
-
-func defect(name string) bool { return os.Getenv("` + defectVariable + `") == name }
-
-func lateFor() time.Duration {
-	if defect("relaxed commits that are synced too late") {
+	{"internal/commit/flush.go", "for _, x := range batch {\n\t\tw.noteLag(", "for _, x := range batch {\n\t\tif early {\n\t\t\tbreak\n\t\t}\n\t\tw.noteLag("},
+	{"internal/commit/flush.go", "time.AfterFunc(relaxedFor, func() {", `time.AfterFunc(lateFor(), func() {`},
+	{"internal/commit/flush.go", "// relaxedFor is", `func lateFor() time.Duration {
+	if fault.Defect("relaxed commits that are synced too late") {
 		return time.Hour
 	}
 	return relaxedFor
 }
-`},
+
+// relaxedFor is`},
+	{"internal/fault/fault.go", "import (\n", "import (\n\t\"os\"\n"},
+	{"internal/fault/fault.go", "// What can be wrong with the snapshot", `// Defect reports whether the library has a defect.
+func Defect(name string) bool { return os.Getenv("` + defectVariable + `") == name }
+
+// What can be wrong with the snapshot`},
 }
 
 // With a defect in the library that only a power cut shows, the verdicts are against it.
@@ -140,7 +133,7 @@ func writeOverlay(dir string) (string, error) {
 	library := strings.TrimSpace(string(out))
 	replace := map[string]string{}
 	for _, e := range edits {
-		from, to := filepath.Join(library, e.file), filepath.Join(dir, e.file)
+		from, to := filepath.Join(library, e.file), filepath.Join(dir, strings.ReplaceAll(e.file, "/", "-"))
 		if earlier, ok := replace[from]; ok {
 			from = earlier
 		} else {

@@ -83,7 +83,7 @@ func (c recording) run(ctx context.Context, m machine) error {
 }
 
 // journalHeader finds the beginning of a journal, which is a new one for each checkpoint.
-var journalHeader = regexp.MustCompile(`\{"format":"fsmeta journal","version":1,"txn":\d+,"nextID":\d+,`)
+var journalHeader = regexp.MustCompile(`\{"format":"fsmeta journal","version":2,"txn":\d+,"nextID":\d+,`)
 
 // log says what there is in a record, and fails the test where it is too little.
 func (r *record) log(t *testing.T) {

@@ -159,7 +159,7 @@ func (c *client) write(ctx context.Context, e *event) error {
 		var err error
 		switch {
 		case e.Saw[i] == "":
-			_, err = c.store.Create(ctx, name(i), "", false, fsmeta.WithLabels(labels))
+			_, err = c.store.CreateWith(ctx, name(i), "", false, fsmeta.WithLabels(labels))
 		case c.rand.IntN(3) == 0:
 			labels = nil
 			_, err = c.store.Remove(ctx, name(i))

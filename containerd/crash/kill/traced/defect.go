@@ -11,7 +11,8 @@ import (
 	"testing"
 )
 
-// Edit is a change of the library's source: Old, which is there once, becomes New.
+// Edit is a change of the library's source: in File, a path below fsmeta/, Old, which is
+// there once, becomes New.
 type Edit struct{ File, Old, New string }
 
 // Defective builds the test binary of the package that is tested, with a defect in the
@@ -31,7 +32,7 @@ func Defective(t *testing.T, dir string, edits ...Edit) string {
 		if n := strings.Count(string(text), e.Old); n != 1 {
 			t.Fatalf("%s has %d times %q: adapt the defect to the library", e.File, n, e.Old)
 		}
-		changed := filepath.Join(dir, e.File)
+		changed := filepath.Join(dir, strings.ReplaceAll(e.File, "/", "-"))
 		write(t, changed, []byte(strings.Replace(string(text), e.Old, e.New, 1)))
 		overlay.Replace[filepath.Join(source, e.File)] = changed
 	}
