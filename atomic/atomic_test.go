@@ -115,7 +115,7 @@ func TestWriteFileReplacesSymlink(t *testing.T) {
 	}
 }
 
-// A reader who opened the file before keeps what it was.
+// A reader that opened the file before keeps its former content.
 func TestWriteFileLeavesOpenFile(t *testing.T) {
 	dir, temp := dirs(t)
 	path := filepath.Join(dir, "file")

@@ -1,7 +1,7 @@
 // Package atomic publishes files, symlinks and directories in one step, and
 // makes them durable in another.
 //
-// Two words are used with one meaning each. Atomic: whoever looks, at any time
+// Two words are used with one meaning each. Atomic: a reader, at any time
 // or after a crash, finds the former or the new state and nothing between.
 // Durable: a crash, of the machine too, leaves what was there before it. A
 // rename is atomic, and not durable before the directory is synced.
@@ -10,7 +10,7 @@
 // which returns nil has reached the disk. Network filesystems may promise less;
 // on some, a rename can be carried out and still return an error.
 //
-// Who cleans up: each function removes what it staged when it fails. What a
+// Cleaning up: each function removes what it staged when it fails. What a
 // crash left is for the caller to remove, under a lock, from the directory
 // that was given for temporary files, and from those in which [Symlink] or
 // [Exchange] was at work.

@@ -43,7 +43,7 @@ func WriteFile(path, tempDir string, data []byte) error {
 //
 // The first error of Write, WriteAt, Sync or Replace is returned by all calls
 // of these from then on, so that a file is never published with a part missing,
-// or with one whose sync failed. Discard it and begin anew.
+// or with one that could not be synced. Discard it and begin anew.
 type File struct {
 	pending *renameio.PendingFile
 	path    string

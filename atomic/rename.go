@@ -12,10 +12,10 @@ import (
 // does. Both must be on one filesystem; either may be a file of any kind or a
 // directory.
 //
-// On Linux, check and rename are one step, whoever else is at work. Elsewhere,
+// On Linux, check and rename are one step, whatever other processes do. Elsewhere,
 // and on a filesystem that doesn't know RENAME_NOREPLACE, they are two, so that
-// RenameNew is atomic only under a lock of the caller's that all who create to
-// respect; without it, a file or an empty directory created in between may be
+// RenameNew is atomic only under a lock of the caller's that is held by every process
+// that creates to; without it, a file or an empty directory created in between may be
 // replaced.
 //
 // If the error is nil, to is there and from is not; durable once [SyncDir] of

@@ -18,7 +18,7 @@ import (
 // leave any part of what was written since the last sync. Don't retry: the
 // kernel may have dropped what it couldn't write, and then a second sync
 // returns nil for it. Write the file anew. For the same reason nil vouches for
-// nothing whose failure was reported through another open file before.
+// nothing with a failure that was reported through another open file before.
 func SyncFile(path string) error {
 	return syncPath(path, unix.O_NOFOLLOW|unix.O_NONBLOCK)
 }

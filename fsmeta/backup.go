@@ -27,12 +27,12 @@ import (
 // [Store.RestoredBelow]. Transactions are numbered anew.
 //
 // When it returns nil, all of it is on disk. An error or a crash leaves no dir, or, at the very
-// end, one that is whole; and after a crash what was made so far in dir.unfinished, which may
-// be deleted. Errors are
-// fs.ErrExist, [ErrDamaged] where a snapshot or the journal is (repair that first, or copy
-// the files as they are), those of the transaction and what the filesystem says. Progress,
-// unless it is nil, is told how many of how many snapshots are written. It costs about as
-// much as [Store.Import].
+// end, one that is whole. A crash also leaves dir.unfinished with a part, which may be deleted.
+//
+// Errors are fs.ErrExist, [ErrDamaged] where a snapshot or the journal is or snapshots are
+// missing (repair that first, or copy the files as they are), and those of the transaction and
+// of the filesystem. Progress, unless it is nil, is told how many of how many snapshots are
+// written. It costs about as much as [Store.Import].
 func (s *Store) Backup(ctx context.Context, dir string, progress func(done, total int)) error {
 	if err := s.backup(ctx, dir, progress); err != nil {
 		return fmt.Errorf("fsmeta: back up %s to %s: %w", s.dir, dir, err)

@@ -11,7 +11,7 @@ import (
 	"github.com/fsmeta/fsmeta/fsmeta"
 )
 
-// A person who edits metadata.json deletes the checksum. The file decides, also about the
+// To edit metadata.json, a person deletes the checksum. The file decides, also about the
 // parent; the link is the person's to mend.
 func TestEditedByHand(t *testing.T) {
 	dir, _ := victimStore(t)

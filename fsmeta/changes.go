@@ -93,7 +93,7 @@ func (t *transaction) create(key, parent string, readonly bool, o snapshotOption
 	if m.ID, err = t.takeID(o.id); err != nil {
 		return Active{}, err
 	}
-	if err := invalid(m.Check()); err != nil {
+	if err := invalid(m.CheckSize()); err != nil {
 		return Active{}, err
 	}
 	active.ID = m.ID
@@ -261,7 +261,7 @@ func (t *transaction) commitActive(key, name string, o snapshotOptions) (string,
 			return "", err
 		}
 	}
-	if err := invalid(after.Check()); err != nil {
+	if err := invalid(after.CheckSize()); err != nil {
 		return "", err
 	}
 	t.put(key, before, nil)
@@ -383,7 +383,7 @@ func (s *Store) change(ctx context.Context, key, operation string, fn func(*form
 			return err
 		}
 		after.Updated = now()
-		if err := invalid(after.Check()); err != nil {
+		if err := invalid(after.CheckSize()); err != nil {
 			return err
 		}
 		t.put(key, before, &after)

@@ -79,7 +79,7 @@ func AcceptTree() RepairOption {
 //     doesn't belong in snapshots/, is set aside, in damaged/TIME/ below dir.
 //   - Snapshots that are missing stay missing, and a finding, unless [AcceptTree] is given.
 //
-// What can't be mended is a finding, and keeps nothing else from being mended. It deletes
+// A part that can't be mended is a finding, and keeps no other from being mended. It deletes
 // nothing but what a writer would delete; what it replaces is set aside, too. But the store
 // does not know the identifiers of snapshots that were set aside any more: [Store.Orphans]
 // and [SetAside] keep a driver from deleting their content. Identifiers that two snapshots

@@ -26,8 +26,8 @@ var (
 	ErrInvalidName error = fault.ErrInvalidName
 	// ErrInvalidOption: an option that the call does not take.
 	ErrInvalidOption error = fault.ErrInvalidOption
-	// ErrDamaged: what is on disk can't be what the store wrote. The error
-	// is, or wraps, a [*DamagedError] with the path.
+	// ErrDamaged: a part of the store can't be what the store wrote, or snapshots
+	// are missing. The error is, or wraps, a [*DamagedError] with the path.
 	ErrDamaged error = fault.ErrDamaged
 )
 
@@ -43,9 +43,9 @@ var (
 	// ErrNestedTransaction: a writable transaction was to begin inside a
 	// writable one of the same store, which would wait for itself.
 	ErrNestedTransaction error = fault.ErrNestedTransaction
-	// ErrOutdated: another process has folded journal lines that this
-	// read-only transaction would have needed, so that it can't tell any more
-	// how the store stood when it began. Begin it again.
+	// ErrOutdated: checkpoints of another process have dropped journal lines
+	// that this read-only transaction would have needed, so that it can't tell
+	// any more how the store stood when it began. Begin it again.
 	ErrOutdated error = fault.ErrOutdated
 )
 
@@ -59,10 +59,10 @@ var (
 	// ErrUsed: something was committed to the store before, so that it can't be
 	// filled with the snapshots of another.
 	ErrUsed error = fault.ErrUsed
-	// ErrInUse: somebody has the store open, and nobody must.
+	// ErrInUse: another program has the store open, where none may, or has it for itself.
 	ErrInUse error = fault.ErrInUse
-	// ErrFailed: a sync failed earlier, so that what is on disk is not known
-	// any more. This Store writes nothing until it is closed and opened anew.
+	// ErrFailed: a sync failed earlier, so that the content of the disk is not
+	// known any more. This Store writes nothing until it is closed and opened anew.
 	ErrFailed error = fault.ErrFailed
 	// ErrOutcomeUnknown: the sync of this very transaction failed. It may or
 	// may not be there when the store is opened anew.

@@ -219,7 +219,7 @@ func ExampleStore_Import() {
 }
 
 // Content is made and synced under an identifier that is reserved for it, before the
-// snapshot that promises it, so that nobody waits for that.
+// snapshot that promises it, so that no other writer waits for that.
 func ExampleStore_NewID() {
 	store, cleanup := tempStore()
 	defer cleanup()
@@ -335,7 +335,7 @@ func ExampleStore_Backup() {
 	// web active
 }
 
-// A snapshot whose file has rotted is found, and set aside.
+// A snapshot with a rotten file is found, and set aside.
 func ExampleRepair() {
 	dir, err := os.MkdirTemp("", "fsmeta-example-")
 	if err != nil {

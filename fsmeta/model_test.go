@@ -102,7 +102,7 @@ func (m model) active(key string) (active fsmeta.Active, err error) {
 var modelNames = []string{"a", "A", "a/b", "a%2Fb", "..", "b", "b\n", "c", strings.Repeat("long/", 60), strings.Repeat("long/", 60) + "er",
 	"default/1/x", "default/2/x", "default/3/x", "sha256:1", "sha256:2", "sha256:3", "sha256:4", "sha256:5"}
 
-// world is a store, what it should hold, and who looks at it.
+// world is a store, what it should hold, and the readers that look at it.
 type world struct {
 	t       *testing.T
 	rng     *rand.Rand
@@ -548,7 +548,7 @@ func (w *world) equal(what string, got, want any) {
 	}
 }
 
-// must returns v. It is for calls whose error means that the test makes no sense.
+// must returns v. It is for calls after an error of which the test makes no sense.
 func must[T any](v T, err error) T {
 	if err != nil {
 		panic(err)

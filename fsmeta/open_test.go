@@ -44,7 +44,7 @@ func TestOpen(t *testing.T) {
 			nilError(t, os.MkdirAll(filepath.Join(dir, "folder"), 0o700))
 		}, notStore, notStore, notStore},
 		{"later version", write("layout", `{"format":"fsmeta","version":3}`), notStore, notStore, notStore},
-		{"first edition", write("layout", `{"format":"fsmeta","version":1}`), notStore, notStore, notStore},
+		{"version 1", write("layout", `{"format":"fsmeta","version":1}`), notStore, notStore, notStore},
 		{"other format", write("layout", `{"format":"other","version":1}`), notStore, notStore, notStore},
 		{"layout empty", write("layout", ""), notStore, notStore, notStore},
 		{"layout cut", write("layout", `{"format":"fsm`), notStore, notStore, notStore},

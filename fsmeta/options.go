@@ -10,8 +10,8 @@ type options struct {
 }
 
 // ReadOnly opens a store that exists and writes nothing to it, at no time and
-// not to repair it either: it works on a read-only mount. It sees what other
-// processes commit meanwhile. Writable transactions fail with
+// not to finish the work of a killed writer either: it works on a read-only mount.
+// It sees the transactions that other processes commit meanwhile. Writable transactions fail with
 // [ErrReadOnlyTransaction].
 func ReadOnly() Option {
 	return func(o *options) { o.readOnly = true }
@@ -25,17 +25,17 @@ func MustExist() Option {
 }
 
 // Relaxed makes Commit return without waiting for the disk: for nodes that are rebuilt
-// rather than repaired. What it has written is synced, and shown to other processes and in
+// rather than repaired. Its transactions are synced, and shown to other processes and in
 // the tree, a tenth of a second later, or as soon as the disk has done it. After a power
 // cut the transactions of that last moment may be missing, the latest first and each as a
 // whole; the store is consistent, and no identifier is handed out twice. When the process
 // alone is killed, nothing is missing.
 //
 // A transaction that is rolled back, or has changed nothing, does wait until all that it
-// could have read is on disk. So an empty writable one is what to run before content is
-// deleted that a transaction has removed from the store; otherwise a power cut may leave
-// the snapshot without its content. If a sync fails, what was committed meanwhile may be
-// lost: later transactions and Close fail with [ErrFailed].
+// could have read is on disk. So run an empty writable one before you delete the content of
+// a snapshot that a transaction has removed; otherwise a power cut may leave
+// the snapshot without its content. If a sync fails, transactions that were committed meanwhile may
+// be lost: later transactions and Close fail with [ErrFailed].
 //
 // It is a matter of this Store alone: others that write to the same store may wait.
 func Relaxed() Option {

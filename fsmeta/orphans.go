@@ -10,8 +10,8 @@ import (
 	"github.com/fsmeta/fsmeta/fsmeta/internal/fsck"
 )
 
-// Orphans returns those of ids, the identifiers under which a driver has content, whose
-// content can be deleted: no snapshot has them. It leaves out
+// Orphans returns those of ids, the identifiers under which a driver has content, under
+// which the content can be deleted: no snapshot has them. It leaves out
 //
 //   - those that [Store.NewID] has returned and that no snapshot has got yet, of this Store
 //     (of another process it can't know: one process alone should delete content);

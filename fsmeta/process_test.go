@@ -482,7 +482,7 @@ func TestProcesses(t *testing.T) {
 }
 
 // A process that is killed, wherever it is, loses nothing that it acknowledged,
-// leaves no half transaction, and stops nobody.
+// leaves no half transaction, and stops no other process.
 func TestKilledProcess(t *testing.T) {
 	f := newFamily(t)
 	kills := 25
@@ -503,8 +503,8 @@ func TestKilledProcess(t *testing.T) {
 	f.end(reader, other, busy)
 }
 
-// All processes are killed at once, again and again: there is nobody left to
-// clean up but who comes next.
+// All processes are killed at once, again and again: no process is left to
+// clean up but the next one.
 func TestKilledFamily(t *testing.T) {
 	f := newFamily(t)
 	kills := 15

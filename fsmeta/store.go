@@ -50,7 +50,7 @@ type Store struct {
 // for one; then the error is [ErrInUse].
 //
 // Other errors are [ErrNotStore] where dir is a file, holds something else or a layout
-// this version does not know, or is on a filesystem whose names are shorter than 255
+// this version does not know, or is on a filesystem with names shorter than 255
 // bytes; [ErrDamaged] where a part of the store is missing; and those of the filesystem,
 // such as fs.ErrPermission. A crash or an error while a store is being made leaves none,
 // and the next Open makes it.

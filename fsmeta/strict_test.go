@@ -12,7 +12,7 @@ import (
 	"github.com/fsmeta/fsmeta/fsmeta"
 )
 
-// What is on disk is read strictly, to one rule each: reads, checks and backups agree on it. It is
+// The files are read strictly, to one rule each: reads, checks and backups agree on it. They are
 // written here by hand, with checksums that are right.
 
 // replaced returns an edit that replaces what a pattern matches, which must be there.

@@ -34,7 +34,7 @@ type transaction struct {
 
 type contextKey struct{}
 
-// FromContext returns the store whose transaction ctx carries, of nested ones the
+// FromContext returns the store of the transaction that ctx carries, of nested ones the
 // innermost; nil where it carries none. It costs a look into the context.
 func FromContext(ctx context.Context) *Store {
 	if t := innermost(ctx); t != nil {
@@ -75,12 +75,12 @@ func (s *Store) transactionOf(ctx context.Context) (*transaction, error) {
 // the other methods. The transaction must be ended by its Transactor, in every case.
 //
 // A read-only transaction sees the store as it stands now, for as long as it lasts.
-// It takes no lock, never waits and makes nobody wait. One that is never ended costs
+// It takes no lock, never waits and makes no other caller wait. One that is never ended costs
 // the memory of what changes meanwhile.
 //
 // A writable transaction waits for its turn: one is open at a time, over all
 // goroutines, which take turns in order of arrival, and processes. It sees its own
-// changes; nobody else does until Commit. When the turn comes, what earlier
+// changes; no other transaction does until Commit. When the turn comes, what earlier
 // transactions changed may not be durable yet, but it is before this one's Commit or
 // Rollback returns.
 //

@@ -24,14 +24,15 @@ type MetaStore interface {
 	// Stat returns what is known of the snapshot named key, active or committed.
 	Stat(ctx context.Context, key string) (Info, error)
 
-	// Walk calls fn for every snapshot, in byte order of the names.
+	// Walk calls fn for every snapshot, in byte order of the names. Damage, and
+	// snapshots that are missing, are an error in the end.
 	Walk(ctx context.Context, fn func(context.Context, Info) error) error
 
 	// CreateActive makes the active snapshot key on top of the committed
 	// snapshot parent, or on nothing where parent is empty.
 	CreateActive(ctx context.Context, key, parent string, readonly bool) (Active, error)
 
-	// GetActive returns what a driver needs to mount the active snapshot key.
+	// GetActive returns the identifiers by which a driver mounts the active snapshot key.
 	GetActive(ctx context.Context, key string) (Active, error)
 
 	// Remove takes the snapshot key out of the store and returns its
@@ -105,14 +106,14 @@ func (k *Kind) UnmarshalText(text []byte) error {
 	return fmt.Errorf("fsmeta: no such kind: %q", text)
 }
 
-// Usage is what a snapshot's content takes, without its parents'. The store
-// keeps what the driver measured; it measures nothing itself.
+// Usage is how much a snapshot's content takes, without its parents'. The driver
+// measures it; the store keeps it.
 type Usage struct {
 	Inodes int64 `json:"inodes"` // files, directories, links and so on
 	Size   int64 `json:"size"`   // bytes
 }
 
-// Info is what the store knows of one snapshot. The caller owns it: changing it, the labels
+// Info is the store's knowledge of one snapshot. The caller owns it: changing it, the labels
 // too, changes nothing else.
 type Info struct {
 	ID       string            // decimal, unique for as long as the store exists; kept on commit
@@ -126,7 +127,7 @@ type Info struct {
 	Usage    Usage             // as last set by the driver
 }
 
-// Active is what a driver needs to mount an active snapshot. The caller owns it.
+// Active has the identifiers by which a driver mounts an active snapshot. The caller owns it.
 type Active struct {
 	ID string
 	// ParentIDs are the identifiers of the snapshots below, from the lowest

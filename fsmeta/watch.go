@@ -12,12 +12,12 @@ import (
 	"github.com/fsmeta/fsmeta/fsmeta/internal/journal"
 )
 
-// Transaction is a committed transaction, as [Store.Watch] returns it. It belongs to whom
-// it was returned to.
+// Transaction is a committed transaction, as [Store.Watch] returns it. The caller owns
+// it.
 type Transaction struct {
 	Number  uint64    // 1, 2, 3, … without gaps
 	Time    time.Time // when it was written, UTC
-	Changes []Change  // one for each name, in byte order; none where it only reserved identifiers
+	Changes []Change  // one for each name, in byte order; none where it only served the journal
 }
 
 // Change is what a transaction did to one name.
@@ -51,9 +51,10 @@ func (s *Store) LastTransaction(ctx context.Context) (uint64, error) {
 // commits them, in order and each once, and waits for more. It ends when ctx or the Store
 // does, with that error, or the loop over it.
 //
-// The journal has the transactions since the last checkpoint or two, a few hundred at
-// least. Where it doesn't have the next one any more, Watch ends with [ErrOutdated]: read
-// what there is, and go on from its [Store.LastTransaction]. So it is with a loop that
+// The journal has the transactions since the last checkpoint. There is one after some
+// hundreds of transactions, and when the last process closes the store. Where the journal
+// doesn't have the next transaction any more, Watch ends with [ErrOutdated]: read the
+// snapshots, and go on from the [Store.LastTransaction] of that. So it is with a loop that
 // takes so long over a transaction that two checkpoints pass, and where there was no
 // transaction of that number yet: the store was restored from a backup, say, which numbers
 // them anew. Other errors are [ErrClosed], [ErrDamaged] where the journal is, and what the

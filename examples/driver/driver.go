@@ -29,9 +29,9 @@ type driver struct {
 	unlock  func() error
 }
 
-// openDriver waits until no other driver works on root. The store itself has no
-// need of that, and others may read and write it meanwhile; but a driver removes
-// the active snapshots of those before it, so they must have ended.
+// openDriver waits until no other driver works on root. The store itself does not
+// need that: other processes may read and write it meanwhile. But a driver removes
+// the active snapshots of earlier drivers, so these must have ended.
 func openDriver(ctx context.Context, root string) (d *driver, err error) {
 	d = &driver{content: filepath.Join(root, "content")}
 	if err := os.MkdirAll(d.content, 0o700); err != nil {
@@ -66,28 +66,25 @@ func (d *driver) folder(id string) string { return filepath.Join(d.content, id) 
 
 // sweep deletes the content that belongs to no snapshot.
 func (d *driver) sweep(ctx context.Context) error {
-	var leftovers []string
-	// Writable, so that nobody else writes meanwhile: no folder seen here is one
-	// that was just made for a snapshot that is yet to be committed.
-	err := d.store.WithTransaction(ctx, true, func(ctx context.Context) error {
-		ids, err := d.store.IDs(ctx)
-		if err != nil {
-			return err // where a snapshot is damaged, any of the content may be its own
-		}
-		folders, err := os.ReadDir(d.content)
-		for _, folder := range folders {
-			if _, known := ids[folder.Name()]; !known {
-				leftovers = append(leftovers, folder.Name())
-			}
-		}
-		return err
-	})
+	// The folders first, then the question. Orphans waits for a writable transaction of its
+	// own: a folder that was seen here and is just being filled belongs to a snapshot by then.
+	folders, err := os.ReadDir(d.content)
 	if err != nil {
 		return err
 	}
-	// Only when the transaction has ended is on disk what it read, and can no
-	// power cut bring a snapshot back. Nor is an identifier ever used again.
-	for _, id := range leftovers {
+	var names []string
+	for _, folder := range folders {
+		names = append(names, folder.Name())
+	}
+	// Where a snapshot is damaged or missing, any of the content may be its own: this is an
+	// error then.
+	orphans, err := d.store.Orphans(ctx, names)
+	if err != nil {
+		return err
+	}
+	// What Orphans has read is on disk, so that no power cut brings a snapshot back. Nor is an
+	// identifier ever used again.
+	for _, id := range orphans {
 		err = errors.Join(err, os.RemoveAll(d.folder(id)))
 	}
 	return err
@@ -175,8 +172,8 @@ func (d *driver) remove(ctx context.Context, key string) error {
 	return os.RemoveAll(d.folder(id))
 }
 
-// removeActives removes the active snapshots whose keys begin with prefix, except
-// one: what other runs left. It returns their keys.
+// removeActives removes the active snapshots that other runs have left: those with keys
+// that begin with prefix, except one. It returns their keys.
 func (d *driver) removeActives(ctx context.Context, prefix, except string) (keys []string, err error) {
 	for info, err := range d.store.All(ctx) {
 		if errors.Is(err, fsmeta.ErrDamaged) {

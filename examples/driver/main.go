@@ -33,7 +33,7 @@ func main() {
 	fmt.Fprintln(os.Stderr, "driver:", err)
 	switch {
 	case errors.Is(err, fsmeta.ErrDamaged):
-		fmt.Fprintln(os.Stderr, "Look at the path named; layout.md tells how to repair it. Until then leftover content is kept.")
+		fmt.Fprintln(os.Stderr, "Look at the path named; fsmeta check and docs/repair.md tell how to repair it. Until then leftover content is kept.")
 	case errors.Is(err, fsmeta.ErrNotStore):
 		fmt.Fprintln(os.Stderr, "There is content but no store for it: put meta/ back from a backup, or begin elsewhere with -store DIR.")
 	case errors.Is(err, fs.ErrPermission):
@@ -71,7 +71,7 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, d.close()) }()
-	// What can't be cleared away, say because some snapshot is damaged, is no
+	// Content that can't be cleared away, say because some snapshot is damaged, is no
 	// reason to stop; it is reported at the end.
 	_, err = d.removeActives(ctx, "import-", "")
 	uncleared := errors.Join(err, d.sweep(ctx))

@@ -37,8 +37,11 @@ func repairCommand() *cli.Command {
 		Description: "Mends what can be mended safely, and sets damaged snapshots aside in meta/damaged/. Look at them before the daemon runs " +
 			"again; it keeps their content for as long as they are there. " +
 			"Exit status: 0 the store is in order, 1 something was set aside or is left that a person has to decide, 2 it could not be repaired.",
+		Flags: []cli.Flag{tool.AcceptTree()},
 		Action: tool.Plain(func(ctx context.Context, c *cli.Command) error {
-			return inRoot(ctx, c, repair)
+			return inRoot(ctx, c, func(ctx context.Context, root string, out io.Writer) error {
+				return repair(ctx, root, out, tool.RepairOptions(c)...)
+			})
 		}),
 	}
 }
@@ -98,12 +101,12 @@ func check(ctx context.Context, root string, out io.Writer) error {
 
 // repair repairs the metadata below root, and looks at the content then. It returns
 // tool.ErrFindings if anything is wrong, or was set aside.
-func repair(ctx context.Context, root string, out io.Writer) error {
+func repair(ctx context.Context, root string, out io.Writer, options ...fsmeta.RepairOption) error {
 	meta, err := metaOf(root)
 	if err != nil {
 		return err
 	}
-	wrong, aside, err := tool.Repair(ctx, meta, out)
+	wrong, aside, err := tool.Repair(ctx, meta, out, options...)
 	if err != nil {
 		return err
 	}

@@ -51,8 +51,9 @@ func command() *cli.Command {
 					"runs again: it may delete the content of snapshots that the store does not know any more. " +
 					"Exit status: 0 the store is in order, 1 something was set aside or is left that a person has to decide, 2 it could not be repaired.",
 				Arguments: []cli.Argument{storeArgument},
+				Flags:     []cli.Flag{tool.AcceptTree()},
 				Action: with(&store, func(ctx context.Context, c *cli.Command) error {
-					wrong, _, err := tool.Repair(ctx, store, c.Root().Writer)
+					wrong, _, err := tool.Repair(ctx, store, c.Root().Writer, tool.RepairOptions(c)...)
 					return tool.Found(wrong, err)
 				}),
 			},

@@ -93,11 +93,27 @@ func print(out io.Writer, findings []fsmeta.Finding) (wrong int, err error) {
 	return wrong, nil
 }
 
+// AcceptTree is the flag of repair commands that makes a repair accept what is there.
+func AcceptTree() cli.Flag {
+	return &cli.BoolFlag{Name: acceptTree, Usage: "where snapshots are missing, give them up: record those that are there as all there are. " +
+		"Put back before what a backup, damaged/ or lost+found has; the content of what stays missing is deleted later"}
+}
+
+const acceptTree = "accept-tree"
+
+// RepairOptions returns the options of a repair that a command's flags ask for.
+func RepairOptions(c *cli.Command) []fsmeta.RepairOption {
+	if c.Bool(acceptTree) {
+		return []fsmeta.RepairOption{fsmeta.AcceptTree()}
+	}
+	return nil
+}
+
 // Repair repairs the store in dir, and prints what it has done and what is still wrong. It
-// returns how much that is, with the snapshots that were set aside, whose number is aside.
-func Repair(ctx context.Context, dir string, out io.Writer) (wrong, aside int, err error) {
+// returns how much that is, with the snapshots that were set aside; aside is their number.
+func Repair(ctx context.Context, dir string, out io.Writer, options ...fsmeta.RepairOption) (wrong, aside int, err error) {
 	var p Progress
-	findings, err := fsmeta.Repair(ctx, dir, p.Of("repairing"))
+	findings, err := fsmeta.Repair(ctx, dir, p.Of("repairing"), options...)
 	p.Finish()
 	wrong, perr := print(out, findings)
 	for _, f := range findings {

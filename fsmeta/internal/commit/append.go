@@ -71,7 +71,7 @@ func adds(changes []format.Change) bool {
 	return false
 }
 
-// writeLine writes the line of a transaction whose changes are staged, and shows it to the
+// writeLine writes the line of a transaction with staged changes, and shows it to the
 // writers after it.
 func (w *Writer) writeLine(t *format.Txn, nextID uint64, work *tree.Work) error {
 	j := w.view.Journal()

@@ -26,8 +26,8 @@ const mostBackup = 4096
 // Copied is what the file backup says, of a store that was restored from a backup.
 type Copied struct{ format.Backup }
 
-// ReadCopied reads the file backup of a store, nil where there is none. What can't be read
-// is a *fault.Damaged. What is no regular file is ignored.
+// ReadCopied reads the file backup of a store, nil where there is none. One that can't be
+// read is a *fault.Damaged. One that is no regular file is ignored.
 func ReadCopied(dir *disk.Dir) (*Copied, error) {
 	path := filepath.Join(dir.Path, format.BackupFile)
 	info, err := os.Lstat(path)

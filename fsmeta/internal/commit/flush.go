@@ -86,7 +86,7 @@ func (w *Writer) publish(batch []*written) {
 // relaxedFor is how long a relaxed commit may have to wait before its sync begins.
 const relaxedFor = 100 * time.Millisecond
 
-// SettleLater shows a transaction whose line is written to this process's readers, and sees
+// SettleLater shows a transaction with a written line to this process's readers, and sees
 // to it that it is settled soon. Until then the process keeps the lock.
 //
 // A crash of the process leaves it committed, a power cut whole or not at all.

@@ -12,7 +12,7 @@ import (
 	"github.com/fsmeta/fsmeta/fsmeta/internal/tree"
 )
 
-// A name lags whose directory could not be brought up to its line: there is no room, or
+// A name lags if its directory could not be brought up to its line: there is no room, or
 // something keeps it from being changed. The journal goes on deciding for it, and a
 // checkpoint carries it over. Everything else goes on.
 

@@ -17,7 +17,7 @@ import (
 //     Writer has not brought up is compared.
 //   - If other bytes follow it, a writer died or the power was cut. Whole lines are
 //     committed: they are made durable, the tree is brought up to them, and a checkpoint
-//     comes before anything else. What can't be read is not overwritten.
+//     comes before anything else. Unreadable bytes are not overwritten.
 //
 // A crash leaves it to the next process that takes the lock. So does an error.
 func (w *Writer) takeOver() error {

@@ -62,7 +62,7 @@ type Writer struct {
 	closing       bool
 }
 
-// written is a transaction whose line is written, on its way to be published.
+// written is a transaction with a written line, on its way to be published.
 type written struct {
 	txn    uint64
 	nextID uint64

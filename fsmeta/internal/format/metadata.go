@@ -98,11 +98,11 @@ func (s *Snapshot) Check() error {
 	if s.Txn > MaxNumber {
 		return fmt.Errorf("transaction %d is above %d", s.Txn, int64(MaxNumber))
 	}
-	return s.checkSize()
+	return s.CheckSize()
 }
 
-// checkSize returns an error if the metadata.json of s would exceed MaxFile.
-func (s *Snapshot) checkSize() error {
+// CheckSize returns an error if the metadata.json of s would exceed MaxFile.
+func (s *Snapshot) CheckSize() error {
 	const fixed, perLabel = 1024, 16 // more than the bytes around the strings
 	size, around := len(s.Name)+len(s.Parent), fixed
 	for _, l := range s.Labels {

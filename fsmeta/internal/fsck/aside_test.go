@@ -64,7 +64,7 @@ func TestSetAside(t *testing.T) {
 	wantUnknown(aside)
 	s.check(os.Remove(aside))
 
-	// What is no snapshot doesn't matter; what was being built does.
+	// Other entries than snapshots don't matter; staged ones do.
 	dir := filepath.Dir(filepath.Dir(aside))
 	s.check(os.WriteFile(dir+"/snapshots/notes 2", nil, format.FileMode))
 	s.check(os.MkdirAll(dir+"/snapshots/.hidden", format.DirMode))

@@ -24,7 +24,7 @@ type RepairOptions struct {
 
 // Repair mends what it safely can in the store in dir, which no program may have open: else
 // the error is ErrInUse. It returns what it found, those mended with what was done in
-// Repaired, and then what Check still finds. What can't be mended is a finding with the error
+// Repaired, and then what Check still finds. A part that can't be mended is a finding with the error
 // in its Problem, and keeps nothing else from being mended. It deletes nothing but what a
 // writer would delete; what it replaces or takes out is set aside, in damaged/TIME below dir.
 //

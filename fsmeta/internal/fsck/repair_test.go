@@ -195,7 +195,7 @@ func TestRepair(t *testing.T) {
 	}
 }
 
-// What is there is the truth only if that was asked for.
+// The snapshots in the tree are the truth only if that was asked for.
 func TestRepairAcceptTree(t *testing.T) {
 	for _, killed := range []bool{false, true} {
 		s := specimen(t, killed)
@@ -215,7 +215,7 @@ func TestRepairAcceptTree(t *testing.T) {
 	}
 }
 
-// What was lost can be put back after a repair, and all is right again.
+// Lost snapshots can be put back after a repair, and all is right again.
 func TestRepairThenPutBack(t *testing.T) {
 	s := specimen(t, false)
 	s.move(dirOf("alone"), "lost+found")
@@ -248,7 +248,7 @@ func TestRepairOlderJournal(t *testing.T) {
 	}
 }
 
-// What can't be mended keeps nothing else from being mended, and the error is told.
+// A part that can't be mended keeps no other from being mended, and the error is told.
 func TestRepairGoesOn(t *testing.T) {
 	s := specimen(t, false)
 	s.put("damaged", "in the way")

@@ -81,7 +81,7 @@ type File struct {
 
 	mu        sync.Mutex // guards the rest; not held during a write or a sync
 	refs      []ref      // the known lines: refs[i] is of transaction header.Txn+1+i
-	published uint64     // the last transaction whose newline is known to be there
+	published uint64     // the last transaction with a newline that is known to be there
 	foreign   int        // how many of the known lines Scan has found
 	nextID    uint64     // the highest in the header and the known lines
 	filled    int64      // the highest in them: the file is at least that long, durably
@@ -241,7 +241,7 @@ func (f *File) Tip() uint64 {
 	return f.tipLocked()
 }
 
-// Published is the last transaction whose newline is known to be there.
+// Published is the last transaction with a newline that is known to be there.
 func (f *File) Published() uint64 {
 	f.mu.Lock()
 	defer f.mu.Unlock()

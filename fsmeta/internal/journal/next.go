@@ -74,7 +74,7 @@ func (n *Next) Replace() error { return n.pending.Replace() }
 // whether or not it is put in place. A crash leaves garbage in staging; f is only read. So does an
 // error, after which only Discard is of use; lines of f with changed bytes are f's damage.
 func (n *Next) Write(f *File, h format.Header, carry *format.Txn, superseded bool) (*File, error) {
-	fd, err := unix.Open(n.pending.Name(), unix.O_RDWR|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	fd, err := openPending(n.pending.Name())
 	if err != nil {
 		return nil, &fs.PathError{Op: "open", Path: n.pending.Name(), Err: err}
 	}
@@ -84,6 +84,16 @@ func (n *Next) Write(f *File, h format.Header, carry *format.Txn, superseded boo
 		return nil, errors.Join(fmt.Errorf("write %s, the next journal: %w", n.pending.Name(), err), file.Close())
 	}
 	return w.file, nil
+}
+
+// openPending opens a file for reading and writing. A signal does not interrupt it.
+func openPending(path string) (fd int, err error) {
+	for {
+		fd, err = unix.Open(path, unix.O_RDWR|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		if err != unix.EINTR {
+			return fd, err
+		}
+	}
 }
 
 // successor is a file that is being written.

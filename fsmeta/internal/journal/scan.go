@@ -82,7 +82,7 @@ type exam struct {
 	txn      uint64 // the last whole line
 	crc      uint32
 	filled   uint64 // how long the file has to be
-	filledBy uint64 // the transaction whose line says so, 0 for one that was known before, or the header
+	filledBy uint64 // the transaction of the line that says so, 0 for one that was known before, or the header
 }
 
 // lines reads the whole lines and returns the run where the next one would stand.

@@ -23,7 +23,7 @@ func (v verdict) String() string {
 	return fmt.Sprintf("%d lines, %d published, superseded %v, torn %v, damage %q", v.lines, v.published, v.superseded, v.torn, v.damage)
 }
 
-// bench is a file whose content a test changes many times.
+// bench is a file with content that a test changes many times.
 type bench struct {
 	store
 	file *os.File

@@ -114,8 +114,9 @@ func (s *source) skip() (bool, error) {
 	if s.eof {
 		return false, nil
 	}
-	buf := make([]byte, 64<<10)
-	for {
+	// Mostly there are a few pages of a store that was closed, which a new process reads first.
+	buf := make([]byte, firstStep)
+	for reads := 1; ; reads++ {
 		var ok bool
 		if s.off, ok = nextData(s.file, s.off); !ok {
 			s.eof = true
@@ -130,6 +131,9 @@ func (s *source) skip() (bool, error) {
 		if err != nil {
 			s.eof = err == io.EOF
 			return false, noEOF(err)
+		}
+		if reads == ClosedFill/firstStep {
+			buf = make([]byte, lastStep)
 		}
 	}
 }

@@ -78,7 +78,7 @@ func TestAppendRefuses(t *testing.T) {
 	wantError(t, w.Sync(), fault.ErrSync)
 }
 
-// What is torn is not written over.
+// Torn bytes are not written over.
 func TestAppendBehindTorn(t *testing.T) {
 	s := newStore(t)
 	w := s.put(t, nil, first, nil, 4*ClosedFill)

@@ -128,7 +128,7 @@ func TestImmutableFile(t *testing.T) {
 	v.check(t, tree)
 }
 
-// What can't be renamed into staging/ is deleted where it is, and the snapshot's own files
+// An entry that can't be renamed into staging/ is deleted where it is, and the snapshot's own files
 // first. What has to be built in staging/ lags, with what was there.
 func TestStagingCannotBeWritten(t *testing.T) {
 	tree, v, o := newTree(t), versions{}, newOutside(t)
@@ -164,7 +164,7 @@ func mount(t *testing.T, source, target, kind string, flags uintptr, data string
 	return unmount
 }
 
-// What is mounted over a snapshot's directory, or its file, is not written to and not deleted.
+// A mount over a snapshot's directory, or its file, is not written to and not deleted.
 func TestMounts(t *testing.T) {
 	for what, change := range map[string]func(a *format.Snapshot) versions{
 		"update": func(a *format.Snapshot) versions { return versions{"a": next(a, "1")} },

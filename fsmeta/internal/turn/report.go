@@ -14,7 +14,7 @@ import (
 // caller is a call of an exported method: the innermost frames above it. They are resolved
 // only when they are needed.
 type caller struct {
-	pcs [8]uintptr
+	pcs [6]uintptr
 	n   int // 0 for none
 }
 

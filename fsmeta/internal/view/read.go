@@ -68,7 +68,7 @@ func (v *View) Used(p Point) (bool, error) {
 	}
 	entries, err := v.tree.List()
 	if err == nil {
-		err = v.look() // what has just come there has come by a line
+		err = v.look() // a new entry has come by a line
 	}
 	if err != nil {
 		return false, err

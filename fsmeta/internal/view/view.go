@@ -119,7 +119,7 @@ func (v *View) Base() Point {
 	return Point{At: tip, index: ix, names: v.Journal().NamesAt(tip)}
 }
 
-// Add takes in a transaction whose line this process has just written.
+// Add takes in a transaction that this process has just written the line of.
 func (v *View) Add(t *format.Txn) { v.index.Load().addTxn(t) }
 
 // Publish shows the transactions up to txn to this process's readers, while show, unless it
@@ -301,7 +301,7 @@ func (v *View) switchLocked() (bool, error) {
 	}
 	from, to := old.Header().Txn, j.Header().Txn
 	ix.points.publish(to, j.NamesAt(to), nil)
-	// What can't be forgotten now only costs memory.
+	// A name that can't be forgotten now only costs memory.
 	if names, err := old.Names(from, to); err == nil && ix.ready() == nil {
 		ix.forget(names, to)
 	}

@@ -1,0 +1,63 @@
+//go:build linux
+
+package main
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/fsmeta/fsmeta/containerd/internal/tool"
+	"github.com/fsmeta/fsmeta/containerd/native"
+)
+
+// run runs the command and returns what it prints, and whether it has findings. Any other
+// error fails the test.
+func run(t *testing.T, arguments ...string) (out string, findings bool) {
+	t.Helper()
+	var b bytes.Buffer
+	c := command()
+	c.Writer = &b
+	err := c.Run(t.Context(), append([]string{"fsmeta-snapshotter"}, arguments...))
+	if err != nil && !errors.Is(err, tool.ErrFindings) {
+		t.Fatalf("fsmeta-snapshotter %q: %v\n%s", arguments, err, &b)
+	}
+	return b.String(), err != nil
+}
+
+// A repair gives lost snapshots up only where it is told to, and then their content belongs
+// to none.
+func TestRepairAcceptTree(t *testing.T) {
+	root := t.TempDir()
+	sn, err := native.NewSnapshotter(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range []string{"a", "b"} {
+		if _, err := sn.Prepare(t.Context(), key, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := sn.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(filepath.Join(root, "meta", "snapshots", "b")); err != nil {
+		t.Fatal(err)
+	}
+	const missing = "1 of 2 snapshots are missing"
+	for _, command := range []string{"check", "repair", "check"} {
+		if out, wrong := run(t, "--root", root, command); !wrong || !strings.Contains(out, missing) {
+			t.Errorf("%s: findings: %v\n%s", command, wrong, out)
+		}
+	}
+	out, wrong := run(t, "--root", root, "repair", "--accept-tree")
+	if wrong || !strings.Contains(out, "recorded as the truth") || !strings.Contains(out, "1 directories belong to no snapshot") {
+		t.Errorf("with --accept-tree: findings: %v\n%s", wrong, out)
+	}
+	if out, wrong := run(t, "--root", root, "check"); wrong || strings.Contains(out, "missing") {
+		t.Errorf("after that: findings: %v\n%s", wrong, out)
+	}
+}
