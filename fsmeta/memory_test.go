@@ -269,9 +269,32 @@ func TestStoppedWaiterStopsNoOther(t *testing.T) {
 	mustDo(t, waiter, "label a last", "end", "stat a", "close")
 }
 
+// signal returns, for SIGSTOP, when every thread has stopped: one that is inside of a system
+// call finishes it first.
 func signal(t *testing.T, r *remote, s syscall.Signal) {
 	t.Helper()
 	succeed(t, r.cmd.Process.Signal(s))
+	for s == syscall.SIGSTOP && !stopped(t, r.cmd.Process.Pid) {
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// stopped reports whether every thread of a process is stopped.
+func stopped(t *testing.T, pid int) bool {
+	t.Helper()
+	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	succeed(t, err)
+	for _, task := range tasks {
+		stat, err := os.ReadFile(task)
+		if err != nil {
+			continue // it has ended
+		}
+		_, after, _ := strings.Cut(string(stat), ") ") // behind the command's name
+		if !strings.HasPrefix(after, "T") {
+			return false
+		}
+	}
+	return true
 }
 
 // awaitWait returns when a process waits for a lock, as far as /proc/locks shows that, or holds
