@@ -3,7 +3,8 @@
 // process neither panics nor hangs, and does not lie: of a transaction that failed nothing
 // is there, unless it was told that the outcome is unknown, and what was acknowledged is
 // there. After a single failure it goes on; after that of a sync when the store is opened
-// anew. Then come disks that are really full, and a process that really has no more files.
+// anew. Then come calls on one snapshot that fail for as long as the process runs, while all
+// others work, disks that are really full, and a process that really has no more files.
 //
 //	go test ./crash/fault                                           # about a minute: some calls of each kind
 //	FSMETA_CRASH_RUNS=all go test -v -timeout 0 -run '^Test(Fault|Full|Files)' ./crash/fault # every call, with each error

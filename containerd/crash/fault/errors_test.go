@@ -31,6 +31,7 @@ var errnos = map[string][]syscall.Errno{
 	"syncfs":           changing,
 	"openat to create": append([]syscall.Errno{unix.EMFILE}, changing...),
 	"openat to write":  {unix.EMFILE, unix.EIO, unix.EROFS, unix.EINTR},
+	"openat to enter":  {unix.EMFILE, unix.EIO, unix.EINTR},
 	"openat to read":   {unix.EMFILE, unix.EIO, unix.EINTR},
 	"close":            {unix.ENOSPC, unix.EIO, unix.EDQUOT, unix.EINTR},
 }

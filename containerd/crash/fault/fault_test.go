@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/fsmeta/fsmeta/containerd/crash/kill/traced"
@@ -23,7 +24,7 @@ func TestFault(t *testing.T) {
 			dir, random := traced.Memory(t), traced.Random(t)
 			calls := traced.Record(t, traced.Stand{Binary: traced.Self(t), Dir: filepath.Join(dir, "record")}, s)
 			var count traced.Tally
-			traced.Each(orKilled(traced.Sample(every(calls), traced.Runs(t, 120), random), random), func(i int, f fault) {
+			traced.Each(orKilled(traced.Sample(every(calls), traced.Runs(t, 90), random), random), func(i int, f fault) {
 				stand := traced.Stand{Binary: traced.Self(t), Dir: filepath.Join(dir, fmt.Sprint(i))}
 				met, err := f.try(t, stand, s)
 				if err = errors.Join(err, os.RemoveAll(stand.Dir)); err != nil {
@@ -38,16 +39,27 @@ func TestFault(t *testing.T) {
 
 // Each single call of some kinds fails. A read of a snapshot's file: no walk misses a
 // snapshot without saying so. An fstatfs, by which a checkpoint of many snapshots chooses
-// how to sync them: it syncs them the other way, and goes on.
+// how to sync them: it syncs them the other way, and goes on. An open that a signal has
+// interrupted: it is made again.
 func TestFaultEach(t *testing.T) {
 	traced.Need(t)
-	for kind, s := range map[string]traced.Scenario{"read": traced.Scenarios[0], "fstatfs": traced.Scenarios[1]} {
+	for kind, c := range map[string]struct {
+		scenario traced.Scenario
+		errno    syscall.Errno
+	}{
+		"read":             {traced.Scenarios[0], unix.EIO},
+		"fstatfs":          {traced.Scenarios[1], unix.EIO},
+		"openat to create": {traced.Recovery, unix.EINTR},
+		"openat to enter":  {traced.Recovery, unix.EINTR},
+		"openat to read":   {traced.Recovery, unix.EINTR},
+		"openat to write":  {traced.Recovery, unix.EINTR},
+	} {
 		t.Run(kind, func(t *testing.T) {
-			dir := traced.Memory(t)
+			dir, s := traced.Memory(t), c.scenario
 			calls := traced.Record(t, traced.Stand{Binary: traced.Self(t), Dir: filepath.Join(dir, "record")}, s)
 			var faults []fault
 			for n := range traced.Counts(calls)[kind] {
-				faults = append(faults, fault{kind: kind, n: n + 1, errno: unix.EIO})
+				faults = append(faults, fault{kind: kind, n: n + 1, errno: c.errno})
 			}
 			if len(faults) == 0 {
 				t.Skipf("no %s in %d calls: where much waits to be written, checkpoints don't ask", kind, len(calls))
@@ -96,10 +108,21 @@ func (f fault) try(t *testing.T, stand traced.Stand, s traced.Scenario, before .
 		return met != nil, err
 	}
 	before = append(before, r)
+	stand.Links = met != nil && f.onLink(*met)
 	if r.Killed() {
 		return met != nil, stand.Judge(t.Context(), s.Writers, before...)
 	}
 	return met != nil, errors.Join(f.verdict(s, r, met), stand.Judge(t.Context(), s.Writers, before...))
+}
+
+// onLink reports whether a parent link may be missing, or say another parent, after calls have
+// failed of which met is the first: the library goes on, for the file says the parent, too.
+func (f fault) onLink(met traced.Call) bool {
+	switch f.kind {
+	case "readlinkat", "symlinkat", "unlinkat":
+		return f.always || filepath.Base(met.Path) == "parent"
+	}
+	return false
 }
 
 // verdict judges what a process was told.

@@ -161,8 +161,8 @@ func TestFullAtCall(t *testing.T) {
 		if err := os.RemoveAll(recorded.World); err != nil {
 			t.Fatal(err)
 		}
-		many := traced.Runs(t, 12)
-		points := append(inCheckpoints(calls), traced.Sample(traced.Every(calls), many, random)...)
+		points := append(traced.Sample(inCheckpoints(calls), traced.Runs(t, 30), random),
+			traced.Sample(traced.Every(calls), traced.Runs(t, 12), random)...)
 		var count traced.Tally
 		for i, at := range points {
 			f := &full{at: at, disk: disk, stand: stand(fmt.Sprint(i))}
@@ -176,12 +176,12 @@ func TestFullAtCall(t *testing.T) {
 	})
 }
 
-// inCheckpoints returns points before each call on a new journal.
-func inCheckpoints(calls []traced.Call) []traced.Point {
-	var points []traced.Point
+// inCheckpoints returns points before each call on a new journal, by their kinds.
+func inCheckpoints(calls []traced.Call) map[string][]traced.Point {
+	points := map[string][]traced.Point{}
 	for _, c := range calls {
 		if strings.Contains(c.Path, "staging/.journal") && c.Kind != "fcntl" && c.Kind != "close" {
-			points = append(points, traced.Point{Kind: c.Kind, N: c.N})
+			points[c.Kind] = append(points[c.Kind], traced.Point{Kind: c.Kind, N: c.N})
 		}
 	}
 	return points

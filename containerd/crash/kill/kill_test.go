@@ -20,7 +20,7 @@ func TestKill(t *testing.T) {
 			dir, random := traced.Memory(t), traced.Random(t)
 			calls := traced.Record(t, traced.Stand{Binary: traced.Self(t), Dir: filepath.Join(dir, "record")}, s)
 			var count traced.Tally
-			traced.Each(traced.Sample(traced.Every(calls), traced.Runs(t, 150), random), func(i int, p traced.Point) {
+			traced.Each(traced.Sample(traced.Every(calls), traced.Runs(t, 100), random), func(i int, p traced.Point) {
 				stand := traced.Stand{Binary: traced.Self(t), Dir: filepath.Join(dir, fmt.Sprint(i))}
 				r, err := stand.Kill(t, s, p)
 				if err == nil {
@@ -40,7 +40,7 @@ func TestKill(t *testing.T) {
 func TestKillRecovery(t *testing.T) {
 	traced.Need(t)
 	dir, random := traced.Memory(t), traced.Random(t)
-	many := traced.Runs(t, 20)
+	many := traced.Runs(t, 15)
 	var count traced.Tally
 	for i, ruin := range traced.Ruins(t, dir, traced.Scenarios[0], min(many, 50), random) {
 		whole := ruin.Stand.Copy(t, filepath.Join(dir, fmt.Sprint("whole", i)))

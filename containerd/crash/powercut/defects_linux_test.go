@@ -27,10 +27,9 @@ var defects = []struct {
 	{"relaxed commits that are synced too late", run{Txns: 20, Relaxed: true, Slow: true}},
 }
 
-// edits put all defects into the library, each to be chosen by the variable. After each
-// rename that comes too early is a pause, in which the filesystem may commit it: a tree that
-// is ahead by whole transactions is nothing wrong, and without the pause hundreds of cuts
-// miss the moment in the midst of one.
+// edits put all defects into the library, each to be chosen by the variable. The renames
+// that come too early are synced, as a filesystem may do by itself at any time: else hundreds
+// of cuts miss the moment at which it has.
 var edits = []struct{ file, old, new string }{
 	{"internal/journal/write.go", "func (f *File) Sync() error {", `func (f *File) Sync() error {
 	if fault.Defect("no fdatasync of the journal") {
@@ -45,7 +44,7 @@ var edits = []struct{ file, old, new string }{
 	if early {
 		for _, x := range batch {
 			_ = w.tree.BringUp(x.work, w.lags)
-			time.Sleep(5 * time.Millisecond)
+			_, _ = w.tree.Sync(x.names, true)
 		}
 	}
 	if err := j.Sync(); err != nil {

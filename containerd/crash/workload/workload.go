@@ -17,6 +17,7 @@ import (
 	"io"
 	"maps"
 	"math/rand/v2"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -289,6 +290,10 @@ type History struct {
 	ids     map[string]bool    // that were handed out
 	Acked   int                // transactions that were acknowledged
 	moments []moment           // that a power cut may have gone back to, see AddCut
+
+	// Links says that calls on parent links have failed: Verify lets a check find such a link,
+	// as something harmless, and repairs it.
+	Links bool
 }
 
 // NewHistory returns the history of a store that is empty.
@@ -352,12 +357,8 @@ func (h *History) Verify(ctx context.Context, dir string, opts ...fsmeta.Option)
 	if err = errors.Join(err, s.Close()); err != nil {
 		return err
 	}
-	findings, err := fsmeta.Check(ctx, dir, nil)
-	if err != nil {
-		return err
-	}
-	for _, f := range findings {
-		err = errors.Join(err, fmt.Errorf("after recovery: %v", f))
+	if err = h.check(ctx, dir); err != nil {
+		err = fmt.Errorf("after recovery: %w", err)
 	}
 	for i := range found {
 		h.acked[i], h.pending[i] = found[i], map[string]Names{}
@@ -365,6 +366,23 @@ func (h *History) Verify(ctx context.Context, dir string, opts ...fsmeta.Option)
 	h.moments = nil
 	return err
 }
+
+// check returns what is wrong with the store, for all that a check finds.
+func (h *History) check(ctx context.Context, dir string) error {
+	findings, err := fsmeta.Check(ctx, dir, nil)
+	if h.Links && err == nil && slices.ContainsFunc(findings, isLink) {
+		if _, err = fsmeta.Repair(ctx, dir, nil); err == nil {
+			findings, err = fsmeta.Check(ctx, dir, nil)
+		}
+	}
+	for _, f := range findings {
+		err = errors.Join(err, fmt.Errorf("%v", f))
+	}
+	return err
+}
+
+// isLink reports whether nothing but a parent link is not as it should be.
+func isLink(f fsmeta.Finding) bool { return f.Harmless && filepath.Base(f.Path) == "parent" }
 
 // Judge looks at the store without changing it, as a read-only program sees it.
 func (h *History) Judge(ctx context.Context, dir string) error {

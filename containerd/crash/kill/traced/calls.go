@@ -92,6 +92,8 @@ func (s shape) kind(args [6]uint64) string {
 		return s.name
 	}
 	switch flags := args[2]; {
+	case flags&unix.O_PATH != 0:
+		return "openat to enter"
 	case flags&unix.O_CREAT != 0:
 		return "openat to create"
 	case flags&unix.O_ACCMODE != unix.O_RDONLY:

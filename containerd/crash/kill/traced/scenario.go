@@ -138,6 +138,7 @@ type Stand struct {
 	Binary string // which calls Main
 	Dir    string // a directory for it, with everything that it leaves
 	World  string // the part of it that is watched, and has the store; Dir/world where it is ""
+	Links  bool   // calls on parent links fail, see workload.History
 }
 
 // world is the directory whose files are watched.
@@ -215,6 +216,7 @@ func (r *Result) read(stdout, stderr, log string) error {
 // made yet is made.
 func (s Stand) Judge(ctx context.Context, writers int, results ...*Result) error {
 	h := workload.NewHistory(writers)
+	h.Links = s.Links
 	noted := 0
 	for _, r := range results {
 		for _, notes := range r.Runs {
