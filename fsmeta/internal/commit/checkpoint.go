@@ -11,12 +11,14 @@ import (
 	"github.com/fsmeta/fsmeta/fsmeta/internal/journal"
 )
 
-// checkpointIfDue starts a checkpoint in the background when the lines are long enough.
+// checkpointIfDue starts a checkpoint in the background when the lines are long enough, or
+// where one has to show other processes what could not be published.
 func (w *Writer) checkpointIfDue() {
 	size := w.view.Journal().Size()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.checkpointing || w.closing || size < max(w.checkpointAt, w.size) || w.Failed() != nil {
+	due := size >= max(w.checkpointAt, w.size) || w.condition == dirty && size >= w.checkpointAt
+	if w.checkpointing || w.closing || !due || w.Failed() != nil {
 		return
 	}
 	w.checkpointing = true

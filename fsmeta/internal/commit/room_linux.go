@@ -8,5 +8,9 @@ import (
 
 func onBtrfs(dir *disk.Dir) bool {
 	var stat unix.Statfs_t
-	return unix.Statfs(dir.Path, &stat) == nil && int64(stat.Type) == unix.BTRFS_SUPER_MAGIC
+	var err error = unix.EINTR
+	for err == unix.EINTR {
+		err = unix.Statfs(dir.Path, &stat)
+	}
+	return err == nil && int64(stat.Type) == unix.BTRFS_SUPER_MAGIC
 }
