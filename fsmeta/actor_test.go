@@ -29,8 +29,8 @@ type actor interface {
 }
 
 // commands are the commands of an actor.
-var commands = map[string]func(x *session, args []string) (string, error){
-	"open": func(x *session, args []string) (_ string, err error) { // DIR [readonly|relaxed|existing]
+var commands = map[string]func(x *local, args []string) (string, error){
+	"open": func(x *local, args []string) (_ string, err error) { // DIR [readonly|relaxed|existing]
 		var opts []fsmeta.Option
 		for _, arg := range args[1:] {
 			opts = append(opts, map[string]fsmeta.Option{
@@ -39,8 +39,8 @@ var commands = map[string]func(x *session, args []string) (string, error){
 		x.store, err = fsmeta.Open(args[0], opts...)
 		return "", err
 	},
-	"close": func(x *session, _ []string) (string, error) { return "", x.store.Close() },
-	"begin": func(x *session, args []string) (_ string, err error) { // [MILLISECONDS], to wait at most
+	"close": func(x *local, _ []string) (string, error) { return "", x.store.Close() },
+	"begin": func(x *local, args []string) (_ string, err error) { // [MILLISECONDS], to wait at most
 		wait := time.Minute
 		if len(args) > 0 {
 			n, _ := strconv.Atoi(args[0])
@@ -54,15 +54,15 @@ var commands = map[string]func(x *session, args []string) (string, error){
 		}
 		return "", err
 	},
-	"end":      func(x *session, _ []string) (string, error) { x.ctx = nil; return "", x.tx.Commit() },
-	"rollback": func(x *session, _ []string) (string, error) { x.ctx = nil; return "", x.tx.Rollback() },
-	"put": func(x *session, args []string) (string, error) { // NAME [PARENT]
+	"end":      func(x *local, _ []string) (string, error) { x.ctx = nil; return "", x.tx.Commit() },
+	"rollback": func(x *local, _ []string) (string, error) { x.ctx = nil; return "", x.tx.Rollback() },
+	"put": func(x *local, args []string) (string, error) { // NAME [PARENT]
 		return x.write(func(ctx context.Context) (string, error) {
 			a, err := x.store.CreateActive(ctx, args[0], strings.Join(args[1:], ""), false)
 			return a.ID, err
 		})
 	},
-	"layer": func(x *session, args []string) (string, error) { // NAME [PARENT], committed
+	"layer": func(x *local, args []string) (string, error) { // NAME [PARENT], committed
 		return x.write(func(ctx context.Context) (string, error) {
 			key := args[0] + "-key"
 			if _, err := x.store.CreateActive(ctx, key, strings.Join(args[1:], ""), false); err != nil {
@@ -71,16 +71,16 @@ var commands = map[string]func(x *session, args []string) (string, error){
 			return x.store.Commit(ctx, key, args[0])
 		})
 	},
-	"commit": func(x *session, args []string) (string, error) { // KEY NAME
+	"commit": func(x *local, args []string) (string, error) { // KEY NAME
 		return x.write(func(ctx context.Context) (string, error) { return x.store.Commit(ctx, args[0], args[1]) })
 	},
-	"remove": func(x *session, args []string) (string, error) { // NAME
+	"remove": func(x *local, args []string) (string, error) { // NAME
 		return x.write(func(ctx context.Context) (string, error) { return x.store.Remove(ctx, args[0]) })
 	},
-	"label": func(x *session, args []string) (string, error) { // NAME VALUE
+	"label": func(x *local, args []string) (string, error) { // NAME VALUE
 		return x.write(func(ctx context.Context) (string, error) { return x.label(ctx, args[0], args[1]) })
 	},
-	"churn": func(x *session, args []string) (string, error) { // NAME TIMES, with 16 KiB each
+	"churn": func(x *local, args []string) (string, error) { // NAME TIMES, with 16 KiB each
 		times, err := strconv.Atoi(args[1])
 		for i := range times {
 			if err == nil {
@@ -91,23 +91,23 @@ var commands = map[string]func(x *session, args []string) (string, error){
 		}
 		return "", err
 	},
-	"stat": func(x *session, args []string) (string, error) {
+	"stat": func(x *local, args []string) (string, error) {
 		info, err := x.store.Stat(x.context(), args[0])
 		if err != nil {
 			return "", err
 		}
 		return describe(info), nil
 	},
-	"id": func(x *session, args []string) (string, error) {
+	"id": func(x *local, args []string) (string, error) {
 		info, err := x.store.Stat(x.context(), args[0])
 		return info.ID, err
 	},
-	"active": func(x *session, args []string) (string, error) {
+	"active": func(x *local, args []string) (string, error) {
 		_, err := x.store.GetActive(x.context(), args[0])
 		return "", err
 	},
-	"name": func(x *session, args []string) (string, error) { return x.store.NameOf(x.context(), args[0]) },
-	"walk": func(x *session, _ []string) (string, error) {
+	"name": func(x *local, args []string) (string, error) { return x.store.NameOf(x.context(), args[0]) },
+	"walk": func(x *local, _ []string) (string, error) {
 		var names []string
 		err := x.store.Walk(x.context(), func(_ context.Context, info fsmeta.Info) error {
 			names = append(names, info.Name)
@@ -115,7 +115,7 @@ var commands = map[string]func(x *session, args []string) (string, error){
 		})
 		return strings.Join(names, " "), err
 	},
-	"all": func(x *session, _ []string) (string, error) {
+	"all": func(x *local, _ []string) (string, error) {
 		var names []string
 		var errs []error
 		for info, err := range x.store.All(x.context()) {
@@ -127,7 +127,7 @@ var commands = map[string]func(x *session, args []string) (string, error){
 		}
 		return strings.Join(names, " "), errors.Join(errs...)
 	},
-	"ids": func(x *session, _ []string) (string, error) {
+	"ids": func(x *local, _ []string) (string, error) {
 		ids, err := x.store.IDs(x.context())
 		var names []string
 		for _, name := range ids {
@@ -136,13 +136,13 @@ var commands = map[string]func(x *session, args []string) (string, error){
 		slices.Sort(names)
 		return strings.Join(names, " "), err
 	},
-	"backup": func(x *session, args []string) (string, error) { // DIR
+	"backup": func(x *local, args []string) (string, error) { // DIR
 		return "", x.store.Backup(x.context(), args[0], nil)
 	},
-	"check": func(_ *session, args []string) (string, error) {
+	"check": func(_ *local, args []string) (string, error) {
 		return found(fsmeta.Check(context.Background(), args[0], nil))
 	},
-	"repair": func(_ *session, args []string) (string, error) {
+	"repair": func(_ *local, args []string) (string, error) {
 		return found(fsmeta.Repair(context.Background(), args[0], nil))
 	},
 }
@@ -165,26 +165,26 @@ func describe(info fsmeta.Info) string {
 	return fmt.Sprintf("%s v=%s on=%s", info.Kind, v, info.Parent)
 }
 
-// session runs commands in this process.
-type session struct {
+// local runs commands in this process.
+type local struct {
 	store *fsmeta.Store
 	ctx   context.Context // of the transaction between begin and end
 	tx    fsmeta.Transactor
 }
 
-func (x *session) do(line string) (string, error) {
+func (x *local) do(line string) (string, error) {
 	words := strings.Fields(line)
 	return commands[words[0]](x, words[1:])
 }
 
-func (x *session) context() context.Context {
+func (x *local) context() context.Context {
 	if x.ctx != nil {
 		return x.ctx
 	}
 	return context.Background()
 }
 
-func (x *session) write(fn func(ctx context.Context) (string, error)) (answer string, err error) {
+func (x *local) write(fn func(ctx context.Context) (string, error)) (answer string, err error) {
 	if x.ctx != nil {
 		return fn(x.ctx)
 	}
@@ -195,7 +195,7 @@ func (x *session) write(fn func(ctx context.Context) (string, error)) (answer st
 	return answer, err
 }
 
-func (x *session) label(ctx context.Context, name, value string) (string, error) {
+func (x *local) label(ctx context.Context, name, value string) (string, error) {
 	_, err := x.store.Update(ctx, fsmeta.Info{Name: name, Labels: map[string]string{"v": value}}, "labels.v")
 	return "", err
 }
@@ -262,7 +262,7 @@ func TestInterpreter(t *testing.T) {
 	if os.Getenv(childVariable) == "" {
 		t.Skip("only in a child process")
 	}
-	x := &session{}
+	x := &local{}
 	in, out := bufio.NewScanner(os.NewFile(3, "commands")), json.NewEncoder(os.NewFile(4, "answers"))
 	for in.Scan() {
 		text, err := x.do(in.Text())

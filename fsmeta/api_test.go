@@ -111,7 +111,7 @@ func TestLongWaitSaysTheHolder(t *testing.T) {
 
 	log.Reset()
 	mustDo(t, a, "begin")
-	err = mustFail(t, &session{store: a.store}, "begin 1500", context.DeadlineExceeded)
+	err = mustFail(t, &local{store: a.store}, "begin 1500", context.DeadlineExceeded)
 	for what, text := range map[string]string{"the error": err.Error(), "the log": log.String()} {
 		if !strings.Contains(text, strconv.Itoa(os.Getpid())) && !strings.Contains(text, "this process") || !strings.Contains(text, "since") {
 			t.Errorf("%s does not say that this process has the turn and since when: %q", what, text)
@@ -127,7 +127,7 @@ func TestLongWaitSaysTheHolder(t *testing.T) {
 }
 
 // orphansOf requires that those of the identifiers are orphans, and no others.
-func orphansOf(t *testing.T, a *session, ids, want []string) {
+func orphansOf(t *testing.T, a *local, ids, want []string) {
 	t.Helper()
 	got, err := a.store.Orphans(t.Context(), ids)
 	slices.Sort(got)

@@ -20,7 +20,7 @@ import (
 )
 
 // newID reserves an identifier.
-func newID(t testing.TB, s *session) uint64 {
+func newID(t testing.TB, s *local) uint64 {
 	t.Helper()
 	id, err := s.store.NewID(context.Background())
 	succeed(t, err)
@@ -110,7 +110,7 @@ func TestBackupRestoredTwice(t *testing.T) {
 func TestRestoredBelow(t *testing.T) {
 	s := use(t, newDir(t))
 	mustDo(t, s, "put a")
-	below := func(x *session) uint64 {
+	below := func(x *local) uint64 {
 		t.Helper()
 		n, err := x.store.RestoredBelow()
 		succeed(t, err)
@@ -192,7 +192,7 @@ func TestBackupBesideWriters(t *testing.T) {
 			}
 		}
 	})
-	other := &session{store: s.store}
+	other := &local{store: s.store}
 	seen := map[string]bool{}
 	for range 10 {
 		to := newDir(t)

@@ -20,7 +20,7 @@ func newDir(t testing.TB) string { return filepath.Join(t.TempDir(), "store") }
 
 // use opens a store. At the end of the test it is closed, and must be without a finding that is
 // not harmless.
-func use(t *testing.T, dir string, opts ...fsmeta.Option) *session {
+func use(t *testing.T, dir string, opts ...fsmeta.Option) *local {
 	t.Helper()
 	x := useDamaged(t, dir, opts...)
 	t.Cleanup(func() {
@@ -36,14 +36,14 @@ func use(t *testing.T, dir string, opts ...fsmeta.Option) *session {
 }
 
 // useDamaged is use for a store in which there will be findings.
-func useDamaged(t *testing.T, dir string, opts ...fsmeta.Option) *session {
+func useDamaged(t *testing.T, dir string, opts ...fsmeta.Option) *local {
 	t.Helper()
 	s, err := fsmeta.Open(dir, opts...)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = s.Close() })
-	return &session{store: s}
+	return &local{store: s}
 }
 
 // build makes a store by commands, and closes it.
@@ -66,7 +66,7 @@ func crashed(t *testing.T, dir string, lines ...string) {
 // wantClean requires that a check finds nothing. All that had the store open must have closed it.
 func wantClean(t testing.TB, dir string) {
 	t.Helper()
-	if found, err := (&session{}).do("check " + dir); err != nil || found != "" {
+	if found, err := (&local{}).do("check " + dir); err != nil || found != "" {
 		t.Errorf("check: %v, it finds\n%s", err, found)
 	}
 }

@@ -82,7 +82,7 @@ func TestLostSnapshotsAreMissed(t *testing.T) {
 
 // wantMissed requires that every enumeration gives the rest, and ends with an error that tells
 // how many snapshots are missing.
-func wantMissed(t *testing.T, a *session, rest, count string) {
+func wantMissed(t *testing.T, a *local, rest, count string) {
 	t.Helper()
 	for _, line := range []string{"walk", "all", "ids", "name 999999", "backup " + newDir(t)} {
 		got, err := a.do(line)

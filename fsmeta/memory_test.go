@@ -227,7 +227,7 @@ func TestWaitsThatEndLeaveNothing(t *testing.T) {
 	round := func() {
 		s, err := fsmeta.Open(dir)
 		succeed(t, err)
-		mustFail(t, &session{store: s}, "begin 1", context.DeadlineExceeded)
+		mustFail(t, &local{store: s}, "begin 1", context.DeadlineExceeded)
 		succeed(t, s.Close())
 	}
 	for range 5 {

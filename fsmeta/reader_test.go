@@ -17,7 +17,7 @@ import (
 
 // wantDamagedJournal requires that every enumeration gives the rest, and then tells that the
 // journal is damaged.
-func wantDamagedJournal(t *testing.T, a *session, rest string) {
+func wantDamagedJournal(t *testing.T, a *local, rest string) {
 	t.Helper()
 	for _, line := range []string{"walk", "all", "ids", "backup " + newDir(t)} {
 		got, err := a.do(line)
@@ -91,7 +91,7 @@ func TestUnpublishedTransactionIsSeenByAll(t *testing.T) {
 				build(t, dir, "layer base", "put a", "put b")
 				w := start(t)
 				mustDo(t, w, "open "+dir, "label b 1")
-				var before []*session
+				var before []*local
 				for _, opts := range [][]fsmeta.Option{{fsmeta.ReadOnly()}, nil} {
 					r := useDamaged(t, dir, opts...)
 					mustSay(t, r, "walk", "a b base")
@@ -167,7 +167,7 @@ func TestCutJournalIsNeverSilent(t *testing.T) {
 		succeed(t, os.Truncate(path, int64(size)))
 		s, err := fsmeta.Open(dir, fsmeta.ReadOnly())
 		if err == nil {
-			_, err = (&session{store: s}).do("walk")
+			_, err = (&local{store: s}).do("walk")
 			_ = s.Close()
 		}
 		if !errors.Is(err, fsmeta.ErrDamaged) {
@@ -197,7 +197,7 @@ func wantCutRefusesWrites(t *testing.T, dir string) {
 	dir = copyDir(t, dir)
 	s, err := fsmeta.Open(dir)
 	if err == nil {
-		_, err = (&session{store: s}).do("put new")
+		_, err = (&local{store: s}).do("put new")
 		_ = s.Close()
 	}
 	if !errors.Is(err, fsmeta.ErrDamaged) {

@@ -172,7 +172,7 @@ func newSpecimen(t testing.TB, killed bool) *specimen {
 		return err
 	})
 	sp := &specimen{lines: map[string]bool{}, removed: map[string]bool{}}
-	sp.maxID = newID(t, &session{store: s})
+	sp.maxID = newID(t, &local{store: s})
 	if killed {
 		sp.parts = readParts(t, dir)
 	}

@@ -84,7 +84,7 @@ func TestFailedSyncIsUnknown(t *testing.T) {
 	mustDo(t, s, "put a", "begin", "put b")
 	defer swap(t, dir, os.DevNull, unix.O_RDWR)()
 	waiting := make(chan error)
-	x := &session{store: s.store}
+	x := &local{store: s.store}
 	go func() {
 		_, err := x.do("begin")
 		if err == nil { // it has the turn when the line is written

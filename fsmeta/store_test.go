@@ -64,7 +64,7 @@ func TestCheckpointsBesideCommits(t *testing.T) {
 	var writers sync.WaitGroup
 	for w := range 4 {
 		writers.Go(func() {
-			writer, reader := &session{store: a.store}, &session{store: b.store}
+			writer, reader := &local{store: a.store}, &local{store: b.store}
 			if w == 3 {
 				writer = reader
 			}
@@ -101,7 +101,7 @@ func TestGap(t *testing.T) {
 	mustDo(t, r, "id a")
 	ctx, tx, err := r.store.TransactionContext(t.Context(), false)
 	succeed(t, err)
-	old := &session{store: r.store, ctx: ctx}
+	old := &local{store: r.store, ctx: ctx}
 	for _, line := range []string{"put c", "put d", "remove b"} {
 		mustDo(t, w, line)
 		fold(t, dir)
@@ -124,7 +124,7 @@ func TestOneCheckpointIsNoGap(t *testing.T) {
 	fold(t, dir)
 	mustDo(t, w, "put d", "remove b")
 	mustSay(t, r, "walk", "c d")
-	mustSay(t, &session{store: r.store, ctx: ctx}, "walk", "a b")
+	mustSay(t, &local{store: r.store, ctx: ctx}, "walk", "a b")
 	succeed(t, tx.Commit(), r.store.Close())
 }
 
@@ -162,7 +162,7 @@ func TestCheckpointNotSettled(t *testing.T) {
 	mustDo(t, old, "put 3")
 	mustDo(t, fresh, "put 4")
 	mustDo(t, old, "put 5")
-	for _, x := range []*session{old, fresh, s} {
+	for _, x := range []*local{old, fresh, s} {
 		mustSay(t, x, "walk", "1 2 3 4 5")
 		mustSay(t, x, "ids", "1 2 3 4 5")
 	}
@@ -175,7 +175,7 @@ func TestFillingInTurn(t *testing.T) {
 	dir := newDir(t)
 	// Together they write more than the file is filled ahead.
 	build(t, dir, "put a")
-	stores := []*session{use(t, dir), useDamaged(t, dir)}
+	stores := []*local{use(t, dir), useDamaged(t, dir)}
 	want := []string{"a"}
 	for i := range 40 {
 		mustDo(t, stores[i%2], "begin", fmt.Sprintf("put b%02d", i), fmt.Sprintf("label b%02d %s", i, strings.Repeat("x", 20_000)), "end")

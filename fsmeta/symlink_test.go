@@ -153,7 +153,7 @@ func TestPartsThatLeadOutside(t *testing.T) {
 			}
 			succeed(t, os.RemoveAll(filepath.Join(dir, part)), os.Symlink(target, filepath.Join(dir, part)))
 			if s, err := fsmeta.Open(dir); err == nil {
-				a := &session{store: s}
+				a := &local{store: s}
 				for _, line := range []string{"put z", "label x 1", "remove x", "churn y 20", "close"} {
 					_, _ = a.do(line)
 				}

@@ -33,7 +33,7 @@ func TestWatch(t *testing.T) {
 	dir := newDir(t)
 	s := use(t, dir)
 	mustDo(t, s, "put a", "begin", "commit a b", "put c b", "end", "begin", "end", "label c 1")
-	for name, x := range map[string]*session{"the same": s, "another": useDamaged(t, dir), "a read-only": useDamaged(t, dir, fsmeta.ReadOnly())} {
+	for name, x := range map[string]*local{"the same": s, "another": useDamaged(t, dir), "a read-only": useDamaged(t, dir, fsmeta.ReadOnly())} {
 		var got []string
 		var last fsmeta.Transaction
 		for txn, err := range x.store.Watch(t.Context(), 0) {
@@ -126,7 +126,7 @@ func TestWatchFromWritable(t *testing.T) {
 	stop := make(chan bool)
 	var others sync.WaitGroup
 	others.Go(func() {
-		x := &session{store: s.store}
+		x := &local{store: s.store}
 		for i := 0; ; i++ {
 			select {
 			case <-stop:
@@ -163,7 +163,7 @@ func TestWatchFromWritable(t *testing.T) {
 
 // watchAll returns the transactions of a watch, and the error that ends it. After each transaction it
 // calls fn.
-func watchAll(t *testing.T, s *session, after uint64, fn func(n int)) (got []string, err error) {
+func watchAll(t *testing.T, s *local, after uint64, fn func(n int)) (got []string, err error) {
 	t.Helper()
 	for txn, err := range s.store.Watch(t.Context(), after) {
 		if err != nil {
