@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -83,10 +84,34 @@ func TestBeginInAnEndedTransaction(t *testing.T) {
 	}
 }
 
+// logged is what a logger has written, which goes on beside the test.
+type logged struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (l *logged) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(b)
+}
+
+func (l *logged) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+func (l *logged) Reset() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.text.Reset()
+}
+
 // A wait of over a second for the writer's turn is logged, with the process that has the turn and
 // since when, and so says the error.
 func TestLongWaitSaysTheHolder(t *testing.T) {
-	var log bytes.Buffer
+	var log logged
 	before := slog.Default()
 	slog.SetDefault(slog.New(slog.NewTextHandler(&log, nil)))
 	defer slog.SetDefault(before)
@@ -121,7 +146,7 @@ func TestLongWaitSaysTheHolder(t *testing.T) {
 
 	log.Reset()
 	mustDo(t, a, "begin 5000", "rollback")
-	if log.Len() > 0 {
+	if len(log.String()) > 0 {
 		t.Errorf("a begin without a wait is logged: %s", log.String())
 	}
 }
