@@ -251,12 +251,11 @@ func (t *transaction) nameOf(id string) (string, error) {
 	if changed, ok := t.ids[id]; ok {
 		return changed, nil
 	}
-	v := t.store.view
-	damage, err := v.ReadAll(t.point())
+	names, damage, err := t.store.view.FindID(t.point(), id)
 	if err != nil {
 		return "", err
 	}
-	for _, name := range v.OwnersOf(t.point(), id) {
+	for _, name := range names {
 		if m, err := t.get(name); err != nil {
 			return "", err
 		} else if m != nil && m.ID == id {

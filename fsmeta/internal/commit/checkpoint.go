@@ -18,11 +18,11 @@ func (w *Writer) checkpointIfDue() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	due := size >= max(w.checkpointAt, w.size) || w.condition == dirty && size >= w.checkpointAt
-	if w.checkpointing || w.closing || !due || w.Failed() != nil {
+	if w.checkpointing || w.closing || w.away || !due || w.Failed() != nil {
 		return
 	}
 	w.checkpointing = true
-	w.turn.Join() // so that the process keeps the lock, which it has now
+	w.turn.Join() // so that the process keeps the lock, which it has now: see leave
 	w.group.Go(func() {
 		defer w.turn.End()
 		err := w.checkpoint()
@@ -168,17 +168,32 @@ func (w *Writer) replace(txn uint64, lagging map[string]error, next *journal.Nex
 	}
 	// Readers that find the mark look for the new file from now on, so it has to be there
 	// before the old one is out of sight.
-	err = old.Supersede()
-	if err == nil {
-		err = next.Replace()
-	}
-	if err != nil {
-		return errors.Join(err, next.Discard(), j.Close(), w.keep(old))
+	if err := w.exchange(old, next); err != nil {
+		return errors.Join(err, next.Discard(), j.Close())
 	}
 	if err := w.syncDir(); err != nil {
 		return errors.Join(err, j.Close())
 	}
 	return w.adopt(j, carry, names)
+}
+
+// exchange ends old and puts next in its place, unless writing has ended: a sync of the tree may
+// have failed meanwhile, and old says so then. A crash leaves either file, and old with its mark
+// or not. An error leaves old, without its mark if that can be.
+func (w *Writer) exchange(old *journal.File, next *journal.Next) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err := w.Failed(); err != nil {
+		return err
+	}
+	err := old.Supersede()
+	if err == nil {
+		err = next.Replace()
+	}
+	if err != nil {
+		err = errors.Join(err, w.keepLocked(old))
+	}
+	return err
 }
 
 // writeNext writes the file that takes the place of old: to next, or, where there is no room
@@ -250,16 +265,17 @@ func (w *Writer) prepareAhead() *journal.Next {
 	return next
 }
 
-// keep takes the mark of old back. Where it can't, the next transaction makes a checkpoint
-// first.
-func (w *Writer) keep(old *journal.File) error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
+// keepLocked takes the mark of old back. Where it can't, the next transaction makes a
+// checkpoint first; where a sync has failed, writing has ended.
+func (w *Writer) keepLocked(old *journal.File) error {
 	if w.condition == distrusted {
 		return nil // the mark was there before
 	}
 	err := old.Restore()
-	if err != nil {
+	switch {
+	case errors.Is(err, fault.ErrSync):
+		return w.fail(err)
+	case err != nil:
 		w.condition = dirty
 	}
 	return err

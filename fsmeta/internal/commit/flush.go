@@ -98,7 +98,9 @@ func (w *Writer) SettleLater(txn uint64) {
 		return
 	}
 	w.turn.Join()
+	w.group.Add(1)
 	w.later = time.AfterFunc(relaxedFor, func() {
+		defer w.group.Done()
 		w.mu.Lock()
 		w.later = nil
 		w.mu.Unlock()
@@ -117,6 +119,7 @@ func (w *Writer) stopLater() {
 	w.mu.Unlock()
 	if planned {
 		w.turn.End()
+		w.group.Done()
 	}
 }
 

@@ -39,7 +39,7 @@ func (w *Writer) takeOver() error {
 	}
 	w.visited = true
 	w.mu.Lock()
-	w.settled = w.view.Journal().Tip()
+	w.settled, w.away = w.view.Journal().Tip(), false
 	w.mu.Unlock()
 	w.view.Hold(true)
 	return nil

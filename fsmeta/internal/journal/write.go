@@ -256,12 +256,13 @@ func (f *File) Restore() error {
 	f.mu.Lock()
 	tip := f.tipLocked()
 	off, n := f.nextLocked(tip), len(format.EncodeSuperseded(tip, f.crcLocked(tip)))
+	f.marked, f.torn = false, true // until it is known to be gone
 	f.mu.Unlock()
 	if err := f.erase(off, int64(n)); err != nil {
 		return err
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.marked = false
+	f.torn = false
 	return nil
 }

@@ -31,6 +31,14 @@ const (
 func (t *Tree) Sync(names []string, foreign bool) (lagging map[string]error, err error) {
 	t.syncing.Lock() // so that no call misses an error that another call was told
 	defer t.syncing.Unlock()
+	if t.unsynced != nil {
+		return nil, t.unsynced
+	}
+	defer func() {
+		if errors.Is(err, fault.ErrSync) {
+			t.unsynced = err // the next sync would seem to succeed
+		}
+	}()
 	// The write of another process may have failed, and an error been reported, before this
 	// process opened root: only the files themselves can tell.
 	if len(names) >= manyNames && !foreign {

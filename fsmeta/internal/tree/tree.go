@@ -42,7 +42,8 @@ type Tree struct {
 	staging   *disk.Dir // nil until Prepare
 	owner     disk.Owner
 
-	syncing sync.Mutex // held while the tree is synced
+	syncing  sync.Mutex // held while the tree is synced
+	unsynced error      // guarded by syncing: a sync has failed
 
 	mu     sync.Mutex // guards the fields below
 	prefix string     // of the names in staging/ that this Tree gives

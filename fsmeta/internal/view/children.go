@@ -75,18 +75,14 @@ func (v *View) ChildrenOf(p Point, name string) (int, error) {
 	return ix.children.of(name), ix.children.reliable(v.tree.EntryPath(""))
 }
 
-// countChildren counts anew. Only the holder of the lock may call it: no other process adds
-// lines meanwhile.
+// countChildren counts anew, at p, which is the tip. Only the holder of the turn may call it:
+// no other writer adds lines meanwhile.
 func (v *View) countChildren(p Point) error {
-	damaged, err := v.ReadAll(p)
-	if err != nil {
-		return err
-	}
 	c := &children{count: map[string]int{}, linked: map[string]int{}, unknown: map[string]bool{}}
-	for _, d := range damaged {
+	err := v.Walk(p, nil, func(m *format.Snapshot) error { c.add(m, +1); return nil }, func(d Damage) error {
 		if d.Lost {
 			c.lost = d.Err
-			continue
+			return nil
 		}
 		parent, err := v.linkedParent(d.Entry)
 		switch {
@@ -95,15 +91,14 @@ func (v *View) countChildren(p Point) error {
 		case parent != "":
 			c.linked[parent]++
 		}
+		return nil
+	})
+	if err != nil {
+		return err
 	}
 	ix := p.index
 	ix.mu.Lock()
 	defer ix.mu.Unlock()
-	for _, e := range ix.entries {
-		if e.head != nil {
-			c.add(e.head.meta, +1)
-		}
-	}
 	ix.children = c
 	return nil
 }

@@ -480,6 +480,22 @@ func (ix *index) dropLocked(e *entry) {
 	}
 }
 
+// noteAllRead notes that every entry was read, unless one was not kept: a line may have come
+// while it was read.
+func (ix *index) noteAllRead() {
+	ix.mu.Lock()
+	defer ix.mu.Unlock()
+	if !ix.listed || len(ix.unnamed) > 0 || len(ix.pending) > 0 {
+		return
+	}
+	for _, e := range ix.entries {
+		if e.head == nil {
+			return
+		}
+	}
+	ix.allRead = true
+}
+
 // owners returns the entries that have or had an identifier. It needs the listing and every
 // entry read.
 func (ix *index) owners(id string) []*entry {

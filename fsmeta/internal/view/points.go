@@ -60,7 +60,7 @@ func (p *points) publish(txn uint64, names format.Names, show func()) {
 	if show != nil {
 		show()
 	}
-	if txn >= p.published {
+	if txn > p.published || txn == p.published && names.Known {
 		p.published, p.names = txn, names
 	}
 }

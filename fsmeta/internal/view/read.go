@@ -191,37 +191,30 @@ type Damage struct {
 	Lost  bool   // snapshots are missing, or the journal is damaged so that some may be
 }
 
-// ReadAll reads every snapshot that is not known yet, so that the index is whole. It returns
-// what is damaged, and, as the error, what else went wrong.
-func (v *View) ReadAll(p Point) ([]Damage, error) {
+// FindID returns the names of the snapshots at p that have an identifier, or had it; the
+// caller looks at each. It returns what could not be read, too. The first call reads every
+// snapshot.
+func (v *View) FindID(p Point, id string) (names []string, damage []Damage, err error) {
 	ix := p.index
-	if err := ix.ready(); err != nil {
-		return nil, err
-	}
 	ix.mu.RLock()
 	done := ix.allRead
 	ix.mu.RUnlock()
 	if done {
-		return nil, nil
+		for _, e := range ix.owners(id) {
+			names = append(names, e.name)
+		}
+		return names, nil, nil
 	}
-	var damage []Damage
-	err := v.Walk(p, nil, func(*format.Snapshot) error { return nil },
-		func(d Damage) error { damage = append(damage, d); return nil })
+	err = v.Walk(p, nil, func(m *format.Snapshot) error {
+		if m.ID == id {
+			names = append(names, m.Name)
+		}
+		return nil
+	}, func(d Damage) error { damage = append(damage, d); return nil })
 	if err == nil && len(damage) == 0 {
-		ix.mu.Lock()
-		ix.allRead = true
-		ix.mu.Unlock()
+		ix.noteAllRead()
 	}
-	return damage, err
-}
-
-// OwnersOf returns the names that have or had an identifier. ReadAll comes first.
-func (v *View) OwnersOf(p Point, id string) []string {
-	var names []string
-	for _, e := range p.index.owners(id) {
-		names = append(names, e.name)
-	}
-	return names
+	return names, damage, err
 }
 
 // Versions returns what the lines say of names at transaction txn; names that no line is

@@ -69,7 +69,13 @@ func (v *View) Journal() *journal.File { return v.file.Load() }
 
 // Hold says whether this process is the one that writes, with everything known that others
 // have written: then readers need not look for more.
-func (v *View) Hold(held bool) { v.held.Store(held) }
+func (v *View) Hold(held bool) {
+	if !held { // after a failed sync, lines may be left for others to commit
+		j := v.Journal()
+		v.unsettled.Store(j.Published() < j.Tip())
+	}
+	v.held.Store(held)
+}
 
 // Damage returns what is wrong with the journal, a *fault.Damaged, or nil.
 func (v *View) Damage() error { return v.Journal().Damage() }
