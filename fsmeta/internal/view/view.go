@@ -26,7 +26,7 @@ type View struct {
 	index     atomic.Pointer[index]
 	file      atomic.Pointer[journal.File] // the same as journal, for look
 	held      atomic.Bool                  // this process writes: no other adds lines
-	unsettled atomic.Bool                  // the journal has whole lines of a writer at work
+	unsettled atomic.Bool                  // there are lines that are not published here: they are just taken in, or of a writer at work
 
 	mu      sync.Mutex
 	closed  bool
@@ -172,10 +172,9 @@ func (v *View) look() error {
 	if v.held.Load() {
 		return nil
 	}
-	if !v.unsettled.Load() {
-		if quiet, err := v.Journal().Quiet(); quiet && err == nil {
-			return nil
-		}
+	// In this order: another reader may just be taking in what is new, see catchUpLocked.
+	if quiet, err := v.Journal().Quiet(); quiet && err == nil && !v.unsettled.Load() {
+		return nil
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -205,6 +204,9 @@ func (v *View) Look() (journal.Tail, error) {
 // file where one has taken over. With whole it reads to the end of the file. The holder of
 // the lock is alone.
 func (v *View) catchUpLocked(whole, alone bool) (journal.Tail, error) {
+	// As soon as the lines are read, the journal is quiet again: readers that begin before the
+	// lines are published here come behind them.
+	v.unsettled.Store(true)
 	for {
 		j, ix := v.journal, v.index.Load()
 		if j.Damage() != nil {
@@ -250,8 +252,8 @@ func (v *View) settleLocked(alone bool) error {
 			committed = j.Published()
 		}
 	}
-	v.unsettled.Store(committed < j.Tip())
 	ix.points.publish(committed, j.NamesAt(committed), nil)
+	v.unsettled.Store(committed < j.Tip()) // not before: see look
 	return nil
 }
 
@@ -260,6 +262,7 @@ func (v *View) settleLocked(alone bool) error {
 func (v *View) strayLocked() error {
 	j, ix := v.journal, v.index.Load()
 	if v.strayed == j {
+		v.unsettled.Store(false)
 		return nil
 	}
 	lines, err := j.Stray()
@@ -267,12 +270,12 @@ func (v *View) strayLocked() error {
 		return err
 	}
 	v.strayed = j
-	v.unsettled.Store(false)
 	ix.addLines(lines)
 	if err := ix.ready(); err != nil {
 		return err
 	}
 	ix.points.publish(ix.preferTree(v.tree.Read), format.Names{}, nil)
+	v.unsettled.Store(false)
 	return nil
 }
 
