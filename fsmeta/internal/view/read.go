@@ -196,6 +196,9 @@ type Damage struct {
 // snapshot.
 func (v *View) FindID(p Point, id string) (names []string, damage []Damage, err error) {
 	ix := p.index
+	if err := ix.ready(); err != nil { // lines that are not decoded have identifiers, too
+		return nil, nil, err
+	}
 	ix.mu.RLock()
 	done := ix.allRead
 	ix.mu.RUnlock()
