@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -15,10 +16,14 @@ import (
 
 // Root works on the store of another user without locking that user out.
 
-// wantOwner requires that all of a store belongs to otherUser.
+// wantOwner requires that all of a store belongs to otherUser, but for what a checkpoint in the
+// background is just making in staging/.
 func wantOwner(t *testing.T, dir string) {
 	t.Helper()
 	succeed(t, filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+		if strings.HasPrefix(path, filepath.Join(dir, "staging")+"/.") {
+			return nil
+		}
 		if err != nil {
 			return err
 		}
