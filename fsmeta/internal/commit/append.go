@@ -82,7 +82,9 @@ func (w *Writer) writeLine(t *format.Txn, nextID uint64, work *tree.Work) error 
 	}
 	next, reserved := w.ids.reserve(nextID)
 	t.Time, t.NextID, t.Synced = time.Now().UTC(), reserved, w.settled
-	t.Names = j.NamesAt(j.Tip()).After(t.Changes)
+	if !t.Names.Known { // else a repair states them
+		t.Names = j.NamesAt(j.Tip()).After(t.Changes)
+	}
 	if err := j.Append(t); err != nil {
 		if errors.Is(err, journal.ErrDirty) {
 			w.condition = max(w.condition, dirty)
