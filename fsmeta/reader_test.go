@@ -7,6 +7,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -272,4 +273,46 @@ func TestOpenReadOnlyWhileLayoutIsHeld(t *testing.T) {
 	two := start(t)
 	mustDo(t, two, "open "+dir+" readonly")
 	mustSay(t, two, "walk", "a")
+}
+
+// otherBoot makes the journal one of another boot of the machine.
+func otherBoot(t *testing.T, dir string) {
+	t.Helper()
+	was := regexp.MustCompile(`"boot":"[^"]*"`)
+	editLine(t, dir, 0, func(body string) string {
+		if !was.MatchString(body) {
+			t.Skip("the boot is not known here")
+		}
+		return was.ReplaceAllString(body, `"boot":"00000000-0000-4000-8000-000000000000"`)
+	})
+}
+
+// After a restart of the machine, a transaction without its newline is there for every reader at
+// once, also while a process holds staging/. The next writer makes a file of its own boot before
+// it writes a line.
+func TestJournalOfAnotherBoot(t *testing.T) {
+	dir := newDir(t)
+	crashed(t, dir, "put a", "put b", "remove a")
+	otherBoot(t, dir)
+	unpublish(t, dir)
+	path := filepath.Join(dir, "journal")
+	before := readFile(t, path)
+	release, unlock := flocked(t, filepath.Join(dir, "staging")), lockJournal(t, path)
+	r := useDamaged(t, dir, fsmeta.ReadOnly())
+	mustSay(t, r, "walk", "b")
+	unlock()
+	release()
+	if readFile(t, path) != before {
+		t.Error("a reader has written to the journal")
+	}
+	w := start(t)
+	mustDo(t, w, "open "+dir, "put c")
+	mustSay(t, r, "walk", "b c")
+	lines, _ := readJournal(t, dir)
+	if text := strings.Join(lines, "\n"); strings.Contains(text, `"boot":"00000000-`) || strings.Contains(text, `"name":"b"`) || !strings.Contains(text, `"name":"c"`) {
+		t.Errorf("behind the first transaction the journal is\n%s\nwant a header of this boot and no line from before", text)
+	}
+	mustDo(t, w, "close")
+	mustDo(t, r, "close")
+	wantClean(t, dir)
 }
