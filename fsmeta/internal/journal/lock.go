@@ -1,11 +1,13 @@
 package journal
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"time"
 
 	"github.com/fsmeta/fsmeta/fsmeta/internal/fault"
+	"golang.org/x/sys/unix"
 )
 
 // The lock on a journal file says that the writer of its unpublished lines is at work. The holder
@@ -65,4 +67,34 @@ func (f *File) AtWork() (bool, error) {
 		return false, &fs.PathError{Op: "query lock", Path: f.path, Err: err}
 	}
 	return held, nil
+}
+
+// Committed returns the last transaction that is committed: the last whole line that is known,
+// unless the writer of those without a newline is at work; then the last one published. The
+// question comes after the lines were read.
+func (f *File) Committed() (uint64, error) {
+	published, tip := f.Published(), f.Tip()
+	if published == tip {
+		return tip, nil
+	}
+	atWork, err := f.AtWork()
+	if err != nil || atWork {
+		return published, err
+	}
+	return tip, nil
+}
+
+// control makes one system call on the file, again where a signal has interrupted it.
+func (f *File) control(call func(fd uintptr) error) error {
+	conn, err := f.file.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var result error
+	err = conn.Control(func(fd uintptr) {
+		for result = unix.EINTR; result == unix.EINTR; {
+			result = call(fd)
+		}
+	})
+	return errors.Join(err, result)
 }

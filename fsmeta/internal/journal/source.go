@@ -70,6 +70,14 @@ func (s *source) next() (run, error) {
 	}
 }
 
+// nextStray is next behind the NUL bytes that follow. ok is false where only such follow.
+func (s *source) nextStray() (r run, ok bool, err error) {
+	if ok, err = s.skip(); ok {
+		r, err = s.next()
+	}
+	return r, ok, err
+}
+
 // take takes the first n bytes of buf, a copy where these would keep a large buffer from being
 // freed.
 func (r *run) take(buf []byte, n int) {

@@ -71,8 +71,8 @@ func room(n int) int64 { return int64(n + 1 + format.SupersededLen + 1) }
 
 // sealOf returns the checksum at the end of a line that was just encoded.
 func sealOf(raw []byte) uint32 {
-	at := len(raw) - len(crcEnd) - crcDigits
-	sum, err := strconv.ParseUint(string(raw[at:at+crcDigits]), 16, 32)
+	at := len(raw) - len(`xxxxxxxx"}`)
+	sum, err := strconv.ParseUint(string(raw[at:at+8]), 16, 32)
 	if err != nil {
 		panic(err) // EncodeLine writes no other
 	}
@@ -83,9 +83,8 @@ func sealOf(raw []byte) uint32 {
 func (f *File) noteOwnLocked(t *format.Txn, r ref) {
 	if f.tipLocked() < t.Number {
 		f.addLocked(r, t.NextID)
-	} else if known := f.refLocked(t.Number); known.names == nil {
-		known.names = r.names
-		f.foreign--
+	} else {
+		f.refLocked(t.Number).names = r.names
 	}
 	f.aimLocked()
 }
