@@ -87,8 +87,8 @@ func newIndex(path string, txn uint64, names format.Names) *index {
 	return ix
 }
 
-// addLines takes lines in, which follow the tip. They are decoded when more than a few
-// single names are needed: a process that looks up one or two does not pay for them.
+// addLines takes lines in, which follow the tip. Several are decoded when more than a few
+// single names are needed: a process that looks up one or two does not pay for a long journal.
 func (ix *index) addLines(lines []format.Line) {
 	if len(lines) == 0 {
 		return
@@ -100,6 +100,9 @@ func (ix *index) addLines(lines []format.Line) {
 			ix.pending = append(ix.pending, l)
 			ix.tip = l.Txn
 		}
+	}
+	if len(ix.pending) == 1 { // as after each commit: searches would cost more
+		_ = ix.readyLocked() // the next call of ready returns the error again
 	}
 	ix.generations.Add(1)
 }
@@ -115,12 +118,6 @@ func (ix *index) addTxn(t *format.Txn) {
 
 // ready decodes the lines that were taken in.
 func (ix *index) ready() error {
-	ix.mu.RLock()
-	done := len(ix.pending) == 0
-	ix.mu.RUnlock()
-	if done {
-		return nil
-	}
 	ix.mu.Lock()
 	defer ix.mu.Unlock()
 	return ix.readyLocked()
@@ -142,8 +139,7 @@ func (ix *index) readyLocked() error {
 
 func (ix *index) addTxnLocked(t *format.Txn) {
 	oldest := ix.points.oldest()
-	for i := range t.Changes {
-		c := &t.Changes[i]
+	for _, c := range t.Changes {
 		if c.Before != nil || c.After != nil {
 			ix.usedAt = min(ix.usedAt, t.Number)
 		}
@@ -157,7 +153,8 @@ func (ix *index) addTxnLocked(t *format.Txn) {
 		ix.pushLocked(e, &version{txn: t.Number, meta: c.After, prev: e.head})
 		ix.cutLocked(e, oldest)
 		if ix.children != nil {
-			ix.children.change(c)
+			ix.children.add(c.Before, -1)
+			ix.children.add(c.After, +1)
 		}
 	}
 }
@@ -172,12 +169,10 @@ func (ix *index) noteUse(txn uint64) {
 // firstUse returns the transaction in which, or before which, something was committed for
 // the first time, or never.
 func (ix *index) firstUse() (uint64, error) {
-	if err := ix.ready(); err != nil {
-		return 0, err
-	}
-	ix.mu.RLock()
-	defer ix.mu.RUnlock()
-	return ix.usedAt, nil
+	ix.mu.Lock()
+	defer ix.mu.Unlock()
+	err := ix.readyLocked()
+	return ix.usedAt, err
 }
 
 func (ix *index) newEntryLocked(name string) *entry {
@@ -212,8 +207,8 @@ func (ix *index) nameOf(at string) (name string, ok bool) {
 
 func (ix *index) pushLocked(e *entry, v *version) {
 	e.head = v
-	if ix.byID != nil && v.meta != nil {
-		ix.noteIDLocked(v.meta.ID, e)
+	if ix.byID != nil {
+		ix.noteIDLocked(v, e)
 	}
 }
 
@@ -242,34 +237,31 @@ func (e *entry) hadID(id string) bool {
 }
 
 func (ix *index) dropIDLocked(id string, e *entry) {
-	rest := slices.DeleteFunc(ix.byID[id], func(o *entry) bool { return o == e })
-	if len(rest) == 0 {
+	ix.byID[id] = slices.DeleteFunc(ix.byID[id], func(o *entry) bool { return o == e })
+	if len(ix.byID[id]) == 0 {
 		delete(ix.byID, id)
-	} else {
-		ix.byID[id] = rest
 	}
 }
 
-func (ix *index) noteIDLocked(id string, e *entry) {
-	if !slices.Contains(ix.byID[id], e) {
-		ix.byID[id] = append(ix.byID[id], e)
+func (ix *index) noteIDLocked(v *version, e *entry) {
+	if v.meta != nil && !slices.Contains(ix.byID[v.meta.ID], e) {
+		ix.byID[v.meta.ID] = append(ix.byID[v.meta.ID], e)
 	}
 }
 
 // find returns the version of name at g. Where it isn't known, known is false and the tree
 // has to be asked.
 func (ix *index) find(name string, g uint64) (m *format.Snapshot, known bool, err error) {
+	if ix.searches.Load() >= patience {
+		if err := ix.ready(); err != nil {
+			return nil, false, err
+		}
+	}
 	ix.mu.RLock()
 	defer ix.mu.RUnlock()
 	if len(ix.pending) > 0 {
-		if ix.searches.Add(1) > patience {
-			ix.mu.RUnlock()
-			err := ix.ready()
-			ix.mu.RLock()
-			if err != nil {
-				return nil, false, err
-			}
-		} else if m, known, err := ix.searchLocked(name, g); known || err != nil {
+		ix.searches.Add(1)
+		if m, known, err := ix.searchLocked(name, g); known || err != nil {
 			return m, known, err
 		}
 	}
@@ -346,8 +338,11 @@ func (ix *index) learn(name string, m *format.Snapshot, generation uint64) {
 func (ix *index) setListing(names []string, unnamed []string) error {
 	ix.mu.Lock()
 	defer ix.mu.Unlock()
-	if ix.listed || ix.stale.Load() {
+	if ix.listed {
 		return nil
+	}
+	if ix.stale.Load() {
+		return fault.ErrOutdated
 	}
 	if err := ix.readyLocked(); err != nil {
 		return err
@@ -496,22 +491,26 @@ func (ix *index) noteAllRead() {
 	ix.allRead = true
 }
 
-// owners returns the entries that have or had an identifier. It needs the listing and every
-// entry read.
-func (ix *index) owners(id string) []*entry {
+// owners returns the names that have or had an identifier; ok is false unless every entry was
+// read.
+func (ix *index) owners(id string) (names []string, ok bool, err error) {
 	ix.mu.Lock()
 	defer ix.mu.Unlock()
+	if err := ix.readyLocked(); err != nil || !ix.allRead {
+		return nil, false, err
+	}
 	if ix.byID == nil {
 		ix.byID = make(map[string][]*entry, len(ix.entries))
 		for _, e := range ix.entries {
 			for v := e.head; v != nil; v = v.prev {
-				if v.meta != nil {
-					ix.noteIDLocked(v.meta.ID, e)
-				}
+				ix.noteIDLocked(v, e)
 			}
 		}
 	}
-	return slices.Clone(ix.byID[id])
+	for _, e := range ix.byID[id] {
+		names = append(names, e.name)
+	}
+	return names, true, nil
 }
 
 // setName gives an entry of snapshots/ that had no known name its name, or, where name is

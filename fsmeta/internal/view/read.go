@@ -90,23 +90,18 @@ func (v *View) NoteUse(txn uint64) { v.index.Load().noteUse(txn) }
 // list returns every name that is known or in the tree, in order, and the entries of
 // snapshots/ that have none. The slices are shared: don't change them.
 func (v *View) list(ix *index) (entries []*entry, unnamed []string, err error) {
-	for {
-		entries, unnamed, ok, err := ix.listing()
-		if err != nil {
-			return nil, nil, err
-		}
-		if ok && len(unnamed) > 0 {
-			if unnamed, err = v.revisit(ix, unnamed); err == nil {
-				entries, _, _, err = ix.listing() // some may have got their names
-			}
-		}
-		if ok {
-			return entries, unnamed, err
-		}
-		if err := v.readListing(ix); err != nil {
-			return nil, nil, err
+	entries, unnamed, ok, err := ix.listing()
+	if err == nil && !ok {
+		if err = v.readListing(ix); err == nil {
+			entries, unnamed, _, err = ix.listing()
 		}
 	}
+	if err == nil && len(unnamed) > 0 {
+		if unnamed, err = v.revisit(ix, unnamed); err == nil {
+			entries, _, _, err = ix.listing() // some may have got their names
+		}
+	}
+	return entries, unnamed, err
 }
 
 // readListing lists the tree, and takes in what has come to the journal meanwhile.
@@ -131,9 +126,6 @@ func (v *View) readListing(ix *index) error {
 	}
 	if err := v.look(); err != nil {
 		return err
-	}
-	if ix.stale.Load() {
-		return fault.ErrOutdated
 	}
 	return ix.setListing(names, nameless)
 }
@@ -195,18 +187,8 @@ type Damage struct {
 // caller looks at each. It returns what could not be read, too. The first call reads every
 // snapshot.
 func (v *View) FindID(p Point, id string) (names []string, damage []Damage, err error) {
-	ix := p.index
-	if err := ix.ready(); err != nil { // lines that are not decoded have identifiers, too
-		return nil, nil, err
-	}
-	ix.mu.RLock()
-	done := ix.allRead
-	ix.mu.RUnlock()
-	if done {
-		for _, e := range ix.owners(id) {
-			names = append(names, e.name)
-		}
-		return names, nil, nil
+	if names, ok, err := p.index.owners(id); ok || err != nil {
+		return names, nil, err
 	}
 	err = v.Walk(p, nil, func(m *format.Snapshot) error {
 		if m.ID == id {
@@ -215,7 +197,7 @@ func (v *View) FindID(p Point, id string) (names []string, damage []Damage, err 
 		return nil
 	}, func(d Damage) error { damage = append(damage, d); return nil })
 	if err == nil && len(damage) == 0 {
-		ix.noteAllRead()
+		p.index.noteAllRead()
 	}
 	return names, damage, err
 }
