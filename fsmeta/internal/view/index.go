@@ -30,20 +30,18 @@ type index struct {
 	mu      sync.RWMutex
 	pending []format.Line     // lines added and not decoded yet, oldest first; see ready
 	entries map[string]*entry // a name that is not in it is as the tree has it, or absent if listed
-	long    map[string]string // names by their entries, of those in entries that are hashed
 	tip     uint64            // the last transaction added
 	usedAt  uint64            // see firstUse
 	left    map[string]bool   // names that forget could not forget, for the sake of a reader
 	folded  uint64            // the tree holds all lines up to here; the journal has dropped them
 
-	listed   bool            // entries has every name there is
-	sorted   []*entry        // by name, those known when it was made; never changed in place
-	added    []*entry        // the others
-	dropped  int             // how many of sorted are forgotten
-	unnamed  map[string]bool // entries of snapshots/ that have no known name
-	allRead  bool            // every entry was read, and none is damaged
-	children *children       // nil until it is needed
-	byID     map[string][]*entry
+	listed   bool                // entries has every name there is
+	sorted   []*entry            // by name, those known when it was made; never changed in place
+	added    []*entry            // the others
+	dropped  int                 // how many of sorted are forgotten
+	unnamed  map[string]bool     // entries of snapshots/ that have no known name
+	children *children           // nil until it is needed
+	byID     map[string][]*entry // nil until every entry was read, and none is damaged
 
 	points points
 }
@@ -79,7 +77,7 @@ func (e *entry) at(g uint64) *version {
 }
 
 func newIndex(path string, txn uint64, names format.Names) *index {
-	ix := &index{path: path, entries: map[string]*entry{}, long: map[string]string{}, unnamed: map[string]bool{}, tip: txn, folded: txn}
+	ix := &index{path: path, entries: map[string]*entry{}, left: map[string]bool{}, unnamed: map[string]bool{}, tip: txn, folded: txn}
 	if txn == 0 {
 		ix.usedAt = never
 	}
@@ -178,31 +176,13 @@ func (ix *index) firstUse() (uint64, error) {
 func (ix *index) newEntryLocked(name string) *entry {
 	e := &entry{name: name, hash: format.HashOfName(name)}
 	ix.entries[name] = e
-	if at, long := longEntry(name); long {
-		ix.long[at] = name
-		delete(ix.unnamed, at)
+	if len(ix.unnamed) > 0 {
+		delete(ix.unnamed, format.EncodeName(name))
 	}
 	if ix.listed {
 		ix.added = append(ix.added, e)
 	}
 	return e
-}
-
-// longEntry returns the entry of a name that does not spell the name out.
-func longEntry(name string) (at string, long bool) {
-	if len(name) <= format.MaxEntry/3 {
-		return "", false // every byte escaped, it still fits
-	}
-	at = format.EncodeName(name)
-	return at, format.IsHashed(at)
-}
-
-// nameOf returns the name of an entry of the hashed form, if it is known.
-func (ix *index) nameOf(at string) (name string, ok bool) {
-	ix.mu.RLock()
-	defer ix.mu.RUnlock()
-	name, ok = ix.long[at]
-	return name, ok
 }
 
 func (ix *index) pushLocked(e *entry, v *version) {
@@ -353,8 +333,11 @@ func (ix *index) setListing(names []string, unnamed []string) error {
 		}
 	}
 	for _, at := range unnamed {
-		if _, named := ix.long[at]; !named {
-			ix.unnamed[at] = true
+		ix.unnamed[at] = true
+	}
+	if len(unnamed) > 0 { // lines may have the names of some
+		for name := range ix.entries {
+			delete(ix.unnamed, format.EncodeName(name))
 		}
 	}
 	ix.listed = true
@@ -431,35 +414,31 @@ func (ix *index) forget(names []string, txn uint64) {
 	ix.mu.Lock()
 	defer ix.mu.Unlock()
 	ix.folded = max(ix.folded, txn)
-	ix.forgetLocked(slices.Values(names))
+	for _, name := range names {
+		ix.left[name] = true
+	}
+	ix.trimLocked()
 }
 
 // trim drops what forget had to leave for a reader that has ended.
 func (ix *index) trim() {
 	ix.mu.Lock()
 	defer ix.mu.Unlock()
-	ix.forgetLocked(maps.Keys(ix.left))
+	ix.trimLocked()
 }
 
-func (ix *index) forgetLocked(names func(func(string) bool)) {
+func (ix *index) trimLocked() {
 	oldest := min(ix.points.oldest(), ix.folded)
-	for name := range names {
-		e := ix.entries[name]
-		if e == nil {
-			delete(ix.left, name)
-			continue
-		}
-		ix.cutLocked(e, oldest)
-		v := e.head
-		switch {
-		case v != nil && v.txn <= oldest && v.meta == nil:
-			ix.dropLocked(e)
-		case v != nil && v.prev != nil && v.txn <= ix.folded:
-			if ix.left == nil {
-				ix.left = map[string]bool{}
+	for name := range ix.left {
+		if e := ix.entries[name]; e != nil {
+			ix.cutLocked(e, oldest)
+			v := e.head
+			if v != nil && v.prev != nil && v.txn <= ix.folded {
+				continue // for a reader; a line behind folded has another forget
 			}
-			ix.left[name] = true
-			continue
+			if v != nil && v.txn <= oldest && v.meta == nil {
+				ix.dropLocked(e)
+			}
 		}
 		delete(ix.left, name)
 	}
@@ -470,42 +449,34 @@ func (ix *index) dropLocked(e *entry) {
 	e.dropped = true
 	ix.dropped++
 	delete(ix.entries, e.name)
-	if at, long := longEntry(e.name); long {
-		delete(ix.long, at)
-	}
 }
 
-// noteAllRead notes that every entry was read, unless one was not kept: a line may have come
-// while it was read.
-func (ix *index) noteAllRead() {
+// indexIDs makes identifiers known to owners, where every entry was read and kept: a line may
+// have come while one was read.
+func (ix *index) indexIDs() {
 	ix.mu.Lock()
 	defer ix.mu.Unlock()
-	if !ix.listed || len(ix.unnamed) > 0 || len(ix.pending) > 0 {
+	if ix.byID != nil || !ix.listed || len(ix.unnamed) > 0 || len(ix.pending) > 0 {
 		return
 	}
+	ix.byID = make(map[string][]*entry, len(ix.entries))
 	for _, e := range ix.entries {
 		if e.head == nil {
+			ix.byID = nil
 			return
 		}
+		for v := e.head; v != nil; v = v.prev {
+			ix.noteIDLocked(v, e)
+		}
 	}
-	ix.allRead = true
 }
 
-// owners returns the names that have or had an identifier; ok is false unless every entry was
-// read.
+// owners returns the names that have or had an identifier; ok is false where indexIDs comes first.
 func (ix *index) owners(id string) (names []string, ok bool, err error) {
 	ix.mu.Lock()
 	defer ix.mu.Unlock()
-	if err := ix.readyLocked(); err != nil || !ix.allRead {
+	if err := ix.readyLocked(); err != nil || ix.byID == nil {
 		return nil, false, err
-	}
-	if ix.byID == nil {
-		ix.byID = make(map[string][]*entry, len(ix.entries))
-		for _, e := range ix.entries {
-			for v := e.head; v != nil; v = v.prev {
-				ix.noteIDLocked(v, e)
-			}
-		}
 	}
 	for _, e := range ix.byID[id] {
 		names = append(names, e.name)

@@ -20,7 +20,7 @@ func (v *View) Lookup(p Point, name string) (*format.Snapshot, error) {
 			return m, err
 		}
 		m, damage := v.tree.Read(name)
-		if err := v.look(); err != nil {
+		if err := v.Look(); err != nil {
 			return nil, err
 		}
 		if ix.stale.Load() {
@@ -68,7 +68,7 @@ func (v *View) Used(p Point) (bool, error) {
 	}
 	entries, err := v.tree.List()
 	if err == nil {
-		err = v.look() // a new entry has come by a line
+		err = v.Look() // a new entry has come by a line
 	}
 	if err != nil {
 		return false, err
@@ -106,10 +106,7 @@ func (v *View) list(ix *index) (entries []*entry, unnamed []string, err error) {
 
 // readListing lists the tree, and takes in what has come to the journal meanwhile.
 func (v *View) readListing(ix *index) error {
-	if err := v.look(); err != nil {
-		return err
-	}
-	if err := ix.ready(); err != nil { // lines have names that entries don't spell out
+	if err := v.Look(); err != nil {
 		return err
 	}
 	dirents, err := v.tree.List()
@@ -118,29 +115,27 @@ func (v *View) readListing(ix *index) error {
 	}
 	var names, nameless []string
 	for _, at := range dirents {
-		if name, ok := v.nameOf(ix, at); ok {
+		if name, ok := v.nameOf(at); ok {
 			names = append(names, name)
 		} else {
 			nameless = append(nameless, at)
 		}
 	}
-	if err := v.look(); err != nil {
+	if err := v.Look(); err != nil {
 		return err
 	}
 	return ix.setListing(names, nameless)
 }
 
 // nameOf returns the name of the snapshot in an entry, if that can be told.
-func (v *View) nameOf(ix *index, at string) (string, bool) {
+func (v *View) nameOf(at string) (string, bool) {
 	name, hashed, ok := format.DecodeName(at)
-	if !ok || !hashed {
-		return name, ok
+	if ok && hashed {
+		var err error
+		name, err = v.tree.NameIn(at)
+		ok = err == nil
 	}
-	if name, ok := ix.nameOf(at); ok {
-		return name, true
-	}
-	name, err := v.tree.NameIn(at)
-	return name, err == nil
+	return name, ok
 }
 
 // revisit looks again at entries without a name, some of which may have one by now or be
@@ -152,7 +147,7 @@ func (v *View) revisit(ix *index, unnamed []string) ([]string, error) {
 		if err != nil {
 			return nil, err
 		}
-		name, ok := v.nameOf(ix, at)
+		name, ok := v.nameOf(at)
 		switch {
 		case ok:
 			ix.setName(at, name)
@@ -197,7 +192,7 @@ func (v *View) FindID(p Point, id string) (names []string, damage []Damage, err 
 		return nil
 	}, func(d Damage) error { damage = append(damage, d); return nil })
 	if err == nil && len(damage) == 0 {
-		p.index.noteAllRead()
+		p.index.indexIDs()
 	}
 	return names, damage, err
 }

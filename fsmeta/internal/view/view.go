@@ -93,7 +93,7 @@ func (v *View) Tip() uint64 {
 
 // Begin makes r a reader of the store as it stands now, until End.
 func (v *View) Begin(r *Reader) error {
-	if err := v.look(); err != nil {
+	if err := v.Look(); err != nil {
 		return err
 	}
 	for {
@@ -157,9 +157,9 @@ func (v *View) resetLocked() {
 	v.strayed = nil
 }
 
-// look takes in what other processes have written since. Where nothing is new it costs one
+// Look takes in what other processes have written since. Where nothing is new it costs one
 // small read, and none while this process writes.
-func (v *View) look() error {
+func (v *View) Look() error {
 	if v.held.Load() {
 		return nil
 	}
@@ -182,13 +182,6 @@ func (v *View) CatchUp() (journal.Tail, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	return v.catchUpLocked(true, true)
-}
-
-// Look takes in what other processes have written, to the end of the file, as a reader does.
-func (v *View) Look() (journal.Tail, error) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	return v.catchUpLocked(true, false)
 }
 
 // catchUpLocked takes in the whole lines behind the last published one, and goes on in a new
@@ -237,7 +230,7 @@ func (v *View) settleLocked(alone bool) error {
 		return err
 	}
 	v.index.Load().points.publish(committed, j.NamesAt(committed), nil)
-	v.unsettled.Store(committed < j.Tip()) // not before: see look
+	v.unsettled.Store(committed < j.Tip()) // not before: see Look
 	return nil
 }
 
