@@ -12,7 +12,6 @@ import (
 // Follower passes on committed transactions in order, over checkpoints, on descriptors of its own,
 // so that what others forget is still there. It is not for use by several goroutines at once.
 type Follower struct {
-	path    string
 	after   uint64 // transactions up to here are known, or not to be passed on
 	file    *File
 	pending []format.Line // known and not passed on
@@ -25,7 +24,7 @@ func Follow(path string, after uint64) (*Follower, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &Follower{path: path, after: after, file: file}
+	f := &Follower{after: after, file: file}
 	if err = file.damage; err == nil && file.header.Txn > after {
 		err = fmt.Errorf("the journal has only what came after transaction %d: %w", file.header.Txn, fault.ErrOutdated)
 	}
@@ -113,7 +112,7 @@ func (f *Follower) pass(txn uint64) []format.Line {
 // successor opens the file that has taken the journal's place for good. It is nil where
 // there is none yet.
 func (f *Follower) successor() (*File, error) {
-	next, err := Open(f.path, false)
+	next, err := Open(f.file.path, false)
 	if err != nil {
 		return nil, err
 	}

@@ -101,6 +101,7 @@ func openPending(at, name string) (*os.File, error) {
 type successor struct {
 	file   *File
 	old    *File  // or nil
+	lines  []ref  // those of old that it will have
 	size   int64  // of NUL bytes that are there
 	filled int64  // how long the file will be
 	off    int64  // where buf is to be written
@@ -124,8 +125,12 @@ func (w *successor) write(h format.Header, carry *format.Txn, superseded bool) e
 		return err
 	}
 	// 2. The lines.
-	if w.old != nil {
-		if err := w.old.each(h.Txn, w.old.Tip(), w.line); err != nil {
+	for i, r := range w.lines {
+		l, err := w.old.reread(h.Txn+uint64(i)+1, r)
+		if err == nil {
+			err = w.line(l, r)
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -166,13 +171,13 @@ func (w *successor) plan(h *format.Header, carry *format.Txn) error {
 	content := room(0) // how long it can be, with the most digits for what is not known yet
 	if f := w.old; f != nil {
 		tip = f.Tip()
-		lines, err := f.known(h.Txn, tip)
-		if err != nil {
+		var err error
+		if w.lines, err = f.known(h.Txn, tip); err != nil {
 			return err
 		}
-		for _, l := range lines {
-			content += int64(l.n) + 1
-			w.filled = max(w.filled, l.filled)
+		for _, r := range w.lines {
+			content += int64(r.n) + 1
+			w.filled = max(w.filled, r.filled)
 		}
 		h.Prev = f.crc(h.Txn)
 		if names := f.NamesAt(h.Txn); names.Known {

@@ -248,42 +248,18 @@ func (f *File) Stray() ([]format.Line, error) {
 	return slices.CompactFunc(lines, func(a, b format.Line) bool { return a.Txn == b.Txn }), nil
 }
 
-// Lines reads the known lines after from, up to to, out of the file again. Changed bytes, and
-// a line that breaks a rule, are damage. It writes nothing.
-func (f *File) Lines(from, to uint64) ([]*format.Txn, error) {
-	var txns []*format.Txn
-	err := f.each(from, to, func(l *format.Line, _ ref) error {
-		t, err := l.Decode()
-		if err != nil {
-			return f.spoil(err)
-		}
-		txns = append(txns, t)
-		return nil
-	})
-	return txns, err
-}
-
-// each reads the known lines after from, up to to, and calls fn for each.
-func (f *File) each(from, to uint64, fn func(*format.Line, ref) error) error {
-	refs, err := f.known(from, to)
-	if err != nil {
-		return err
+// reread reads the known line of txn out of the file again. Changed bytes are damage. It writes
+// nothing.
+func (f *File) reread(txn uint64, r ref) (*format.Line, error) {
+	raw := make([]byte, r.n)
+	if _, err := f.file.ReadAt(raw, r.off); noEOF(err) != nil {
+		return nil, err
 	}
-	for i, r := range refs {
-		raw := make([]byte, r.n)
-		if _, err := f.file.ReadAt(raw, r.off); noEOF(err) != nil {
-			return err
-		}
-		l, ok := format.ParseLine(raw)
-		if !ok || l.CRC != r.crc {
-			return f.spoil(fmt.Errorf("the line of transaction %d is damaged: its bytes have changed since it was read", from+uint64(i)+1))
-		}
-		l.Off = r.off
-		if err := fn(&l, r); err != nil {
-			return err
-		}
+	l, ok := format.ParseLine(raw)
+	if !ok || l.CRC != r.crc {
+		return nil, f.spoil(fmt.Errorf("the line of transaction %d is damaged: its bytes have changed since it was read", txn))
 	}
-	return nil
+	return &l, nil
 }
 
 // known returns the refs of the lines after from, up to to.
@@ -317,16 +293,27 @@ func (f *File) Names(from, to uint64) ([]string, error) {
 	var names []string
 	for i, r := range refs {
 		if r.names == nil {
-			txns, err := f.Lines(from+uint64(i), from+uint64(i)+1)
-			if err != nil {
+			if r.names, err = f.namesOf(from+uint64(i)+1, r); err != nil {
 				return nil, err
 			}
-			r.names = namesIn(txns[0])
 		}
 		names = append(names, r.names...)
 	}
 	slices.Sort(names)
 	return slices.Compact(names), nil
+}
+
+// namesOf reads the names of a line out of the file. A line that breaks a rule is damage.
+func (f *File) namesOf(txn uint64, r ref) ([]string, error) {
+	l, err := f.reread(txn, r)
+	if err != nil {
+		return nil, err
+	}
+	t, err := l.Decode()
+	if err != nil {
+		return nil, f.spoil(err)
+	}
+	return namesIn(t), nil
 }
 
 // namesIn returns the names that a transaction changes; it is not nil.

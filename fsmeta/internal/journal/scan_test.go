@@ -494,7 +494,7 @@ func FuzzScan(f *testing.F) {
 		if _, err := file.Stray(); err != nil {
 			t.Error(err)
 		}
-		if _, err := file.Lines(file.Header().Txn, file.Tip()); err != nil && fault.DamageOf(err) == nil {
+		if _, err := file.Names(file.Header().Txn, file.Tip()); err != nil && fault.DamageOf(err) == nil {
 			t.Error(err)
 		}
 	})

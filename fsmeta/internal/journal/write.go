@@ -58,7 +58,12 @@ func (f *File) Append(t *format.Txn) error {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.noteOwnLocked(t, ref{off: off, n: n, crc: sealOf(raw), filled: filled, digest: t.Names, names: namesIn(t)})
+	if r := (ref{off: off, n: n, crc: sealOf(raw), filled: filled, digest: t.Names, names: namesIn(t)}); f.tipLocked() < t.Number {
+		f.addLocked(r, t.NextID)
+	} else { // a Scan has found it already
+		f.refLocked(t.Number).names = r.names
+	}
+	f.aimLocked()
 	return nil
 }
 
@@ -77,16 +82,6 @@ func sealOf(raw []byte) uint32 {
 		panic(err) // EncodeLine writes no other
 	}
 	return uint32(sum)
-}
-
-// noteOwnLocked makes the line known that Append has written. Scan may have found it already.
-func (f *File) noteOwnLocked(t *format.Txn, r ref) {
-	if f.tipLocked() < t.Number {
-		f.addLocked(r, t.NextID)
-	} else {
-		f.refLocked(t.Number).names = r.names
-	}
-	f.aimLocked()
 }
 
 // put writes the bytes of a line or mark where NUL bytes are. A crash leaves any part of them. An
