@@ -275,7 +275,7 @@ func TestChangedByteUnpublished(t *testing.T) {
 }
 
 // Many changed bytes in the end of a line that was not published can't be told from a torn one;
-// the text of the limit is in the package's comment.
+// the text of the limit is in layout.md.
 func TestChangedEnd(t *testing.T) {
 	data, from := power(t, 1, 1)
 	to := from + len(bytes.TrimRight(data[from:], "\x00"))
