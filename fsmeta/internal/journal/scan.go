@@ -5,9 +5,7 @@ import (
 	"cmp"
 	"fmt"
 	"hash/crc32"
-	"regexp"
 	"slices"
-	"strings"
 
 	"github.com/fsmeta/fsmeta/fsmeta/internal/format"
 )
@@ -163,40 +161,58 @@ func (x *exam) rest(src *source) error {
 	}
 }
 
-// lineEnd is the end of a line: the checksum of the line before it, and its own. endLen is
-// how many bytes it has.
+// lineEnd is the end of a line: the checksum of the line before it, and its own. An x stands for
+// a digit.
 const (
-	lineEnd = `,"prev":"%08x","crc32c":"%08x"}`
-	endLen  = len(lineEnd) - len("%08x%08x") + 2*8
+	lineEnd = `,"prev":"xxxxxxxx","crc32c":"xxxxxxxx"}`
+	endLen  = len(lineEnd)
 
 	// mostChanged is how many bytes of a line's end may have changed for it to be recognized.
 	mostChanged = 4
 )
 
-var (
-	castagnoli = crc32.MakeTable(crc32.Castagnoli)
-	anyEnd     = regexp.MustCompile(strings.ReplaceAll(lineEnd, "%08x", "[0-9a-f]{8}"))
-)
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // ended reports whether invalid bytes that stand behind the line with the checksum prev hold
 // the end of a line, so that all of that line was written.
 func ended(raw []byte, prev uint32) bool {
-	if anyEnd.Match(raw) {
-		return true
+	for rest := raw; ; rest = rest[1:] {
+		n := bytes.Index(rest, []byte(`,"prev":"`))
+		if n < 0 {
+			break
+		}
+		if rest = rest[n:]; isEnd(rest) {
+			return true
+		}
 	}
 	if len(raw) < endLen {
 		return false
 	}
 	body, have := raw[:len(raw)-endLen], raw[len(raw)-endLen:]
-	summed, _, _ := strings.Cut(fmt.Sprintf(lineEnd, prev, 0), `,"crc32c"`) // a checksum covers what stands before it
-	sum := crc32.Update(crc32.Checksum(body, castagnoli), castagnoli, []byte(summed))
+	want := fmt.Appendf(nil, `,"prev":"%08x"`, prev) // the checksum is that of all before its member
+	sum := crc32.Update(crc32.Checksum(body, castagnoli), castagnoli, want)
+	want = fmt.Appendf(want, `,"crc32c":"%08x"}`, sum)
 	changed := 0
-	for i, c := range []byte(fmt.Sprintf(lineEnd, prev, sum)) {
-		if have[i] != c {
+	for i := range want {
+		if have[i] != want[i] {
 			changed++
 		}
 	}
 	return changed <= mostChanged
+}
+
+// isEnd reports whether b begins with the end of a line, with any digits.
+func isEnd(b []byte) bool {
+	if len(b) < endLen {
+		return false
+	}
+	for i, c := range []byte(lineEnd) {
+		digit := '0' <= b[i] && b[i] <= '9' || 'a' <= b[i] && b[i] <= 'f'
+		if c == 'x' && !digit || c != 'x' && b[i] != c {
+			return false
+		}
+	}
+	return true
 }
 
 // takeInLocked makes known what was found, some of which may be known.
