@@ -130,7 +130,7 @@ func (s *Store) everything(ctx context.Context) (snapshots []Info, next uint64, 
 func (s *Store) RestoredBelow() (uint64, error) {
 	c, err := commit.ReadCopied(s.root)
 	if err == nil {
-		_, err = s.view.Look()
+		err = s.view.Look()
 	}
 	if err != nil {
 		return 0, fmt.Errorf("fsmeta: look from which backup %s was restored: %w", s.dir, err)

@@ -12,8 +12,7 @@ import (
 // Follower passes on committed transactions in order, over checkpoints, on descriptors of its own,
 // so that what others forget is still there. It is not for use by several goroutines at once.
 type Follower struct {
-	path    string
-	after   uint64 // transactions up to here are not passed on
+	after   uint64 // transactions up to here are known, or not to be passed on
 	file    *File
 	pending []format.Line // known and not passed on
 }
@@ -25,11 +24,8 @@ func Follow(path string, after uint64) (*Follower, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &Follower{path: path, after: after, file: file}
-	switch {
-	case file.damage != nil:
-		err = file.damage
-	case file.header.Txn > after:
+	f := &Follower{after: after, file: file}
+	if err = file.damage; err == nil && file.header.Txn > after {
 		err = fmt.Errorf("the journal has only what came after transaction %d: %w", file.header.Txn, fault.ErrOutdated)
 	}
 	if err != nil {
@@ -69,7 +65,7 @@ func (f *Follower) Next() ([]format.Line, error) {
 			return nil, errors.Join(err, next.Close())
 		}
 	}
-	committed, err := f.committed()
+	committed, err := f.file.Committed()
 	if err != nil {
 		return nil, err
 	}
@@ -89,39 +85,34 @@ func (f *Follower) look() (superseded bool, err error) {
 	if err == nil && tail.Replaced {
 		err = fmt.Errorf("the journal was overwritten by another program: %w", fault.ErrOutdated)
 	}
-	f.pending = append(f.pending, tail.Fresh...)
+	f.take(tail)
 	return tail.Superseded, err
 }
 
-// committed returns the last transaction of the file that is committed.
-func (f *Follower) committed() (uint64, error) {
-	published, tip := f.file.Published(), f.file.Tip()
-	if published == tip {
-		return tip, nil
+// take notes the lines that are to be passed on.
+func (f *Follower) take(tail Tail) {
+	for _, l := range tail.Fresh {
+		if l.Txn > f.after {
+			f.pending, f.after = append(f.pending, l), l.Txn
+		}
 	}
-	atWork, err := f.file.AtWork() // asked after the lines were read
-	if err != nil || atWork {
-		return published, err
-	}
-	return tip, nil
 }
 
-// pass returns the pending lines up to txn that are to be passed on.
+// pass returns the pending lines up to txn.
 func (f *Follower) pass(txn uint64) []format.Line {
-	var lines []format.Line
-	for len(f.pending) > 0 && f.pending[0].Txn <= txn {
-		if f.pending[0].Txn > f.after {
-			lines = append(lines, f.pending[0])
-		}
-		f.pending = f.pending[1:]
+	n := 0
+	for n < len(f.pending) && f.pending[n].Txn <= txn {
+		n++
 	}
+	lines := f.pending[:n:n]
+	f.pending = f.pending[n:]
 	return lines
 }
 
 // successor opens the file that has taken the journal's place for good. It is nil where
 // there is none yet.
 func (f *Follower) successor() (*File, error) {
-	next, err := Open(f.path, false)
+	next, err := Open(f.file.path, false)
 	if err != nil {
 		return nil, err
 	}
@@ -134,7 +125,7 @@ func (f *Follower) successor() (*File, error) {
 
 // switchTo goes on in another file, behind the last line of the old one.
 func (f *Follower) switchTo(next *File) error {
-	tip := f.file.Tip()
+	old, tip := f.file, f.file.Tip()
 	if next.header.Txn > tip {
 		return fmt.Errorf("the journal begins behind transaction %d, and transaction %d was the last to be seen: %w", next.header.Txn, tip, fault.ErrOutdated)
 	}
@@ -145,15 +136,10 @@ func (f *Follower) switchTo(next *File) error {
 	if err := next.Damage(); err != nil && next.Tip() < tip {
 		return err
 	}
-	if next.Tip() < tip || next.crc(tip) != f.file.crc(tip) {
+	if next.Tip() < tip || next.crc(tip) != old.crc(tip) {
 		return fmt.Errorf("the journal does not go on behind transaction %d, that of another store has taken its place: %w", tip, fault.ErrOutdated)
 	}
-	for _, l := range tail.Fresh {
-		if l.Txn > tip {
-			f.pending = append(f.pending, l)
-		}
-	}
-	old := f.file
+	f.take(tail)
 	f.file = next
 	_ = old.Close() // it was only read
 	return nil

@@ -4,39 +4,10 @@
 //
 // # Torn or damaged
 //
-// Let t be the last whole line: it has the right checksum and continues the line before it, back
-// to the header. Let P be the byte behind the end byte of t. The invalid bytes at P are those from
-// P to the next NUL byte, newline or end of the file. There may be none, with other bytes behind.
-//
-// The journal is damaged if one of these is true:
-//
-//  1. The header breaks a rule.
-//  2. The file is shorter than the "filled" of its sealed header, or of any line with a right
-//     checksum, wherever that stands; or a whole line ends where the file does. The file was
-//     cut: it is extended with NUL bytes, durably, before a line says so.
-//  3. The invalid bytes at P reach the end of the file. The file was cut: every line has NUL
-//     bytes behind it when it is written, with room for a superseded mark.
-//  4. A newline stands at P or behind it, anywhere. It is written only when the line before it
-//     is durable, and so are all lines before that.
-//  5. A line with a right checksum stands behind P and has a "synced" of t+1 or above.
-//  6. The invalid bytes at P are complete: they hold the end of a line,
-//     ,"prev":"xxxxxxxx","crc32c":"xxxxxxxx"} with any lowercase hexadecimal digits. (No other
-//     part of a line reads so: strings have no bare quotes, and labels are sorted.) Or their last 39
-//     bytes are that end but for at most four bytes, with the checksum of line t and
-//     that of these bytes in it. Then all of the line was written, and a byte has changed. The
-//     superseded mark ends in the same way; with the right bytes it is the mark, not damage.
-//  7. The invalid bytes at P are more than the longest line has.
-//
-// Otherwise what stands at P and behind it is torn: it was never acknowledged. A power cut leaves
-// any of the bytes written since the last sync, NUL bytes in place of the others, and never
-// one of the above: 2 and 3 because the file does not shrink, 4 and 5 because newline and "synced"
-// follow the sync, 6 and 7 because a byte that is missing is NUL and ends the invalid bytes.
-// For this, no line is written over other bytes than NUL: what is taken back is overwritten with
-// NUL bytes and synced, and invalid bytes are followed by a new file.
-//
-// Not seen is the change of an end byte from newline to NUL, which loses nothing. Not seen either
-// is a line changed to NUL bytes in part, or in many bytes of its end, before its newline was
-// durable.
+// "Torn or damaged" in layout.md lists what makes a journal damaged, and why a power cut leaves
+// none of it; exam follows that list. For this, no line is written over other bytes than NUL: what
+// is taken back is overwritten with NUL bytes and synced, and invalid bytes are followed by a new
+// file. Other bytes behind the last whole line are torn: they were never acknowledged.
 //
 // A reader without the lock may see a line that is just being written. It takes torn bytes for
 // nothing yet, and damage for damage only if it finds it again at the same transaction: the
@@ -49,6 +20,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -82,7 +54,6 @@ type File struct {
 	mu        sync.Mutex // guards the rest; not held during a write or a sync
 	refs      []ref      // the known lines: refs[i] is of transaction header.Txn+1+i
 	published uint64     // the last transaction with a newline that is known to be there
-	foreign   int        // how many of the known lines Scan has found
 	nextID    uint64     // the highest in the header and the known lines
 	filled    int64      // the highest in them: the file is at least that long, durably
 	torn      bool       // invalid bytes stand behind the tip: it takes no more lines
@@ -107,17 +78,12 @@ func (r *ref) end() int64 { return r.off + int64(r.n) }
 // regular or begins with no header at all (it is empty, or its first byte is NUL or a newline)
 // is a *fault.Damaged error. A header that breaks a rule makes a File with Damage.
 func Open(path string, writable bool) (*File, error) {
-	return open(path, path, writable)
-}
-
-// open opens the file at a place other than the one that it is meant for.
-func open(at, path string, writable bool) (*File, error) {
 	flag := os.O_RDONLY
 	if writable {
 		flag = os.O_RDWR
 	}
 	// A pipe must not hold the caller up, nor a symlink lead elsewhere.
-	file, err := os.OpenFile(at, flag|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	file, err := os.OpenFile(path, flag|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, &fault.Damaged{Path: path, Err: errors.New("the file is missing")}
@@ -162,19 +128,19 @@ func (f *File) readHeader() error {
 	if f.header, err = format.ParseHeader(raw); err != nil {
 		f.damage = f.damaged(err)
 	}
-	if size := f.info.Size(); f.header.Sealed && uint64(size) < max(f.header.Filled, uint64(f.start)) {
-		f.damage = f.damaged(f.cut(size, max(f.header.Filled, uint64(f.start)), 0))
-	}
 	f.published, f.nextID = f.header.Txn, f.header.NextID
 	if f.header.Sealed {
 		f.filled = int64(f.header.Filled)
+		if size, want := f.info.Size(), max(f.filled, f.start); size < want {
+			f.damage = f.damaged(cut(size, want, 0))
+		}
 	}
 	f.aimLocked()
 	return nil
 }
 
 // cut says that the file has fewer bytes than a line says, or the header where txn is 0.
-func (f *File) cut(size int64, want, txn uint64) error {
+func cut(size, want int64, txn uint64) error {
 	says := "the header"
 	if txn > 0 {
 		says = fmt.Sprintf("the line of transaction %d", txn)
@@ -216,13 +182,11 @@ func (f *File) Placed() (bool, error) {
 		return true, nil
 	}
 	var b [1]byte
-	if _, err := f.file.ReadAt(b[:], f.start-1); err != nil && err != io.EOF {
-		return false, err
-	}
+	_, err := f.file.ReadAt(b[:], f.start-1)
 	if b[0] == '\n' {
 		f.placed.Store(true)
 	}
-	return b[0] == '\n', nil
+	return b[0] == '\n', noEOF(err)
 }
 
 // InPlace reports whether the path still names this file.
@@ -253,7 +217,7 @@ func (f *File) Published() uint64 {
 func (f *File) Foreign() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.foreign > 0
+	return slices.ContainsFunc(f.refs, func(r ref) bool { return r.names == nil })
 }
 
 // NamesAt returns the names after a transaction, which is the header's or that of a known line.
@@ -326,9 +290,6 @@ func (f *File) nextLocked(txn uint64) int64 {
 // addLocked makes a line known that continues the tip.
 func (f *File) addLocked(r ref, nextID uint64) {
 	f.refs = append(f.refs, r)
-	if r.names == nil {
-		f.foreign++
-	}
 	f.nextID = max(f.nextID, nextID)
 	f.filled = max(f.filled, r.filled)
 }

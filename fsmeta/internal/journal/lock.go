@@ -1,11 +1,13 @@
 package journal
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"time"
 
 	"github.com/fsmeta/fsmeta/fsmeta/internal/fault"
+	"golang.org/x/sys/unix"
 )
 
 // The lock on a journal file says that the writer of its unpublished lines is at work. The holder
@@ -23,15 +25,15 @@ const lockTries = 200
 func (f *File) Lock() error {
 	for try := 1; ; try++ {
 		ok, err := f.tryLock()
-		if err != nil {
-			return f.lockError(err)
-		}
-		if ok {
+		if err == nil && ok {
 			f.locked.Store(true)
 			return nil
 		}
-		if try == lockTries {
-			return f.lockError(fmt.Errorf("%w: another process writes to the journal", fault.ErrInUse))
+		if err == nil && try == lockTries {
+			err = fmt.Errorf("%w: another process writes to the journal", fault.ErrInUse)
+		}
+		if err != nil {
+			return &fs.PathError{Op: "lock", Path: f.path, Err: err}
 		}
 		time.Sleep(time.Millisecond)
 	}
@@ -46,10 +48,6 @@ func (f *File) Unlock() error {
 	return nil
 }
 
-func (f *File) lockError(err error) error {
-	return &fs.PathError{Op: "lock", Path: f.path, Err: err}
-}
-
 // AtWork reports whether the writer of unpublished lines is at work: this process or another
 // holds the lock on the file, and the file is of this boot. If not, all whole lines that were
 // read before the question are committed. It takes no lock, so that no writer fails for it.
@@ -62,7 +60,37 @@ func (f *File) AtWork() (bool, error) {
 	}
 	held, err := f.heldByOther()
 	if err != nil {
-		return false, &fs.PathError{Op: "query lock", Path: f.path, Err: err}
+		err = &fs.PathError{Op: "query lock", Path: f.path, Err: err}
 	}
-	return held, nil
+	return held, err
+}
+
+// Committed returns the last transaction that is committed: the last whole line that is known,
+// unless the writer of those without a newline is at work; then the last one published. The
+// question comes after the lines were read.
+func (f *File) Committed() (uint64, error) {
+	published, tip := f.Published(), f.Tip()
+	if published == tip {
+		return tip, nil
+	}
+	atWork, err := f.AtWork()
+	if err != nil || atWork {
+		return published, err
+	}
+	return tip, nil
+}
+
+// control makes one system call on the file, again where a signal has interrupted it.
+func (f *File) control(call func(fd uintptr) error) error {
+	conn, err := f.file.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var result error
+	err = conn.Control(func(fd uintptr) {
+		for result = unix.EINTR; result == unix.EINTR; {
+			result = call(fd)
+		}
+	})
+	return errors.Join(err, result)
 }

@@ -30,18 +30,7 @@ func (f *File) heldByOther() (bool, error) {
 
 // ofd makes one call about a lock on the whole file, and returns the type that it answers.
 func (f *File) ofd(command int, kind int16) (int16, error) {
-	conn, err := f.file.SyscallConn()
-	if err != nil {
-		return 0, err
-	}
 	lock := unix.Flock_t{Type: kind, Whence: io.SeekStart}
-	var result error
-	err = conn.Control(func(fd uintptr) {
-		for {
-			if result = unix.FcntlFlock(fd, command, &lock); result != unix.EINTR {
-				return
-			}
-		}
-	})
-	return lock.Type, errors.Join(err, result)
+	err := f.control(func(fd uintptr) error { return unix.FcntlFlock(fd, command, &lock) })
+	return lock.Type, err
 }

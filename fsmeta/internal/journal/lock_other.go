@@ -29,21 +29,9 @@ func (f *File) heldByOther() (bool, error) {
 }
 
 func (f *File) flock(how int) (bool, error) {
-	conn, err := f.file.SyscallConn()
-	if err != nil {
-		return false, err
+	err := f.control(func(fd uintptr) error { return unix.Flock(int(fd), how) })
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return false, nil
 	}
-	var result error
-	err = conn.Control(func(fd uintptr) {
-		for {
-			if result = unix.Flock(int(fd), how); result != unix.EINTR {
-				return
-			}
-		}
-	})
-	if errors.Is(result, unix.EWOULDBLOCK) {
-		return false, err
-	}
-	err = errors.Join(err, result)
 	return err == nil, err
 }

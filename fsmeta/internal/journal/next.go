@@ -74,11 +74,10 @@ func (n *Next) Replace() error { return n.pending.Replace() }
 // whether or not it is put in place. A crash leaves garbage in staging; f is only read. So does an
 // error, after which only Discard is of use; lines of f with changed bytes are f's damage.
 func (n *Next) Write(f *File, h format.Header, carry *format.Txn, superseded bool) (*File, error) {
-	fd, err := openPending(n.pending.Name())
+	file, err := openPending(n.pending.Name(), n.path)
 	if err != nil {
-		return nil, &fs.PathError{Op: "open", Path: n.pending.Name(), Err: err}
+		return nil, err
 	}
-	file := os.NewFile(uintptr(fd), n.path) // the name that it will have in errors
 	w := &successor{file: &File{path: n.path, file: file}, old: f, size: n.size}
 	if err := w.write(h, carry, superseded); err != nil {
 		return nil, errors.Join(fmt.Errorf("write %s, the next journal: %w", n.pending.Name(), err), file.Close())
@@ -86,20 +85,23 @@ func (n *Next) Write(f *File, h format.Header, carry *format.Txn, superseded boo
 	return w.file, nil
 }
 
-// openPending opens a file for reading and writing. A signal does not interrupt it.
-func openPending(path string) (fd int, err error) {
-	for {
-		fd, err = unix.Open(path, unix.O_RDWR|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-		if err != unix.EINTR {
-			return fd, err
-		}
+// openPending opens a file with the name that it will have in errors. A signal does not interrupt it.
+func openPending(at, name string) (*os.File, error) {
+	fd, err := -1, error(unix.EINTR)
+	for err == unix.EINTR {
+		fd, err = unix.Open(at, unix.O_RDWR|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	}
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: at, Err: err}
+	}
+	return os.NewFile(uintptr(fd), name), nil
 }
 
 // successor is a file that is being written.
 type successor struct {
 	file   *File
 	old    *File  // or nil
+	lines  []ref  // those of old that it will have
 	size   int64  // of NUL bytes that are there
 	filled int64  // how long the file will be
 	off    int64  // where buf is to be written
@@ -108,23 +110,27 @@ type successor struct {
 
 func (w *successor) write(h format.Header, carry *format.Txn, superseded bool) error {
 	// 1. The header, with the length that the file will have.
-	tip, err := w.plan(&h, carry)
-	if err != nil {
+	if err := w.plan(&h, carry); err != nil {
 		return err
 	}
 	w.buf = append(format.EncodeHeader(h), 0)
-	if err := w.flush(); err != nil {
-		return err
+	err := w.flush()
+	if err == nil {
+		err = w.file.file.Truncate(w.filled)
 	}
-	if err := w.file.file.Truncate(w.filled); err != nil {
-		return err
+	if err == nil {
+		err = w.file.readHeader()
 	}
-	if err := w.file.readHeader(); err != nil || w.file.damage != nil {
-		return errors.Join(err, w.file.damage)
+	if err = errors.Join(err, w.file.damage); err != nil {
+		return err
 	}
 	// 2. The lines.
-	if w.old != nil {
-		if err := w.old.each(h.Txn, tip, w.line); err != nil {
+	for i, r := range w.lines {
+		l, err := w.old.reread(h.Txn+uint64(i)+1, r)
+		if err == nil {
+			err = w.line(l, r)
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -159,49 +165,44 @@ func (w *successor) write(h format.Header, carry *format.Txn, superseded bool) e
 	return nil
 }
 
-// plan completes the header, and the numbers in carry. It returns the last transaction of the old
-// file, or the header's.
-func (w *successor) plan(h *format.Header, carry *format.Txn) (tip uint64, err error) {
-	tip = h.Txn
-	lines := int64(0)
-	last := format.Names{}
+// plan completes the header, and the numbers in carry.
+func (w *successor) plan(h *format.Header, carry *format.Txn) error {
+	tip, names := h.Txn, format.Names{}
+	content := room(0) // how long it can be, with the most digits for what is not known yet
 	if f := w.old; f != nil {
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		tip = f.tipLocked()
-		if h.Txn < f.header.Txn || h.Txn > tip {
-			return 0, fmt.Errorf("%s has the lines after transaction %d, up to %d: its successor can't begin after %d", f.path, f.header.Txn, tip, h.Txn)
+		tip = f.Tip()
+		var err error
+		if w.lines, err = f.known(h.Txn, tip); err != nil {
+			return err
 		}
-		lines = f.nextLocked(tip) - f.nextLocked(h.Txn)
-		for txn := h.Txn + 1; txn <= tip; txn++ {
-			w.filled = max(w.filled, f.refLocked(txn).filled)
+		for _, r := range w.lines {
+			content += int64(r.n) + 1
+			w.filled = max(w.filled, r.filled)
 		}
-		h.Prev = f.crcLocked(h.Txn)
-		if names := f.namesLocked(h.Txn); names.Known {
+		h.Prev = f.crc(h.Txn)
+		if names := f.NamesAt(h.Txn); names.Known {
 			h.Names = names
 		}
-		last = f.namesLocked(tip)
+		names = f.NamesAt(tip)
 	}
-	h.Names.Known = true
-	if !last.Known {
-		last = h.Names
+	h.Names.Known, h.Boot, h.Filled = true, bootID(), format.MaxNumber
+	content += int64(len(format.EncodeHeader(*h))) + 1
+	if !names.Known {
+		names = h.Names
 	}
-	// How long the content can be, with the highest numbers for what is not known yet.
-	h.Boot, h.Filled = bootID(), format.MaxNumber
-	most := int64(len(format.EncodeHeader(*h))) + lines
 	if carry != nil {
 		if carry.Number != tip+1 {
-			return 0, fmt.Errorf("transaction %d can't be carried over behind transaction %d", carry.Number, tip)
+			return fmt.Errorf("transaction %d can't be carried over behind transaction %d", carry.Number, tip)
 		}
-		carry.Names, carry.Filled = last, format.MaxNumber
-		most += int64(len(format.EncodeLine(carry, 0))) + 1
+		carry.Names, carry.Filled = names, format.MaxNumber
+		content += int64(len(format.EncodeLine(carry, 0))) + 1
 	}
-	w.filled = max(w.filled, w.size, most+room(0))
+	w.filled = max(w.filled, w.size, content)
 	h.Filled = uint64(w.filled)
 	if carry != nil {
 		carry.Filled = h.Filled
 	}
-	return tip, nil
+	return nil
 }
 
 // line writes a line of the old file, published.

@@ -2,7 +2,7 @@ package journal
 
 import (
 	"bytes"
-	"errors"
+	"cmp"
 	"fmt"
 	"hash/crc32"
 	"slices"
@@ -29,64 +29,59 @@ func (f *File) Scan(whole bool) (Tail, error) {
 		return Tail{}, nil
 	}
 	for before := -1; ; {
-		s, err := f.lookLocked(whole)
+		x, err := f.lookLocked(whole)
 		if err != nil {
 			return Tail{}, err
 		}
 		// See the end of the package's comment.
-		if s.fault == nil || len(s.lines) == before {
-			return f.takeInLocked(s, whole), nil
+		if x.fault == nil || len(x.lines) == before {
+			return f.takeInLocked(x, whole), nil
 		}
-		before = len(s.lines)
+		before = len(x.lines)
 	}
 }
 
-// found is what stands behind the last published line.
-type found struct {
-	lines      []format.Line // each the successor of the one before
-	published  int           // how many of them are published
-	superseded bool
-	torn       bool
-	fault      error // what is wrong with the journal
-}
-
 // lookLocked reads what stands behind the last published line.
-func (f *File) lookLocked(whole bool) (found, error) {
-	x := &exam{file: f, txn: f.published, crc: f.crcLocked(f.published), filled: uint64(f.filled)}
+func (f *File) lookLocked(whole bool) (*exam, error) {
+	x := &exam{txn: f.published, crc: f.crcLocked(f.published), filled: f.filled}
 	src := newSource(f.file, f.nextLocked(f.published))
-	bad, err := x.lines(src)
+	bad, err := x.readLines(src)
 	if err != nil {
-		return found{}, err
+		return nil, err
 	}
 	x.judge(bad)
 	if (whole || len(bad.raw) > 0 && !x.superseded) && x.fault == nil && !bad.eof {
 		if err := x.rest(src); err != nil {
-			return found{}, err
+			return nil, err
 		}
 	}
 	// Behind the lines: none was written before the file had the length that it says.
 	info, err := f.file.Stat()
 	if err != nil {
-		return found{}, err
+		return nil, err
 	}
-	if size := info.Size(); uint64(size) < x.filled {
-		x.fault = f.cut(size, x.filled, x.filledBy)
+	if size := info.Size(); size < x.filled {
+		x.fault = cut(size, x.filled, x.filledBy)
 	}
-	return x.found, nil
+	return x, nil
 }
 
-// exam is the examination of the bytes behind a line.
+// exam is the examination of the bytes behind the last published line.
 type exam struct {
-	found
-	file     *File
+	lines      []format.Line // each the successor of the one before
+	published  int           // how many of them are published
+	superseded bool
+	torn       bool
+	fault      error // what is wrong with the journal
+
 	txn      uint64 // the last whole line
 	crc      uint32
-	filled   uint64 // how long the file has to be
+	filled   int64  // how long the file has to be
 	filledBy uint64 // the transaction of the line that says so, 0 for one that was known before, or the header
 }
 
-// lines reads the whole lines and returns the run where the next one would stand.
-func (x *exam) lines(src *source) (run, error) {
+// readLines reads the whole lines and returns the run where the next one would stand.
+func (x *exam) readLines(src *source) (run, error) {
 	for {
 		r, err := src.next()
 		if err != nil || len(r.raw) == 0 {
@@ -97,12 +92,12 @@ func (x *exam) lines(src *source) (run, error) {
 			return r, nil
 		}
 		l.Off, l.Newline = r.off, r.end == '\n'
-		x.found.lines = append(x.found.lines, l)
+		x.lines = append(x.lines, l)
 		if l.Newline { // it is written after those before it
-			x.published = len(x.found.lines)
+			x.published = len(x.lines)
 		}
 		x.txn, x.crc = l.Txn, l.CRC
-		x.needs(max(l.Filled, uint64(r.off)+uint64(len(r.raw))+1), l.Txn)
+		x.needs(max(int64(l.Filled), r.off+int64(len(r.raw))+1), l.Txn)
 		if r.eof {
 			return run{eof: true}, nil
 		}
@@ -110,7 +105,7 @@ func (x *exam) lines(src *source) (run, error) {
 }
 
 // needs notes how long the file is by the word of a line.
-func (x *exam) needs(filled, txn uint64) {
+func (x *exam) needs(filled int64, txn uint64) {
 	if filled > x.filled {
 		x.filled, x.filledBy = filled, txn
 	}
@@ -118,8 +113,8 @@ func (x *exam) needs(filled, txn uint64) {
 
 // judge examines the run where the next line would stand.
 func (x *exam) judge(r run) {
-	for i := range x.found.lines[:x.published] {
-		x.found.lines[i].Newline = true
+	for i := range x.lines[:x.published] {
+		x.lines[i].Newline = true
 	}
 	switch {
 	case r.long:
@@ -149,12 +144,8 @@ func (x *exam) fail(text string, args ...any) {
 // to the contrary it was never acknowledged.
 func (x *exam) rest(src *source) error {
 	for {
-		more, err := src.skip()
-		if err != nil || !more {
-			return err
-		}
-		r, err := src.next()
-		if err != nil {
+		r, ok, err := src.nextStray()
+		if err != nil || !ok {
 			return err
 		}
 		x.torn = true
@@ -165,18 +156,16 @@ func (x *exam) rest(src *source) error {
 			if l.Synced > x.txn {
 				x.fail("it was durable, as the line of transaction %d says", l.Txn)
 			}
-			x.needs(l.Filled, l.Txn)
+			x.needs(int64(l.Filled), l.Txn)
 		}
 	}
 }
 
-// The end of a line: the checksum of the line before it, and its own.
+// lineEnd is the end of a line: the checksum of the line before it, and its own. An x stands for
+// a digit.
 const (
-	prevStart = `,"prev":"`
-	crcStart  = `","crc32c":"`
-	crcEnd    = `"}`
-	crcDigits = 8
-	endLen    = len(prevStart) + crcDigits + len(crcStart) + crcDigits + len(crcEnd)
+	lineEnd = `,"prev":"xxxxxxxx","crc32c":"xxxxxxxx"}`
+	endLen  = len(lineEnd)
 
 	// mostChanged is how many bytes of a line's end may have changed for it to be recognized.
 	mostChanged = 4
@@ -187,24 +176,22 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 // ended reports whether invalid bytes that stand behind the line with the checksum prev hold
 // the end of a line, so that all of that line was written.
 func ended(raw []byte, prev uint32) bool {
-	for rest := raw; ; {
-		n := bytes.Index(rest, []byte(prevStart))
+	for rest := raw; ; rest = rest[1:] {
+		n := bytes.Index(rest, []byte(`,"prev":"`))
 		if n < 0 {
 			break
 		}
-		rest = rest[n:]
-		if isEnd(rest) {
+		if rest = rest[n:]; isEnd(rest) {
 			return true
 		}
-		rest = rest[len(prevStart):]
 	}
 	if len(raw) < endLen {
 		return false
 	}
 	body, have := raw[:len(raw)-endLen], raw[len(raw)-endLen:]
-	want := fmt.Appendf(nil, `%s%08x"`, prevStart, prev)
+	want := fmt.Appendf(nil, `,"prev":"%08x"`, prev) // the checksum is that of all before its member
 	sum := crc32.Update(crc32.Checksum(body, castagnoli), castagnoli, want)
-	want = fmt.Appendf(want, `%s%08x%s`, crcStart[1:], sum, crcEnd)
+	want = fmt.Appendf(want, `,"crc32c":"%08x"}`, sum)
 	changed := 0
 	for i := range want {
 		if have[i] != want[i] {
@@ -219,36 +206,37 @@ func isEnd(b []byte) bool {
 	if len(b) < endLen {
 		return false
 	}
-	prev, b := b[len(prevStart):][:crcDigits], b[len(prevStart)+crcDigits:]
-	crc := b[len(crcStart):][:crcDigits]
-	return bytes.HasPrefix(b, []byte(crcStart)) && bytes.HasPrefix(b[len(crcStart)+crcDigits:], []byte(crcEnd)) && isHex(prev) && isHex(crc)
-}
-
-func isHex(b []byte) bool {
-	return len(bytes.Trim(b, "0123456789abcdef")) == 0
+	for i, c := range []byte(lineEnd) {
+		digit := '0' <= b[i] && b[i] <= '9' || 'a' <= b[i] && b[i] <= 'f'
+		if c == 'x' && !digit || c != 'x' && b[i] != c {
+			return false
+		}
+	}
+	return true
 }
 
 // takeInLocked makes known what was found, some of which may be known.
-func (f *File) takeInLocked(s found, whole bool) Tail {
+func (f *File) takeInLocked(x *exam, whole bool) Tail {
 	known := int(f.tipLocked() - f.published)
-	if s.fault == nil && len(s.lines) < known {
+	if x.fault == nil && len(x.lines) < known {
 		return Tail{Replaced: true}
 	}
-	for _, l := range s.lines[:min(known, len(s.lines))] {
+	again := min(known, len(x.lines))
+	for _, l := range x.lines[:again] {
 		if f.crcLocked(l.Txn) != l.CRC {
 			return Tail{Replaced: true}
 		}
 	}
-	t := Tail{Fresh: s.lines[min(known, len(s.lines)):], Superseded: s.superseded, Torn: whole && s.torn}
+	t := Tail{Fresh: x.lines[again:], Superseded: x.superseded, Torn: whole && x.torn}
 	for _, l := range t.Fresh {
 		f.addLocked(ref{off: l.Off, n: len(l.Raw), crc: l.CRC, filled: int64(l.Filled), digest: l.Names}, l.NextID)
 	}
-	f.published += uint64(s.published)
+	f.published += uint64(x.published)
 	if whole {
-		f.torn, f.marked = s.torn, s.superseded
+		f.torn, f.marked = x.torn, x.superseded
 	}
-	if s.fault != nil {
-		f.damage = f.damaged(s.fault)
+	if x.fault != nil {
+		f.damage = f.damaged(x.fault)
 	}
 	f.aimLocked()
 	return t
@@ -260,74 +248,45 @@ func (f *File) takeInLocked(s found, whole bool) Tail {
 func (f *File) Stray() ([]format.Line, error) {
 	var lines []format.Line
 	for src := newSource(f.file, 0); ; {
-		more, err := src.skip()
+		r, ok, err := src.nextStray()
 		if err != nil {
 			return nil, err
 		}
-		if !more {
+		if !ok {
 			break
-		}
-		r, err := src.next()
-		if err != nil {
-			return nil, err
 		}
 		if l, ok := format.ParseLine(r.raw); ok {
 			l.Off, l.Newline = r.off, r.end == '\n'
 			lines = append(lines, l)
 		}
 	}
-	slices.SortStableFunc(lines, func(a, b format.Line) int {
-		if a.Txn < b.Txn {
-			return -1
-		} else if a.Txn > b.Txn {
-			return 1
-		}
-		return 0
-	})
+	slices.SortStableFunc(lines, func(a, b format.Line) int { return cmp.Compare(a.Txn, b.Txn) })
 	return slices.CompactFunc(lines, func(a, b format.Line) bool { return a.Txn == b.Txn }), nil
 }
 
-// Lines reads the known lines after from, up to to, out of the file again. Changed bytes, and
-// a line that breaks a rule, are damage. It writes nothing.
-func (f *File) Lines(from, to uint64) ([]*format.Txn, error) {
-	var txns []*format.Txn
-	err := f.each(from, to, func(l *format.Line, _ ref) error {
-		t, err := l.Decode()
-		if err != nil {
-			return f.spoil(err)
-		}
-		txns = append(txns, t)
-		return nil
-	})
-	return txns, err
+// reread reads the known line of txn out of the file again. Changed bytes are damage. It writes
+// nothing.
+func (f *File) reread(txn uint64, r ref) (*format.Line, error) {
+	raw := make([]byte, r.n)
+	if _, err := f.file.ReadAt(raw, r.off); noEOF(err) != nil {
+		return nil, err
+	}
+	l, ok := format.ParseLine(raw)
+	if !ok || l.CRC != r.crc {
+		return nil, f.spoil(fmt.Errorf("the line of transaction %d is damaged: its bytes have changed since it was read", txn))
+	}
+	return &l, nil
 }
 
-// each reads the known lines after from, up to to, and calls fn for each.
-func (f *File) each(from, to uint64, fn func(*format.Line, ref) error) error {
+// known returns the refs of the lines after from, up to to.
+func (f *File) known(from, to uint64) ([]ref, error) {
 	f.mu.Lock()
-	if from < f.header.Txn || to > f.tipLocked() || from > to {
-		defer f.mu.Unlock()
-		return fmt.Errorf("%s has the lines after transaction %d, up to %d: not those after %d, up to %d", f.path, f.header.Txn, f.tipLocked(), from, to)
+	defer f.mu.Unlock()
+	first, tip := f.header.Txn, f.tipLocked()
+	if from < first || to > tip || from > to {
+		return nil, fmt.Errorf("%s has the lines after transaction %d, up to %d: not those after %d, up to %d", f.path, first, tip, from, to)
 	}
-	first := from - f.header.Txn
-	refs := slices.Clone(f.refs[first : first+(to-from)])
-	f.mu.Unlock()
-	for i, r := range refs {
-		txn := from + uint64(i) + 1
-		raw := make([]byte, r.n)
-		if _, err := f.file.ReadAt(raw, r.off); noEOF(err) != nil {
-			return err
-		}
-		l, ok := format.ParseLine(raw)
-		if !ok || l.CRC != r.crc {
-			return f.spoil(fmt.Errorf("the line of transaction %d is damaged: its bytes have changed since it was read", txn))
-		}
-		l.Off = r.off
-		if err := fn(&l, r); err != nil {
-			return err
-		}
-	}
-	return nil
+	return slices.Clone(f.refs[from-first : to-first]), nil
 }
 
 // spoil makes err the damage of the journal, and returns it.
@@ -343,34 +302,34 @@ func (f *File) spoil(err error) error {
 // Names returns the names that the lines after from, up to to, are about, sorted. Lines that
 // this process has written are not read for it.
 func (f *File) Names(from, to uint64) ([]string, error) {
+	refs, err := f.known(from, max(from, to))
+	if err != nil {
+		return nil, err
+	}
 	var names []string
-	for txn := from + 1; txn <= to; txn++ {
-		known, err := f.namesOf(txn)
-		if err != nil {
-			return nil, err
+	for i, r := range refs {
+		if r.names == nil {
+			if r.names, err = f.namesOf(from+uint64(i)+1, r); err != nil {
+				return nil, err
+			}
 		}
-		names = append(names, known...)
+		names = append(names, r.names...)
 	}
 	slices.Sort(names)
 	return slices.Compact(names), nil
 }
 
-func (f *File) namesOf(txn uint64) ([]string, error) {
-	f.mu.Lock()
-	if txn <= f.header.Txn || txn > f.tipLocked() {
-		f.mu.Unlock()
-		return nil, errors.New("no known line")
-	}
-	names := f.refLocked(txn).names
-	f.mu.Unlock()
-	if names != nil {
-		return names, nil
-	}
-	txns, err := f.Lines(txn-1, txn)
+// namesOf reads the names of a line out of the file. A line that breaks a rule is damage.
+func (f *File) namesOf(txn uint64, r ref) ([]string, error) {
+	l, err := f.reread(txn, r)
 	if err != nil {
 		return nil, err
 	}
-	return namesIn(txns[0]), nil
+	t, err := l.Decode()
+	if err != nil {
+		return nil, f.spoil(err)
+	}
+	return namesIn(t), nil
 }
 
 // namesIn returns the names that a transaction changes; it is not nil.

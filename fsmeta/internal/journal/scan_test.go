@@ -275,7 +275,7 @@ func TestChangedByteUnpublished(t *testing.T) {
 }
 
 // Many changed bytes in the end of a line that was not published can't be told from a torn one;
-// the text of the limit is in the package's comment.
+// the text of the limit is in layout.md.
 func TestChangedEnd(t *testing.T) {
 	data, from := power(t, 1, 1)
 	to := from + len(bytes.TrimRight(data[from:], "\x00"))
@@ -494,7 +494,7 @@ func FuzzScan(f *testing.F) {
 		if _, err := file.Stray(); err != nil {
 			t.Error(err)
 		}
-		if _, err := file.Lines(file.Header().Txn, file.Tip()); err != nil && fault.DamageOf(err) == nil {
+		if _, err := file.Names(file.Header().Txn, file.Tip()); err != nil && fault.DamageOf(err) == nil {
 			t.Error(err)
 		}
 	})

@@ -70,6 +70,14 @@ func (s *source) next() (run, error) {
 	}
 }
 
+// nextStray is next behind the NUL bytes that follow. ok is false where only such follow.
+func (s *source) nextStray() (r run, ok bool, err error) {
+	if ok, err = s.skip(); ok {
+		r, err = s.next()
+	}
+	return r, ok, err
+}
+
 // take takes the first n bytes of buf, a copy where these would keep a large buffer from being
 // freed.
 func (r *run) take(buf []byte, n int) {
@@ -106,34 +114,20 @@ func (s *source) read() error {
 
 // skip moves to the next byte that is not NUL. It returns false where there is none.
 func (s *source) skip() (bool, error) {
-	if rest := trimNUL(s.buf); len(rest) > 0 {
+	for {
+		rest := trimNUL(s.buf)
 		s.drop(len(s.buf) - len(rest))
-		return true, nil
-	}
-	s.drop(len(s.buf))
-	if s.eof {
-		return false, nil
-	}
-	// Mostly there are a few pages of a store that was closed, which a new process reads first.
-	buf := make([]byte, firstStep)
-	for reads := 1; ; reads++ {
-		var ok bool
-		if s.off, ok = nextData(s.file, s.off); !ok {
+		if len(rest) > 0 || s.eof {
+			return len(rest) > 0, nil
+		}
+		at, ok := nextData(s.file, s.off)
+		if !ok {
 			s.eof = true
 			return false, nil
 		}
-		n, err := s.file.ReadAt(buf, s.off)
-		rest := trimNUL(buf[:n])
-		s.off += int64(n - len(rest))
-		if len(rest) > 0 {
-			return true, nil
-		}
-		if err != nil {
-			s.eof = err == io.EOF
-			return false, noEOF(err)
-		}
-		if reads == ClosedFill/firstStep {
-			buf = make([]byte, lastStep)
+		s.off = at
+		if err := s.read(); err != nil {
+			return false, err
 		}
 	}
 }

@@ -58,7 +58,12 @@ func (f *File) Append(t *format.Txn) error {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.noteOwnLocked(t, ref{off: off, n: n, crc: sealOf(raw), filled: filled, digest: t.Names, names: namesIn(t)})
+	if r := (ref{off: off, n: n, crc: sealOf(raw), filled: filled, digest: t.Names, names: namesIn(t)}); f.tipLocked() < t.Number {
+		f.addLocked(r, t.NextID)
+	} else { // a Scan has found it already
+		f.refLocked(t.Number).names = r.names
+	}
+	f.aimLocked()
 	return nil
 }
 
@@ -71,23 +76,12 @@ func room(n int) int64 { return int64(n + 1 + format.SupersededLen + 1) }
 
 // sealOf returns the checksum at the end of a line that was just encoded.
 func sealOf(raw []byte) uint32 {
-	at := len(raw) - len(crcEnd) - crcDigits
-	sum, err := strconv.ParseUint(string(raw[at:at+crcDigits]), 16, 32)
+	at := len(raw) - len(`xxxxxxxx"}`)
+	sum, err := strconv.ParseUint(string(raw[at:at+8]), 16, 32)
 	if err != nil {
 		panic(err) // EncodeLine writes no other
 	}
 	return uint32(sum)
-}
-
-// noteOwnLocked makes the line known that Append has written. Scan may have found it already.
-func (f *File) noteOwnLocked(t *format.Txn, r ref) {
-	if f.tipLocked() < t.Number {
-		f.addLocked(r, t.NextID)
-	} else if known := f.refLocked(t.Number); known.names == nil {
-		known.names = r.names
-		f.foreign--
-	}
-	f.aimLocked()
 }
 
 // put writes the bytes of a line or mark where NUL bytes are. A crash leaves any part of them. An

@@ -2,8 +2,6 @@ package view
 
 import (
 	"errors"
-	"maps"
-	"slices"
 
 	"github.com/fsmeta/fsmeta/fsmeta/internal/fault"
 	"github.com/fsmeta/fsmeta/fsmeta/internal/format"
@@ -11,10 +9,9 @@ import (
 
 // children counts the snapshots that stand on each name at the tip.
 type children struct {
-	count   map[string]int  // by the parent's name
-	linked  map[string]int  // damaged ones, by the entry that their parent link says
-	unknown map[string]bool // damaged ones with a link that says nothing
-	lost    error           // snapshots are missing: see View.compare
+	count  map[string]int // by the parent's name
+	linked map[string]int // damaged ones, by the entry that their parent link says
+	doubt  error          // why the counts can't be relied on
 }
 
 func (c *children) add(m *format.Snapshot, delta int) {
@@ -28,78 +25,62 @@ func (c *children) add(m *format.Snapshot, delta int) {
 	}
 }
 
-func (c *children) change(change *format.Change) {
-	c.add(change.Before, -1)
-	c.add(change.After, +1)
-}
+var errNotCounted = errors.New("not counted")
 
-// of returns how many stand on name.
-func (c *children) of(name string) int {
+// childrenOf returns how many stand on name, or an error where that is not known.
+func (ix *index) childrenOf(name string) (int, error) {
+	ix.mu.RLock()
+	defer ix.mu.RUnlock()
+	c := ix.children
+	if c == nil {
+		return 0, errNotCounted
+	}
 	n := c.count[name]
 	if len(c.linked) > 0 {
 		n += c.linked[format.EncodeName(name)]
 	}
-	return n
-}
-
-// reliable returns why the counts can't be relied on.
-func (c *children) reliable(snapshots string) error {
-	if len(c.unknown) > 0 {
-		at := slices.Min(slices.Collect(maps.Keys(c.unknown)))
-		return &fault.Damaged{Path: snapshots + "/" + at, Err: errors.New("it may stand on the snapshot that is to be removed: neither its file nor its link says its parent")}
-	}
-	return c.lost
+	return n, c.doubt
 }
 
 // ChildrenOf returns how many snapshots stand on name at the tip. It is an ErrDamaged while
 // that can't be known. The process has the lock on staging/.
 func (v *View) ChildrenOf(p Point, name string) (int, error) {
-	ix := p.index
-	ix.mu.RLock()
-	c := ix.children
-	known := c != nil && c.reliable("") == nil
-	n := 0
-	if known {
-		n = c.of(name)
-	}
-	ix.mu.RUnlock()
-	if known {
+	n, err := p.index.childrenOf(name)
+	if err == nil {
 		return n, nil
 	}
 	// Also again: a damaged snapshot may have been repaired.
 	if err := v.countChildren(p); err != nil {
 		return 0, err
 	}
-	ix.mu.RLock()
-	defer ix.mu.RUnlock()
-	return ix.children.of(name), ix.children.reliable(v.tree.EntryPath(""))
+	return p.index.childrenOf(name)
 }
 
 // countChildren counts anew, at p, which is the tip. Only the holder of the turn may call it:
 // no other writer adds lines meanwhile.
 func (v *View) countChildren(p Point) error {
-	c := &children{count: map[string]int{}, linked: map[string]int{}, unknown: map[string]bool{}}
+	c := &children{count: map[string]int{}, linked: map[string]int{}}
 	err := v.Walk(p, nil, func(m *format.Snapshot) error { c.add(m, +1); return nil }, func(d Damage) error {
-		if d.Lost {
-			c.lost = d.Err
-			return nil
+		doubt := d.Err
+		if !d.Lost {
+			parent, err := v.linkedParent(d.Entry)
+			if err == nil {
+				c.linked[parent]++
+				return nil
+			}
+			doubt = &fault.Damaged{Path: v.tree.EntryPath(d.Entry), Err: errors.New("it may stand on the snapshot that is to be removed: neither its file nor its link says its parent")}
 		}
-		parent, err := v.linkedParent(d.Entry)
-		switch {
-		case err != nil:
-			c.unknown[d.Entry] = true
-		case parent != "":
-			c.linked[parent]++
+		if c.doubt == nil {
+			c.doubt = doubt
 		}
 		return nil
 	})
 	if err != nil {
 		return err
 	}
-	ix := p.index
-	ix.mu.Lock()
-	defer ix.mu.Unlock()
-	ix.children = c
+	p.index.mu.Lock()
+	defer p.index.mu.Unlock()
+	p.index.children = c
 	return nil
 }
 

@@ -30,20 +30,18 @@ type index struct {
 	mu      sync.RWMutex
 	pending []format.Line     // lines added and not decoded yet, oldest first; see ready
 	entries map[string]*entry // a name that is not in it is as the tree has it, or absent if listed
-	long    map[string]string // names by their entries, of those in entries that are hashed
 	tip     uint64            // the last transaction added
 	usedAt  uint64            // see firstUse
 	left    map[string]bool   // names that forget could not forget, for the sake of a reader
 	folded  uint64            // the tree holds all lines up to here; the journal has dropped them
 
-	listed   bool            // entries has every name there is
-	sorted   []*entry        // by name, those known when it was made; never changed in place
-	added    []*entry        // the others
-	dropped  int             // how many of sorted are forgotten
-	unnamed  map[string]bool // entries of snapshots/ that have no known name
-	allRead  bool            // every entry was read, and none is damaged
-	children *children       // nil until it is needed
-	byID     map[string][]*entry
+	listed   bool                // entries has every name there is
+	sorted   []*entry            // by name, those known when it was made; never changed in place
+	added    []*entry            // the others
+	dropped  int                 // how many of sorted are forgotten
+	unnamed  map[string]bool     // entries of snapshots/ that have no known name
+	children *children           // nil until it is needed
+	byID     map[string][]*entry // nil until every entry was read, and none is damaged
 
 	points points
 }
@@ -79,7 +77,7 @@ func (e *entry) at(g uint64) *version {
 }
 
 func newIndex(path string, txn uint64, names format.Names) *index {
-	ix := &index{path: path, entries: map[string]*entry{}, long: map[string]string{}, unnamed: map[string]bool{}, tip: txn, folded: txn}
+	ix := &index{path: path, entries: map[string]*entry{}, left: map[string]bool{}, unnamed: map[string]bool{}, tip: txn, folded: txn}
 	if txn == 0 {
 		ix.usedAt = never
 	}
@@ -87,8 +85,8 @@ func newIndex(path string, txn uint64, names format.Names) *index {
 	return ix
 }
 
-// addLines takes lines in, which follow the tip. They are decoded when more than a few
-// single names are needed: a process that looks up one or two does not pay for them.
+// addLines takes lines in, which follow the tip. Several are decoded when more than a few
+// single names are needed: a process that looks up one or two does not pay for a long journal.
 func (ix *index) addLines(lines []format.Line) {
 	if len(lines) == 0 {
 		return
@@ -100,6 +98,9 @@ func (ix *index) addLines(lines []format.Line) {
 			ix.pending = append(ix.pending, l)
 			ix.tip = l.Txn
 		}
+	}
+	if len(ix.pending) == 1 { // as after each commit: searches would cost more
+		_ = ix.readyLocked() // the next call of ready returns the error again
 	}
 	ix.generations.Add(1)
 }
@@ -115,12 +116,6 @@ func (ix *index) addTxn(t *format.Txn) {
 
 // ready decodes the lines that were taken in.
 func (ix *index) ready() error {
-	ix.mu.RLock()
-	done := len(ix.pending) == 0
-	ix.mu.RUnlock()
-	if done {
-		return nil
-	}
 	ix.mu.Lock()
 	defer ix.mu.Unlock()
 	return ix.readyLocked()
@@ -142,8 +137,7 @@ func (ix *index) readyLocked() error {
 
 func (ix *index) addTxnLocked(t *format.Txn) {
 	oldest := ix.points.oldest()
-	for i := range t.Changes {
-		c := &t.Changes[i]
+	for _, c := range t.Changes {
 		if c.Before != nil || c.After != nil {
 			ix.usedAt = min(ix.usedAt, t.Number)
 		}
@@ -157,7 +151,8 @@ func (ix *index) addTxnLocked(t *format.Txn) {
 		ix.pushLocked(e, &version{txn: t.Number, meta: c.After, prev: e.head})
 		ix.cutLocked(e, oldest)
 		if ix.children != nil {
-			ix.children.change(c)
+			ix.children.add(c.Before, -1)
+			ix.children.add(c.After, +1)
 		}
 	}
 }
@@ -172,20 +167,17 @@ func (ix *index) noteUse(txn uint64) {
 // firstUse returns the transaction in which, or before which, something was committed for
 // the first time, or never.
 func (ix *index) firstUse() (uint64, error) {
-	if err := ix.ready(); err != nil {
-		return 0, err
-	}
-	ix.mu.RLock()
-	defer ix.mu.RUnlock()
-	return ix.usedAt, nil
+	ix.mu.Lock()
+	defer ix.mu.Unlock()
+	err := ix.readyLocked()
+	return ix.usedAt, err
 }
 
 func (ix *index) newEntryLocked(name string) *entry {
 	e := &entry{name: name, hash: format.HashOfName(name)}
 	ix.entries[name] = e
-	if at, long := longEntry(name); long {
-		ix.long[at] = name
-		delete(ix.unnamed, at)
+	if len(ix.unnamed) > 0 {
+		delete(ix.unnamed, format.EncodeName(name))
 	}
 	if ix.listed {
 		ix.added = append(ix.added, e)
@@ -193,27 +185,10 @@ func (ix *index) newEntryLocked(name string) *entry {
 	return e
 }
 
-// longEntry returns the entry of a name that does not spell the name out.
-func longEntry(name string) (at string, long bool) {
-	if len(name) <= format.MaxEntry/3 {
-		return "", false // every byte escaped, it still fits
-	}
-	at = format.EncodeName(name)
-	return at, format.IsHashed(at)
-}
-
-// nameOf returns the name of an entry of the hashed form, if it is known.
-func (ix *index) nameOf(at string) (name string, ok bool) {
-	ix.mu.RLock()
-	defer ix.mu.RUnlock()
-	name, ok = ix.long[at]
-	return name, ok
-}
-
 func (ix *index) pushLocked(e *entry, v *version) {
 	e.head = v
-	if ix.byID != nil && v.meta != nil {
-		ix.noteIDLocked(v.meta.ID, e)
+	if ix.byID != nil {
+		ix.noteIDLocked(v, e)
 	}
 }
 
@@ -242,34 +217,31 @@ func (e *entry) hadID(id string) bool {
 }
 
 func (ix *index) dropIDLocked(id string, e *entry) {
-	rest := slices.DeleteFunc(ix.byID[id], func(o *entry) bool { return o == e })
-	if len(rest) == 0 {
+	ix.byID[id] = slices.DeleteFunc(ix.byID[id], func(o *entry) bool { return o == e })
+	if len(ix.byID[id]) == 0 {
 		delete(ix.byID, id)
-	} else {
-		ix.byID[id] = rest
 	}
 }
 
-func (ix *index) noteIDLocked(id string, e *entry) {
-	if !slices.Contains(ix.byID[id], e) {
-		ix.byID[id] = append(ix.byID[id], e)
+func (ix *index) noteIDLocked(v *version, e *entry) {
+	if v.meta != nil && !slices.Contains(ix.byID[v.meta.ID], e) {
+		ix.byID[v.meta.ID] = append(ix.byID[v.meta.ID], e)
 	}
 }
 
 // find returns the version of name at g. Where it isn't known, known is false and the tree
 // has to be asked.
 func (ix *index) find(name string, g uint64) (m *format.Snapshot, known bool, err error) {
+	if ix.searches.Load() >= patience {
+		if err := ix.ready(); err != nil {
+			return nil, false, err
+		}
+	}
 	ix.mu.RLock()
 	defer ix.mu.RUnlock()
 	if len(ix.pending) > 0 {
-		if ix.searches.Add(1) > patience {
-			ix.mu.RUnlock()
-			err := ix.ready()
-			ix.mu.RLock()
-			if err != nil {
-				return nil, false, err
-			}
-		} else if m, known, err := ix.searchLocked(name, g); known || err != nil {
+		ix.searches.Add(1)
+		if m, known, err := ix.searchLocked(name, g); known || err != nil {
 			return m, known, err
 		}
 	}
@@ -346,8 +318,11 @@ func (ix *index) learn(name string, m *format.Snapshot, generation uint64) {
 func (ix *index) setListing(names []string, unnamed []string) error {
 	ix.mu.Lock()
 	defer ix.mu.Unlock()
-	if ix.listed || ix.stale.Load() {
+	if ix.listed {
 		return nil
+	}
+	if ix.stale.Load() {
+		return fault.ErrOutdated
 	}
 	if err := ix.readyLocked(); err != nil {
 		return err
@@ -358,8 +333,11 @@ func (ix *index) setListing(names []string, unnamed []string) error {
 		}
 	}
 	for _, at := range unnamed {
-		if _, named := ix.long[at]; !named {
-			ix.unnamed[at] = true
+		ix.unnamed[at] = true
+	}
+	if len(unnamed) > 0 { // lines may have the names of some
+		for name := range ix.entries {
+			delete(ix.unnamed, format.EncodeName(name))
 		}
 	}
 	ix.listed = true
@@ -436,35 +414,31 @@ func (ix *index) forget(names []string, txn uint64) {
 	ix.mu.Lock()
 	defer ix.mu.Unlock()
 	ix.folded = max(ix.folded, txn)
-	ix.forgetLocked(slices.Values(names))
+	for _, name := range names {
+		ix.left[name] = true
+	}
+	ix.trimLocked()
 }
 
 // trim drops what forget had to leave for a reader that has ended.
 func (ix *index) trim() {
 	ix.mu.Lock()
 	defer ix.mu.Unlock()
-	ix.forgetLocked(maps.Keys(ix.left))
+	ix.trimLocked()
 }
 
-func (ix *index) forgetLocked(names func(func(string) bool)) {
+func (ix *index) trimLocked() {
 	oldest := min(ix.points.oldest(), ix.folded)
-	for name := range names {
-		e := ix.entries[name]
-		if e == nil {
-			delete(ix.left, name)
-			continue
-		}
-		ix.cutLocked(e, oldest)
-		v := e.head
-		switch {
-		case v != nil && v.txn <= oldest && v.meta == nil:
-			ix.dropLocked(e)
-		case v != nil && v.prev != nil && v.txn <= ix.folded:
-			if ix.left == nil {
-				ix.left = map[string]bool{}
+	for name := range ix.left {
+		if e := ix.entries[name]; e != nil {
+			ix.cutLocked(e, oldest)
+			v := e.head
+			if v != nil && v.prev != nil && v.txn <= ix.folded {
+				continue // for a reader; a line behind folded has another forget
 			}
-			ix.left[name] = true
-			continue
+			if v != nil && v.txn <= oldest && v.meta == nil {
+				ix.dropLocked(e)
+			}
 		}
 		delete(ix.left, name)
 	}
@@ -475,43 +449,39 @@ func (ix *index) dropLocked(e *entry) {
 	e.dropped = true
 	ix.dropped++
 	delete(ix.entries, e.name)
-	if at, long := longEntry(e.name); long {
-		delete(ix.long, at)
-	}
 }
 
-// noteAllRead notes that every entry was read, unless one was not kept: a line may have come
-// while it was read.
-func (ix *index) noteAllRead() {
+// indexIDs makes identifiers known to owners, where every entry was read and kept: a line may
+// have come while one was read.
+func (ix *index) indexIDs() {
 	ix.mu.Lock()
 	defer ix.mu.Unlock()
-	if !ix.listed || len(ix.unnamed) > 0 || len(ix.pending) > 0 {
+	if ix.byID != nil || !ix.listed || len(ix.unnamed) > 0 || len(ix.pending) > 0 {
 		return
 	}
+	ix.byID = make(map[string][]*entry, len(ix.entries))
 	for _, e := range ix.entries {
 		if e.head == nil {
+			ix.byID = nil
 			return
 		}
-	}
-	ix.allRead = true
-}
-
-// owners returns the entries that have or had an identifier. It needs the listing and every
-// entry read.
-func (ix *index) owners(id string) []*entry {
-	ix.mu.Lock()
-	defer ix.mu.Unlock()
-	if ix.byID == nil {
-		ix.byID = make(map[string][]*entry, len(ix.entries))
-		for _, e := range ix.entries {
-			for v := e.head; v != nil; v = v.prev {
-				if v.meta != nil {
-					ix.noteIDLocked(v.meta.ID, e)
-				}
-			}
+		for v := e.head; v != nil; v = v.prev {
+			ix.noteIDLocked(v, e)
 		}
 	}
-	return slices.Clone(ix.byID[id])
+}
+
+// owners returns the names that have or had an identifier; ok is false where indexIDs comes first.
+func (ix *index) owners(id string) (names []string, ok bool, err error) {
+	ix.mu.Lock()
+	defer ix.mu.Unlock()
+	if err := ix.readyLocked(); err != nil || ix.byID == nil {
+		return nil, false, err
+	}
+	for _, e := range ix.byID[id] {
+		names = append(names, e.name)
+	}
+	return names, true, nil
 }
 
 // setName gives an entry of snapshots/ that had no known name its name, or, where name is

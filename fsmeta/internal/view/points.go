@@ -65,12 +65,6 @@ func (p *points) publish(txn uint64, names format.Names, show func()) {
 	}
 }
 
-func (p *points) newest() uint64 {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.published
-}
-
 // oldest returns the oldest point that a reader reads at, or may begin to.
 func (p *points) oldest() uint64 {
 	p.mu.Lock()

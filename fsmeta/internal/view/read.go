@@ -20,7 +20,7 @@ func (v *View) Lookup(p Point, name string) (*format.Snapshot, error) {
 			return m, err
 		}
 		m, damage := v.tree.Read(name)
-		if err := v.look(); err != nil {
+		if err := v.Look(); err != nil {
 			return nil, err
 		}
 		if ix.stale.Load() {
@@ -68,7 +68,7 @@ func (v *View) Used(p Point) (bool, error) {
 	}
 	entries, err := v.tree.List()
 	if err == nil {
-		err = v.look() // a new entry has come by a line
+		err = v.Look() // a new entry has come by a line
 	}
 	if err != nil {
 		return false, err
@@ -90,31 +90,23 @@ func (v *View) NoteUse(txn uint64) { v.index.Load().noteUse(txn) }
 // list returns every name that is known or in the tree, in order, and the entries of
 // snapshots/ that have none. The slices are shared: don't change them.
 func (v *View) list(ix *index) (entries []*entry, unnamed []string, err error) {
-	for {
-		entries, unnamed, ok, err := ix.listing()
-		if err != nil {
-			return nil, nil, err
-		}
-		if ok && len(unnamed) > 0 {
-			if unnamed, err = v.revisit(ix, unnamed); err == nil {
-				entries, _, _, err = ix.listing() // some may have got their names
-			}
-		}
-		if ok {
-			return entries, unnamed, err
-		}
-		if err := v.readListing(ix); err != nil {
-			return nil, nil, err
+	entries, unnamed, ok, err := ix.listing()
+	if err == nil && !ok {
+		if err = v.readListing(ix); err == nil {
+			entries, unnamed, _, err = ix.listing()
 		}
 	}
+	if err == nil && len(unnamed) > 0 {
+		if unnamed, err = v.revisit(ix, unnamed); err == nil {
+			entries, _, _, err = ix.listing() // some may have got their names
+		}
+	}
+	return entries, unnamed, err
 }
 
 // readListing lists the tree, and takes in what has come to the journal meanwhile.
 func (v *View) readListing(ix *index) error {
-	if err := v.look(); err != nil {
-		return err
-	}
-	if err := ix.ready(); err != nil { // lines have names that entries don't spell out
+	if err := v.Look(); err != nil {
 		return err
 	}
 	dirents, err := v.tree.List()
@@ -123,32 +115,27 @@ func (v *View) readListing(ix *index) error {
 	}
 	var names, nameless []string
 	for _, at := range dirents {
-		if name, ok := v.nameOf(ix, at); ok {
+		if name, ok := v.nameOf(at); ok {
 			names = append(names, name)
 		} else {
 			nameless = append(nameless, at)
 		}
 	}
-	if err := v.look(); err != nil {
+	if err := v.Look(); err != nil {
 		return err
-	}
-	if ix.stale.Load() {
-		return fault.ErrOutdated
 	}
 	return ix.setListing(names, nameless)
 }
 
 // nameOf returns the name of the snapshot in an entry, if that can be told.
-func (v *View) nameOf(ix *index, at string) (string, bool) {
+func (v *View) nameOf(at string) (string, bool) {
 	name, hashed, ok := format.DecodeName(at)
-	if !ok || !hashed {
-		return name, ok
+	if ok && hashed {
+		var err error
+		name, err = v.tree.NameIn(at)
+		ok = err == nil
 	}
-	if name, ok := ix.nameOf(at); ok {
-		return name, true
-	}
-	name, err := v.tree.NameIn(at)
-	return name, err == nil
+	return name, ok
 }
 
 // revisit looks again at entries without a name, some of which may have one by now or be
@@ -160,7 +147,7 @@ func (v *View) revisit(ix *index, unnamed []string) ([]string, error) {
 		if err != nil {
 			return nil, err
 		}
-		name, ok := v.nameOf(ix, at)
+		name, ok := v.nameOf(at)
 		switch {
 		case ok:
 			ix.setName(at, name)
@@ -195,18 +182,8 @@ type Damage struct {
 // caller looks at each. It returns what could not be read, too. The first call reads every
 // snapshot.
 func (v *View) FindID(p Point, id string) (names []string, damage []Damage, err error) {
-	ix := p.index
-	if err := ix.ready(); err != nil { // lines that are not decoded have identifiers, too
-		return nil, nil, err
-	}
-	ix.mu.RLock()
-	done := ix.allRead
-	ix.mu.RUnlock()
-	if done {
-		for _, e := range ix.owners(id) {
-			names = append(names, e.name)
-		}
-		return names, nil, nil
+	if names, ok, err := p.index.owners(id); ok || err != nil {
+		return names, nil, err
 	}
 	err = v.Walk(p, nil, func(m *format.Snapshot) error {
 		if m.ID == id {
@@ -215,7 +192,7 @@ func (v *View) FindID(p Point, id string) (names []string, damage []Damage, err 
 		return nil
 	}, func(d Damage) error { damage = append(damage, d); return nil })
 	if err == nil && len(damage) == 0 {
-		ix.noteAllRead()
+		p.index.indexIDs()
 	}
 	return names, damage, err
 }

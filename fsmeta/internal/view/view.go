@@ -23,14 +23,13 @@ type View struct {
 	path     string // of the journal
 	writable bool
 
-	index     atomic.Pointer[index]
-	file      atomic.Pointer[journal.File] // the same as journal, for look
+	index     atomic.Pointer[index]        // changes under mu
+	journal   atomic.Pointer[journal.File] // changes under mu
 	held      atomic.Bool                  // this process writes: no other adds lines
 	unsettled atomic.Bool                  // there are lines that are not published here: they are just taken in, or of a writer at work
 
 	mu      sync.Mutex
 	closed  bool
-	journal *journal.File
 	strayed *journal.File // the damaged file of which the lines that verify were taken in
 }
 
@@ -44,10 +43,10 @@ func Open(dir string, t *tree.Tree, writable bool) (*View, error) {
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.useLocked(j)
+	v.journal.Store(j)
 	v.resetLocked()
 	if _, err := v.catchUpLocked(true, false); err != nil {
-		_ = v.journal.Close() // it was only read
+		_ = v.Journal().Close() // it was only read
 		return nil, err
 	}
 	return v, nil
@@ -61,11 +60,11 @@ func (v *View) Close() error {
 		return nil
 	}
 	v.closed = true
-	return v.journal.Close()
+	return v.Journal().Close()
 }
 
 // Journal returns the file that is in use. It changes with a checkpoint.
-func (v *View) Journal() *journal.File { return v.file.Load() }
+func (v *View) Journal() *journal.File { return v.journal.Load() }
 
 // Hold says whether this process is the one that writes, with everything known that others
 // have written: then readers need not look for more.
@@ -92,12 +91,9 @@ func (v *View) Tip() uint64 {
 	return ix.tip
 }
 
-// Published is the last transaction that a reader sees that begins now.
-func (v *View) Published() uint64 { return v.index.Load().points.newest() }
-
 // Begin makes r a reader of the store as it stands now, until End.
 func (v *View) Begin(r *Reader) error {
-	if err := v.look(); err != nil {
+	if err := v.Look(); err != nil {
 		return err
 	}
 	for {
@@ -140,20 +136,15 @@ func (v *View) Publish(txn uint64, show func()) {
 func (v *View) Adopt(j *journal.File, carry *format.Txn, names []string) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	ix, old := v.index.Load(), v.journal
+	ix, old := v.index.Load(), v.Journal()
 	if carry != nil {
 		ix.addTxn(carry)
 	}
-	v.useLocked(j)
+	v.journal.Store(j)
 	ix.points.publish(j.Tip(), j.NamesAt(j.Tip()), nil)
 	v.unsettled.Store(false)
 	ix.forget(names, j.Header().Txn)
 	return old.Close()
-}
-
-func (v *View) useLocked(j *journal.File) {
-	v.journal = j
-	v.file.Store(j)
 }
 
 // resetLocked starts anew from the journal's header.
@@ -161,14 +152,14 @@ func (v *View) resetLocked() {
 	if old := v.index.Load(); old != nil {
 		old.stale.Store(true)
 	}
-	h := v.journal.Header()
+	h := v.Journal().Header()
 	v.index.Store(newIndex(v.path, h.Txn, h.Names))
 	v.strayed = nil
 }
 
-// look takes in what other processes have written since. Where nothing is new it costs one
+// Look takes in what other processes have written since. Where nothing is new it costs one
 // small read, and none while this process writes.
-func (v *View) look() error {
+func (v *View) Look() error {
 	if v.held.Load() {
 		return nil
 	}
@@ -193,13 +184,6 @@ func (v *View) CatchUp() (journal.Tail, error) {
 	return v.catchUpLocked(true, true)
 }
 
-// Look takes in what other processes have written, to the end of the file, as a reader does.
-func (v *View) Look() (journal.Tail, error) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	return v.catchUpLocked(true, false)
-}
-
 // catchUpLocked takes in the whole lines behind the last published one, and goes on in a new
 // file where one has taken over. With whole it reads to the end of the file. The holder of
 // the lock is alone.
@@ -208,7 +192,7 @@ func (v *View) catchUpLocked(whole, alone bool) (journal.Tail, error) {
 	// lines are published here come behind them.
 	v.unsettled.Store(true)
 	for {
-		j, ix := v.journal, v.index.Load()
+		j := v.Journal()
 		if j.Damage() != nil {
 			return journal.Tail{}, v.strayLocked()
 		}
@@ -216,95 +200,75 @@ func (v *View) catchUpLocked(whole, alone bool) (journal.Tail, error) {
 		if err != nil {
 			return tail, err
 		}
-		if tail.Replaced {
-			if err := v.reopenLocked(); err != nil {
+		if !tail.Replaced {
+			v.index.Load().addLines(tail.Fresh)
+			if err := v.settleLocked(alone); err != nil {
 				return tail, err
 			}
-			continue
+			if j.Damage() != nil {
+				return tail, v.strayLocked()
+			}
+			if !tail.Superseded && !alone {
+				return tail, nil
+			}
 		}
-		ix.addLines(tail.Fresh)
-		if err := v.settleLocked(alone); err != nil {
-			return tail, err
-		}
-		if j.Damage() != nil {
-			return tail, v.strayLocked()
-		}
-		if !tail.Superseded && !alone {
-			return tail, nil
-		}
-		if switched, err := v.switchLocked(); err != nil || !switched {
+		if switched, err := v.switchLocked(tail.Replaced); err != nil || !switched {
 			return tail, err
 		}
 	}
 }
 
-// settleLocked decides which of the known lines are committed: all of them, unless their
-// writer is at work; then the published ones. The question comes after the lines were read.
+// settleLocked shows the committed lines to readers: for the holder of the lock, which is alone,
+// all that are known.
 func (v *View) settleLocked(alone bool) error {
-	j, ix := v.journal, v.index.Load()
-	committed := j.Tip()
-	if committed > j.Published() && !alone {
-		atWork, err := j.AtWork()
-		if err != nil {
-			return err
-		}
-		if atWork {
-			committed = j.Published()
-		}
+	j := v.Journal()
+	committed, err := j.Tip(), error(nil)
+	if !alone {
+		committed, err = j.Committed()
 	}
-	ix.points.publish(committed, j.NamesAt(committed), nil)
-	v.unsettled.Store(committed < j.Tip()) // not before: see look
+	if err != nil {
+		return err
+	}
+	v.index.Load().points.publish(committed, j.NamesAt(committed), nil)
+	v.unsettled.Store(committed < j.Tip()) // not before: see Look
 	return nil
 }
 
 // strayLocked takes in, once, the lines of a damaged journal that verify one by one. Reads
 // make do with them and the tree; the one that has the later version of a name decides.
 func (v *View) strayLocked() error {
-	j, ix := v.journal, v.index.Load()
-	if v.strayed == j {
-		v.unsettled.Store(false)
-		return nil
+	if j, ix := v.Journal(), v.index.Load(); v.strayed != j {
+		lines, err := j.Stray()
+		if err != nil {
+			return err
+		}
+		v.strayed = j
+		ix.addLines(lines)
+		if err := ix.ready(); err != nil {
+			return err
+		}
+		ix.points.publish(ix.preferTree(v.tree.Read), format.Names{}, nil)
 	}
-	lines, err := j.Stray()
-	if err != nil {
-		return err
-	}
-	v.strayed = j
-	ix.addLines(lines)
-	if err := ix.ready(); err != nil {
-		return err
-	}
-	ix.points.publish(ix.preferTree(v.tree.Read), format.Names{}, nil)
 	v.unsettled.Store(false)
 	return nil
 }
 
-// reopenLocked begins anew with the file that is in place: the content of the one that was
-// open is another by now.
-func (v *View) reopenLocked() error {
-	j, err := journal.Open(v.path, v.writable)
-	if err != nil {
-		return err
-	}
-	err = v.journal.Close()
-	v.useLocked(j)
-	v.resetLocked()
-	return err
-}
-
-// switchLocked goes on in the file that has taken the journal's place, if there is one. Where
-// that does not continue the lines that are known, lines are missing: the index is dropped.
-func (v *View) switchLocked() (bool, error) {
-	old, ix := v.journal, v.index.Load()
-	if same, err := old.InPlace(); same || err != nil {
-		return false, err
+// switchLocked goes on in the file that has taken the journal's place, if there is one, or in
+// the content that has replaced its own. Where that does not continue the lines that are known, lines are missing:
+// the index is dropped.
+func (v *View) switchLocked(replaced bool) (bool, error) {
+	old, ix := v.Journal(), v.index.Load()
+	if !replaced {
+		if same, err := old.InPlace(); same || err != nil {
+			return false, err
+		}
 	}
 	j, err := journal.Open(v.path, v.writable)
 	if err != nil {
 		return false, err
 	}
-	if j.Damage() != nil || !j.Continues(old) {
-		v.useLocked(j)
+	if replaced || j.Damage() != nil || !j.Continues(old) {
+		v.journal.Store(j)
 		v.resetLocked()
 		return true, old.Close()
 	}
@@ -314,6 +278,6 @@ func (v *View) switchLocked() (bool, error) {
 	if names, err := old.Names(from, to); err == nil && ix.ready() == nil {
 		ix.forget(names, to)
 	}
-	v.useLocked(j)
+	v.journal.Store(j)
 	return true, old.Close()
 }

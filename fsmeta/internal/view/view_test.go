@@ -219,8 +219,8 @@ func TestLookupInLines(t *testing.T) {
 	w.write("~base")
 	var now Reader
 	check(t, r.Begin(&now))
-	if n := len(now.index.pending); n != 4 {
-		t.Fatalf("%d lines are not decoded, want 4", n)
+	if n := len(now.index.pending); n != 3 {
+		t.Fatalf("%d lines are not decoded, want 3", n)
 	}
 	answers := func() string {
 		t.Helper()

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 
 	"github.com/fsmeta/fsmeta/fsmeta/internal/fault"
 	"github.com/fsmeta/fsmeta/fsmeta/internal/format"
@@ -16,7 +17,7 @@ const walkBatch = 256
 type walk struct {
 	view    *View
 	point   Point
-	changed []format.Change // those of the transaction that are still to come
+	changed []format.Change // those of the transaction that are still to come, by name
 	fn      func(*format.Snapshot) error
 	found   format.Names // at the point, without the transaction's changes
 	damage  []Damage
@@ -32,12 +33,8 @@ func (v *View) Walk(p Point, changed []format.Change, fn func(*format.Snapshot) 
 	if err := w.run(); err != nil {
 		return err
 	}
-	lost, err := w.compare()
-	if err != nil {
+	if err := w.compare(); err != nil {
 		return err
-	}
-	if lost != nil {
-		w.damage = append(w.damage, Damage{Err: lost, Lost: true})
 	}
 	if bad := v.Damage(); bad != nil {
 		w.damage = append(w.damage, Damage{Err: bad, Lost: true})
@@ -55,94 +52,66 @@ func (v *View) Walk(p Point, changed []format.Change, fn func(*format.Snapshot) 
 func (v *View) Count(p Point) (format.Names, error) {
 	w := &walk{view: v, point: p, fn: func(*format.Snapshot) error { return nil }}
 	err := w.run()
-	w.found.Known = true
 	return w.found, err
 }
 
 // run visits everything but the damage.
 func (w *walk) run() error {
+	w.found.Known = true
 	entries, unnamed, err := w.view.list(w.point.index)
-	if err == nil {
-		err = w.visitAll(entries)
+	if err != nil {
+		return err
 	}
-	if err == nil {
-		err = w.addUnnamed(unnamed)
-	}
-	return err
-}
-
-func (w *walk) visitAll(entries []*entry) error {
 	batch := make([]*version, 0, walkBatch)
-	for len(entries) > 0 {
-		n := min(len(entries), walkBatch)
-		batch = w.point.index.versions(batch[:0], entries[:n], w.point.At)
-		for i, e := range entries[:n] {
+	for part := range slices.Chunk(entries, walkBatch) {
+		batch = w.point.index.versions(batch[:0], part, w.point.At)
+		for i, e := range part {
 			if err := w.visit(e, batch[i]); err != nil {
 				return err
 			}
 		}
-		entries = entries[n:]
 	}
-	return w.visitChanged("")
-}
-
-// visitChanged visits what the transaction has changed and has no entry, before the name
-// before, or all of it where that is "".
-func (w *walk) visitChanged(before string) error {
-	for len(w.changed) > 0 && (before == "" || w.changed[0].Name < before) {
-		c := w.changed[0]
-		w.changed = w.changed[1:]
-		w.count(c.Before, c.Name)
-		if c.After != nil {
-			if err := w.fn(c.After); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-func (w *walk) visit(e *entry, known *version) error {
-	if err := w.visitChanged(e.name); err != nil {
-		return err
-	}
-	var m *format.Snapshot
-	switch {
-	case len(w.changed) > 0 && w.changed[0].Name == e.name:
-		c := w.changed[0]
-		w.changed = w.changed[1:]
-		if c.Before != nil {
-			w.found = w.found.With(e.hash)
-		}
-		if c.After == nil {
-			return nil
-		}
-		return w.fn(c.After)
-	case known != nil:
-		m = known.meta
-	default:
-		var err error
-		m, err = w.view.Lookup(w.point, e.name)
-		if errors.Is(err, fault.ErrDamaged) {
-			w.found = w.found.With(e.hash)
-			w.damage = append(w.damage, Damage{Err: err, Entry: format.EncodeName(e.name)})
-			return nil
-		}
-		if err != nil {
+	for _, c := range w.changed {
+		if err := w.pass(c.After); err != nil {
 			return err
 		}
 	}
+	return w.addUnnamed(unnamed)
+}
+
+// visit counts the snapshot of an entry, and passes on what the transaction has made of it, after
+// the names before it that only the transaction has.
+func (w *walk) visit(e *entry, known *version) (err error) {
+	var m *format.Snapshot
+	if known != nil {
+		m = known.meta
+	} else if m, err = w.view.Lookup(w.point, e.name); errors.Is(err, fault.ErrDamaged) {
+		w.found = w.found.With(e.hash)
+		w.damage = append(w.damage, Damage{Err: err, Entry: format.EncodeName(e.name)})
+	} else if err != nil {
+		return err
+	}
+	if m != nil {
+		w.found = w.found.With(e.hash)
+	}
+	for len(w.changed) > 0 && w.changed[0].Name <= e.name {
+		c := w.changed[0]
+		w.changed = w.changed[1:]
+		if c.Name == e.name {
+			m = c.After
+		} else if err := w.pass(c.After); err != nil {
+			return err
+		}
+	}
+	return w.pass(m)
+}
+
+// pass calls fn for a snapshot, if it is one.
+func (w *walk) pass(m *format.Snapshot) error {
 	if m == nil {
 		return nil
 	}
-	w.found = w.found.With(e.hash)
 	return w.fn(m)
-}
-
-func (w *walk) count(m *format.Snapshot, name string) {
-	if m != nil {
-		w.found = w.found.With(format.HashOfName(name))
-	}
 }
 
 // addUnnamed counts the entries that have no known name, and notes why.
@@ -160,15 +129,16 @@ func (w *walk) addUnnamed(unnamed []string) error {
 	return nil
 }
 
-// compare returns what is wrong with the snapshots as a whole: others than the journal
-// has counted, or another number of them.
-func (w *walk) compare() (lost, err error) {
+// compare notes what is wrong with the snapshots as a whole: others than the journal has
+// counted, or another number of them.
+func (w *walk) compare() error {
 	want, found := w.point.names, w.found
-	if !want.Known || same(want, found) {
-		return nil, nil
+	if !want.Known || want == found {
+		return nil
 	}
-	if found, err = w.withoutStrays(); err != nil || same(want, found) {
-		return nil, err
+	found, err := w.withoutStrays()
+	if err != nil || want == found {
+		return err
 	}
 	var problem string
 	switch {
@@ -179,10 +149,10 @@ func (w *walk) compare() (lost, err error) {
 	default:
 		problem = fmt.Sprintf("the %d snapshots that are there are not those that the journal counts: at least one is missing, and another is in its place", want.Count)
 	}
-	return &fault.Damaged{Path: w.view.tree.EntryPath(""), Err: errors.New(problem + "; put back what is missing, or accept what is there with fsmeta repair --accept-tree")}, nil
+	lost := &fault.Damaged{Path: w.view.tree.EntryPath(""), Err: errors.New(problem + "; put back what is missing, or accept what is there with fsmeta repair --accept-tree")}
+	w.damage = append(w.damage, Damage{Err: lost, Lost: true})
+	return nil
 }
-
-func same(a, b format.Names) bool { return a.Count == b.Count && a.Sum == b.Sum }
 
 // withoutStrays returns the names that were found, without damaged entries that are no
 // directories: the store has made none of these.
