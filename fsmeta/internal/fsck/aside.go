@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"slices"
 
 	"github.com/fsmeta/fsmeta/fsmeta/internal/disk"
 	"github.com/fsmeta/fsmeta/fsmeta/internal/fault"
@@ -54,26 +53,6 @@ func eachAside(root *disk.Dir, visit func(dir *disk.Dir, part, entry string) err
 			return eachIn(dir, part, func(dir *disk.Dir, entry string) error { return visit(dir, part, entry) })
 		})
 	})
-}
-
-// eachIn calls visit for each entry of a directory in dir, in order. Where there is no such
-// directory, there are none.
-func eachIn(dir *disk.Dir, name string, visit func(dir *disk.Dir, entry string) error) error {
-	d, err := dir.OpenDirAt(name)
-	if errors.Is(err, fs.ErrNotExist) || noDirectory(err) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	entries, err := d.Names()
-	slices.Sort(entries)
-	for _, entry := range entries {
-		if err == nil {
-			err = visit(d, entry)
-		}
-	}
-	return errors.Join(err, d.Close())
 }
 
 // idIn returns the identifier of what was set aside from an entry of a part of the store, ""

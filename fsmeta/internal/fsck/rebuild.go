@@ -14,6 +14,7 @@ import (
 	"github.com/fsmeta/fsmeta/fsmeta/internal/fault"
 	"github.com/fsmeta/fsmeta/fsmeta/internal/format"
 	"github.com/fsmeta/fsmeta/fsmeta/internal/journal"
+	"github.com/fsmeta/fsmeta/fsmeta/internal/layout"
 	"github.com/fsmeta/fsmeta/fsmeta/internal/tree"
 )
 
@@ -90,41 +91,32 @@ func (r *repair) rebuild(damage *fault.Damaged) error {
 		return err
 	}
 	r.setAsideStaging(true)
-	if err := r.tree.Prepare(); err != nil {
-		return err
-	}
-	c, err := r.read()
+	c, err := r.readTree()
 	if err != nil {
 		return err
 	}
 	for _, m := range c.good {
 		v.note(m)
 	}
-	lagging := r.bringToTree(v, c)
-	// All of them: what the other lines were about is not known.
-	names := slices.AppendSeq(slices.Collect(maps.Keys(v.last)), maps.Keys(c.good))
-	unsynced, err := r.tree.Sync(names, true)
+	lagging, err := r.bringToTree(v, c)
 	if err != nil {
 		return err
 	}
-	for name, err := range unsynced {
-		if _, read := v.last[name]; !read {
-			return err
-		}
-		lagging = append(lagging, name)
-	}
-	slices.Sort(lagging) // as the changes of a line have to be
 	h, done, err := r.newHeader(v)
 	if err != nil {
 		return err
 	}
-	there, _, err := exists(r.root, format.JournalFile)
+	there, isDir, err := exists(r.root, format.JournalFile)
+	keep := r.shelf.copy
+	if isDir {
+		keep = r.shelf.move // no file can take its place
+	}
 	if err == nil && there {
-		err = r.shelf.copyFile(r.root, "", format.JournalFile)
+		err = keep(r.root, format.JournalFile, format.JournalFile)
 		done += "; the former one was set aside, in " + r.shelf.path()
 	}
 	if err == nil {
-		err = r.writeJournal(h, carry(h, v, lagging))
+		err = layout.WriteJournal(r.root, r.owner, h, carry(h, v, lagging), journal.ClosedFill)
 	}
 	if err == nil {
 		r.mended(damage.Path, "", problemOf(damage), done)
@@ -133,9 +125,9 @@ func (r *repair) rebuild(damage *fault.Damaged) error {
 }
 
 // bringToTree makes the tree have what the last lines say that can be read, where that is later
-// than what it has. It returns the names with which that can't be done. A crash leaves each of
-// them brought up, set aside, or as it was.
-func (r *repair) bringToTree(v *salvaged, c *content) (lagging []string) {
+// than what it has, durably. It returns the names with which that can't be done, in order. A crash
+// or an error leaves each name brought up, set aside, or as it was.
+func (r *repair) bringToTree(v *salvaged, c *content) (lagging []string, err error) {
 	owners := map[string]bool{}
 	for _, m := range c.good {
 		owners[m.ID] = true
@@ -145,11 +137,22 @@ func (r *repair) bringToTree(v *salvaged, c *content) (lagging []string) {
 			lagging = append(lagging, name)
 		}
 	}
-	return lagging
+	// All of them: what the other lines were about is not known.
+	names := slices.AppendSeq(slices.Collect(maps.Keys(v.last)), maps.Keys(c.good))
+	unsynced, err := r.tree.Sync(names, true)
+	for name, failed := range unsynced {
+		if _, read := v.last[name]; !read {
+			return nil, failed
+		}
+		lagging = append(lagging, name)
+	}
+	slices.Sort(lagging)
+	return slices.Compact(lagging), err
 }
 
+// bringUp brings one name up. owners are the identifiers that the tree has.
 func (r *repair) bringUp(name string, v *salvaged, is *format.Snapshot, owners map[string]bool) error {
-	path, after := r.tree.Path(name), v.last[name]
+	after := v.last[name]
 	if is != nil && is.Txn >= v.at[name] {
 		return nil // a later line, which can't be read, has brought it there
 	}
@@ -157,20 +160,21 @@ func (r *repair) bringUp(name string, v *salvaged, is *format.Snapshot, owners m
 	if err != nil || !there && (after == nil || owners[after.ID]) { // it was committed under another name
 		return err
 	}
+	entry := format.EncodeName(name)
+	f := Finding{Path: r.tree.Path(name), Name: name, Problem: "the journal says that it was removed"}
+	if after == nil {
+		return r.setAside(r.snapshots, entry, format.SnapshotsDir+"/"+entry, f)
+	}
 	if there {
-		if err := r.shelf.move(r.snapshots, format.SnapshotsDir, format.EncodeName(name)); err != nil {
+		if err := r.shelf.move(r.snapshots, entry, format.SnapshotsDir+"/"+entry); err != nil {
 			return err
 		}
-	}
-	if after == nil {
-		r.mended(path, name, "the journal says that it was removed", "it was set aside, in "+r.shelf.path())
-		return nil
 	}
 	work := tree.Wanted(map[string]*format.Snapshot{name: after}, true)
 	err = r.tree.BringUp(work, nil)[name]
 	r.tree.Recycle(work)
 	if err == nil {
-		r.mended(path, name, "the tree did not have what the journal says", "it was built from the journal")
+		r.mended(f.Path, name, "the tree did not have what the journal says", "it was built from the journal")
 	}
 	return err
 }
@@ -181,7 +185,9 @@ func (r *repair) newHeader(v *salvaged) (h format.Header, done string, err error
 	h = format.Header{Txn: min(v.txn, format.MaxNumber/2) + commit.UnknownIDs, NextID: min(v.next+commit.UnknownIDs, commit.MaxID), Names: v.names}
 	done = fmt.Sprintf("it was made anew from the tree and the %d names that could be read in it; identifiers go on at %d", len(v.last), h.NextID)
 	if !h.Names.Known {
-		h.Names, err = r.count()
+		var entries []string
+		entries, err = r.tree.List()
+		h.Names = count(entries)
 		done += fmt.Sprintf("; nothing tells which snapshots there were: the %d that are there were counted", h.Names.Count)
 	}
 	return h, done, err
@@ -198,24 +204,4 @@ func carry(h format.Header, v *salvaged, lagging []string) *format.Txn {
 		t.Changes = append(t.Changes, format.Change{Name: name, Before: v.last[name], After: v.last[name]})
 	}
 	return t
-}
-
-// writeJournal puts the new journal in place, durably. A crash or an error leaves the old one
-// or the new one.
-func (r *repair) writeJournal(h format.Header, carry *format.Txn) error {
-	next, err := journal.Prepare(r.path(format.JournalFile), r.path(format.StagingDir), journal.ClosedFill, r.owner)
-	if err != nil {
-		return err
-	}
-	j, err := next.Write(nil, h, carry, false)
-	if err == nil {
-		if err = next.Replace(); err == nil {
-			err = r.root.File.Sync()
-		}
-		if err == nil {
-			err = j.Place()
-		}
-		err = errors.Join(err, j.Close())
-	}
-	return errors.Join(err, next.Discard())
 }
