@@ -7,8 +7,10 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/fsmeta/fsmeta/fsmeta/internal/commit"
+	"github.com/fsmeta/fsmeta/fsmeta/internal/disk"
 	"github.com/fsmeta/fsmeta/fsmeta/internal/format"
 )
 
@@ -45,18 +47,7 @@ func (r *repair) read() (*content, error) {
 	}
 	names := slices.Collect(maps.Keys(r.writer.Lagging()))
 	lagging, err := r.view.Versions(names, r.view.Tip())
-	lags, there := map[string]bool{}, []string{} // entries
-	for name, m := range lagging {
-		entry := format.EncodeName(name)
-		lags[entry], c.behind[name] = true, true
-		delete(c.damaged, entry)
-		delete(c.good, name)
-		if m != nil {
-			c.good[name] = m
-			there = append(there, entry)
-		}
-	}
-	c.entries = append(slices.DeleteFunc(c.entries, func(entry string) bool { return lags[entry] }), there...)
+	c.overlay(lagging)
 	return c, err
 }
 
@@ -124,64 +115,64 @@ func (r *repair) raiseIDs(c *content) error {
 // mendNames makes the entries anew where they belong of which the checksum says where that is.
 // It reports whether there were any that it had not tried before.
 //
-// A crash leaves all of them as they were, with copies set aside, or a line in the journal by
-// which the next writer does the rest: one may be where another belongs, of which there is
-// no other copy.
+// A crash leaves each of them in snapshots/, under whatever entry, for the next repair, or a line
+// in the journal that has them all.
 func (r *repair) mendNames(c *content) bool {
 	found := c.misplaced(r.snapshots)
 	maps.DeleteFunc(found, func(entry string, _ *format.Snapshot) bool { return r.stuck[entry] })
 	if len(found) == 0 {
 		return false
 	}
-	places := map[string]bool{} // where they belong
-	for _, m := range found {
-		places[format.EncodeName(m.Name)] = true
-	}
-	made := r.makeAnew(c, found, places)
+	at, err := r.makeAnew(c, found)
 	for _, entry := range slices.Sorted(maps.Keys(found)) {
-		m, damage, err := found[entry], c.damaged[entry], made
-		if err == nil && !places[entry] {
-			err = r.shelf.move(r.snapshots, entry, format.SnapshotsDir+"/"+entry)
+		damage, failed := c.damaged[entry], err
+		if failed == nil {
+			failed = r.shelf.move(r.snapshots, at[entry], format.SnapshotsDir+"/"+entry)
 		}
-		if r.stuck[entry] = r.fail(damage.Path, err); err == nil {
-			r.mended(damage.Path, damage.Name, damage.Err.Error(), fmt.Sprintf("it was made anew as %.256q, as the checksum says; what was there is in %s", m.Name, r.shelf.path()))
+		if r.fail(damage.Path, failed) {
+			r.stuck[entry], r.stuck[at[entry]], r.unmade[found[entry].Name] = true, true, true
+		} else {
+			r.mended(damage.Path, damage.Name, damage.Err.Error(),
+				fmt.Sprintf("it was made anew as %.256q, as the checksum says; what was there is in %s", found[entry].Name, r.shelf.path()))
 		}
 	}
 	return true
 }
 
-// makeAnew makes snapshots in the places where they belong, by a line of the journal, and empties
-// that again. Copies of what is there are set aside before.
-func (r *repair) makeAnew(c *content, found map[string]*format.Snapshot, places map[string]bool) error {
+// makeAnew makes snapshots where they belong, by a line of the journal, and empties that again. It
+// returns where each entry is now: one that was where another belongs gets a name that no
+// snapshot has. Anything else in their places is set aside. Crash and error as with mendNames.
+func (r *repair) makeAnew(c *content, found map[string]*format.Snapshot) (at map[string]string, err error) {
+	at = map[string]string{}
 	var changes []format.Change
-	for _, m := range found {
+	var gone, places []string
+	for _, entry := range slices.Sorted(maps.Keys(found)) {
+		m := found[entry]
+		at[entry] = entry
+		gone, places = append(gone, entry), append(places, format.EncodeName(m.Name))
 		after := *m
 		changes = append(changes, format.Change{Name: m.Name, After: &after})
 	}
 	slices.SortFunc(changes, func(a, b format.Change) int { return strings.Compare(a.Name, b.Name) })
-	var added, gone []string
-	for entry := range places {
-		there, _, err := exists(r.snapshots, entry)
-		if err == nil && there {
-			err = r.shelf.copy(r.snapshots, entry, format.SnapshotsDir+"/"+entry)
-		} else {
-			added = append(added, entry)
+	names, _ := r.restate(c, places, gone, nil)
+	for _, place := range places {
+		there, _, err := exists(r.snapshots, place)
+		switch {
+		case err != nil || !there:
+		case found[place] != nil:
+			at[place] = fmt.Sprintf(".misplaced-%x", time.Now().UnixNano())
+			err = disk.RenameNew(r.snapshots.At(), place, r.snapshots.At(), at[place])
+		default:
+			err = r.shelf.move(r.snapshots, place, format.SnapshotsDir+"/"+place)
 		}
 		if err != nil {
-			return err
+			return at, err
 		}
 	}
-	for entry := range found {
-		if !places[entry] {
-			gone = append(gone, entry)
-		}
-	}
-	// The snapshots were there all the time, under other entries.
-	names, _ := r.restate(c, added, gone, nil)
 	if err := r.writer.CommitAs(changes, names); err != nil {
-		return err
+		return at, err
 	}
-	return r.writer.Fold()
+	return at, r.writer.Fold()
 }
 
 // loss is an entry of snapshots/ that is to be set aside, and the finding that says why.
@@ -211,7 +202,7 @@ func (r *repair) losses(c *content) (all []loss) {
 	children := map[string][]*format.Snapshot{}
 	for _, m := range c.byName() {
 		children[m.Parent] = append(children[m.Parent], m)
-		if problem, unusable := c.parentProblem(m, circles); unusable {
+		if problem, unusable := c.parentProblem(m, circles); unusable && !r.unmade[m.Parent] {
 			take(m, problem)
 		}
 	}
@@ -279,16 +270,25 @@ func count(entries []string) format.Names {
 // stated returns which snapshots the journal has counted.
 func (r *repair) stated() format.Names { return r.view.Journal().NamesAt(r.view.Tip()) }
 
-// restate returns which snapshots the journal should count when entries are added and gone,
+// restate returns which snapshots the journal should count when entries are gone, and then added,
 // and the entries of gone that it counts now. If snapshots are missing besides, it goes on saying
 // so: made are those of gone that it has counted then.
 func (r *repair) restate(c *content, added, gone, made []string) (names format.Names, counted []string) {
-	stated, found := r.stated(), count(c.entries)
-	after := adjust(adjust(found, format.Names.With, added), format.Names.Without, gone)
+	left := map[string]bool{}
+	for _, entry := range c.entries {
+		left[entry] = true
+	}
+	for _, entry := range gone {
+		delete(left, entry)
+	}
+	for _, entry := range added {
+		left[entry] = true
+	}
+	stated, after := r.stated(), count(slices.Collect(maps.Keys(left)))
 	switch stated {
 	case after: // it has counted neither
 		return stated, nil
-	case found:
+	case count(c.entries):
 		return after, gone
 	default:
 		return adjust(stated, format.Names.Without, made), made

@@ -31,7 +31,7 @@ type RepairOptions struct {
 // A crash or an error at any point leaves a store that is no more damaged than before, and
 // that Repair can be run on again. Progress and other errors are as with Check.
 func Repair(ctx context.Context, dir string, options RepairOptions, progress func(done, total int)) ([]Finding, error) {
-	r := &repair{store: store{ctx: ctx, progress: progress}, options: options, failed: map[string]error{}, stuck: map[string]bool{}}
+	r := &repair{store: store{ctx: ctx, progress: progress}, options: options, failed: map[string]error{}, stuck: map[string]bool{}, unmade: map[string]bool{}}
 	err := r.open(dir, (*layout.Lock).Take)
 	if err == nil {
 		err = r.run()
@@ -57,6 +57,7 @@ type repair struct {
 	unsure   bool             // which identifiers were handed out
 	failed   map[string]error // what could not be done, by path
 	stuck    map[string]bool  // entries of snapshots/ that could not be mended or set aside
+	unmade   map[string]bool  // names that could not be made anew from entries elsewhere
 	findings []Finding
 }
 
@@ -244,9 +245,6 @@ func (r *repair) takeOver() error {
 
 func (r *repair) begin() (err error) {
 	if r.view, err = view.Open(r.dir, r.tree, true); err != nil {
-		return err
-	}
-	if err := r.view.Damage(); err != nil {
 		return err
 	}
 	w := commit.New(commit.Config{Dir: r.root, Owner: r.owner, Tree: r.tree, View: r.view})

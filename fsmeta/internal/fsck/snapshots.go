@@ -76,6 +76,22 @@ func readEntry(t *tree.Tree, entry string) (*format.Snapshot, error) {
 	return t.Read(name)
 }
 
+// overlay takes over how the journal has the names that lag, nil for removed ones.
+func (c *content) overlay(lagging map[string]*format.Snapshot) {
+	lags, there := map[string]bool{}, []string{} // entries
+	for name, m := range lagging {
+		entry := format.EncodeName(name)
+		lags[entry], c.behind[name] = true, true
+		delete(c.damaged, entry)
+		delete(c.good, name)
+		if m != nil {
+			c.good[name] = m
+			there = append(there, entry)
+		}
+	}
+	c.entries = append(slices.DeleteFunc(c.entries, func(entry string) bool { return lags[entry] }), there...)
+}
+
 // byName returns the good ones in order of their names.
 func (c *content) byName() []*format.Snapshot {
 	return slices.SortedFunc(maps.Values(c.good), func(a, b *format.Snapshot) int { return strings.Compare(a.Name, b.Name) })
@@ -105,6 +121,7 @@ func (c *content) standing() (above map[string]int, circles map[string]bool) {
 			next = append(next, parent)
 		}
 	}
+	delete(above, "")
 	return above, circles
 }
 
