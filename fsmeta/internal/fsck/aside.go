@@ -16,30 +16,25 @@ import (
 //
 // Where the identifier of one can't be told, the error is an ErrDamaged and names the path.
 // Other errors are those of the filesystem.
-func SetAside(dir string) ([]string, error) {
-	ids, err := setAside(dir)
-	if err != nil {
-		return nil, fmt.Errorf("fsmeta: look at what repairs have set aside in %s: %w", dir, err)
-	}
-	return ids, nil
-}
-
-func setAside(dir string) (ids []string, err error) {
+func SetAside(dir string) (ids []string, err error) {
 	root, err := disk.OpenDir(dir, true)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
-	if err != nil {
-		return nil, err
+	if err == nil {
+		err = eachAside(root, func(dir *disk.Dir, part, entry string) error {
+			id, err := idIn(dir, part, entry)
+			if id != "" {
+				ids = append(ids, id)
+			}
+			return err
+		})
+		err = errors.Join(err, root.Close())
 	}
-	err = eachAside(root, func(dir *disk.Dir, part, entry string) error {
-		id, err := idIn(dir, part, entry)
-		if id != "" {
-			ids = append(ids, id)
-		}
-		return err
-	})
-	return ids, errors.Join(err, root.Close())
+	if err != nil {
+		return nil, fmt.Errorf("fsmeta: look at what repairs have set aside in %s: %w", dir, err)
+	}
+	return ids, nil
 }
 
 // eachAside calls visit for each entry of damaged/TIME/snapshots and damaged/TIME/staging,

@@ -62,7 +62,7 @@ func (c *checker) check() error {
 	}
 	for _, step := range []func() error{
 		// 2. What can be told beside writers.
-		c.openJournal, c.readAll, c.lookInside, c.compareLinks,
+		c.openJournal, c.readAll, c.lookInside,
 		// 3. What can be told only while no process writes.
 		c.checkQuiet,
 	} {

@@ -148,6 +148,9 @@ func (c *checker) lags(name string) Finding {
 	return f
 }
 
+// mountPoint is what obstacleAt says of one. snapshots/ may be one.
+const mountPoint = "a mount point"
+
 // cause says what keeps an entry of snapshots/ from being changed, "" where that can't be
 // told.
 func (c *checker) cause(entry string) string {
@@ -180,12 +183,6 @@ func (c *checker) cause(entry string) string {
 	return noRoom(c.snapshots)
 }
 
-// compareLinks notes the links that seem to be wrong: perhaps they are just being changed.
-func (c *checker) compareLinks() (err error) {
-	c.odd, err = c.oddLinks(c.content.byName())
-	return err
-}
-
 // checkLinks looks again at the links that seemed to be wrong.
 func (c *checker) checkLinks() error {
 	var again []*format.Snapshot
@@ -203,9 +200,9 @@ func (c *checker) checkLinks() error {
 	return err
 }
 
-// lookInside looks at each entry of snapshots/: what is in it, and which user it belongs to. An
-// entry that is gone meanwhile is passed over.
-func (c *checker) lookInside() error {
+// lookInside looks at each entry of snapshots/: what is in it, what its link says, and which
+// user it belongs to. An entry that is gone meanwhile is passed over.
+func (c *checker) lookInside() (err error) {
 	for _, entry := range c.content.entries {
 		if err := c.ctx.Err(); err != nil {
 			return err
@@ -230,7 +227,8 @@ func (c *checker) lookInside() error {
 			c.found(f)
 		}
 	}
-	return nil
+	c.odd, err = c.oddLinks(c.content.byName()) // perhaps they are just being changed
+	return err
 }
 
 // noteOwner notes what belongs to another user than the store does.
