@@ -202,6 +202,7 @@ func (r *repair) losses(c *content) (all []loss) {
 	children := map[string][]*format.Snapshot{}
 	for _, m := range c.byName() {
 		children[m.Parent] = append(children[m.Parent], m)
+		// A parent that could not be made anew is there all the same, for the next repair.
 		if problem, unusable := c.parentProblem(m, circles); unusable && !r.unmade[m.Parent] {
 			take(m, problem)
 		}

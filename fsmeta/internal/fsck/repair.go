@@ -66,8 +66,8 @@ func (r *repair) mended(path, name, problem, done string) {
 	r.findings = append(r.findings, Finding{Path: path, Name: name, Problem: problem, Repaired: done})
 }
 
-// setAside moves an entry of a directory to the shelf, under the path to, and notes that. A crash
-// or an error leaves it here or there.
+// setAside moves an entry of a directory to the shelf, under the path to, and notes that in f, in
+// front of what f says was done besides. A crash or an error leaves it here or there.
 func (r *repair) setAside(from *disk.Dir, entry, to string, f Finding) error {
 	if err := r.shelf.move(from, entry, to); err != nil {
 		return err
