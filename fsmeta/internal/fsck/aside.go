@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"slices"
 
 	"github.com/fsmeta/fsmeta/fsmeta/internal/disk"
 	"github.com/fsmeta/fsmeta/fsmeta/internal/fault"
@@ -17,30 +16,25 @@ import (
 //
 // Where the identifier of one can't be told, the error is an ErrDamaged and names the path.
 // Other errors are those of the filesystem.
-func SetAside(dir string) ([]string, error) {
-	ids, err := setAside(dir)
-	if err != nil {
-		return nil, fmt.Errorf("fsmeta: look at what repairs have set aside in %s: %w", dir, err)
-	}
-	return ids, nil
-}
-
-func setAside(dir string) (ids []string, err error) {
+func SetAside(dir string) (ids []string, err error) {
 	root, err := disk.OpenDir(dir, true)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
-	if err != nil {
-		return nil, err
+	if err == nil {
+		err = eachAside(root, func(dir *disk.Dir, part, entry string) error {
+			id, err := idIn(dir, part, entry)
+			if id != "" {
+				ids = append(ids, id)
+			}
+			return err
+		})
+		err = errors.Join(err, root.Close())
 	}
-	err = eachAside(root, func(dir *disk.Dir, part, entry string) error {
-		id, err := idIn(dir, part, entry)
-		if id != "" {
-			ids = append(ids, id)
-		}
-		return err
-	})
-	return ids, errors.Join(err, root.Close())
+	if err != nil {
+		return nil, fmt.Errorf("fsmeta: look at what repairs have set aside in %s: %w", dir, err)
+	}
+	return ids, nil
 }
 
 // eachAside calls visit for each entry of damaged/TIME/snapshots and damaged/TIME/staging,
@@ -54,26 +48,6 @@ func eachAside(root *disk.Dir, visit func(dir *disk.Dir, part, entry string) err
 			return eachIn(dir, part, func(dir *disk.Dir, entry string) error { return visit(dir, part, entry) })
 		})
 	})
-}
-
-// eachIn calls visit for each entry of a directory in dir, in order. Where there is no such
-// directory, there are none.
-func eachIn(dir *disk.Dir, name string, visit func(dir *disk.Dir, entry string) error) error {
-	d, err := dir.OpenDirAt(name)
-	if errors.Is(err, fs.ErrNotExist) || noDirectory(err) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	entries, err := d.Names()
-	slices.Sort(entries)
-	for _, entry := range entries {
-		if err == nil {
-			err = visit(d, entry)
-		}
-	}
-	return errors.Join(err, d.Close())
 }
 
 // idIn returns the identifier of what was set aside from an entry of a part of the store, ""

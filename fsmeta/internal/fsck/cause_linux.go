@@ -6,9 +6,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// mountPoint is what obstacleAt says of one.
-const mountPoint = "a mount point"
-
 // obstacleAt says what keeps an entry of a directory from being changed by any process, ""
 // for nothing or where that can't be told.
 func obstacleAt(dir *disk.Dir, entry string) string {

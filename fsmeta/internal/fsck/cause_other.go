@@ -4,9 +4,6 @@ package fsck
 
 import "github.com/fsmeta/fsmeta/fsmeta/internal/disk"
 
-// mountPoint is what obstacleAt says of one.
-const mountPoint = "a mount point"
-
 // obstacleAt says nothing here.
 func obstacleAt(*disk.Dir, string) string { return "" }
 

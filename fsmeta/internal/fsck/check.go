@@ -4,11 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
+	"io/fs"
 	"slices"
 	"strings"
 
-	"github.com/fsmeta/fsmeta/fsmeta/internal/commit"
 	"github.com/fsmeta/fsmeta/fsmeta/internal/disk"
 	"github.com/fsmeta/fsmeta/fsmeta/internal/fault"
 	"github.com/fsmeta/fsmeta/fsmeta/internal/format"
@@ -25,11 +24,12 @@ import (
 // An error means that the store could not be checked: ErrNotStore where there is nothing of a
 // store, ErrInUse during a repair, the context's, and those of the filesystem.
 func Check(ctx context.Context, dir string, progress func(done, total int)) ([]Finding, error) {
-	c, err := newChecker(ctx, dir)
+	c := &checker{store: store{ctx: ctx, progress: progress}}
+	err := c.open(dir, (*layout.Lock).Share)
 	if err == nil {
-		err = errors.Join(c.check(progress), c.close())
+		err = c.check()
 	}
-	if err != nil {
+	if err = errors.Join(err, c.close()); err != nil {
 		return nil, fmt.Errorf("fsmeta: check %s: %w", dir, err)
 	}
 	slices.SortStableFunc(c.findings, func(a, b Finding) int { return strings.Compare(a.Path, b.Path) })
@@ -39,73 +39,36 @@ func Check(ctx context.Context, dir string, progress func(done, total int)) ([]F
 // checker is one run of Check.
 type checker struct {
 	store
-	ctx  context.Context
-	view *view.View // nil where the journal can't be opened
-
 	findings   []Finding
-	journalBad bool     // the journal is damaged, and that is among the findings
-	entries    []string // of snapshots/, in order
+	journalBad bool // the journal is damaged, and that is among the findings
 	content    *content
-	lost       *fault.Damaged  // snapshots are missing, or there are too many
-	odd        []string        // names of snapshots with a link that seemed to be wrong
-	behind     map[string]bool // names of which the tree does not have what the journal says
-	strangers  []string        // paths of what belongs to another user than the store
-}
-
-func newChecker(ctx context.Context, dir string) (*checker, error) {
-	dir, problem, err := probe(ctx, dir)
-	if err != nil {
-		return nil, err
-	}
-	c := &checker{store: store{dir: dir, layout: layout.NewLock(dir), problem: problem}, ctx: ctx, content: newContent(), behind: map[string]bool{}}
-	if problem != "" {
-		c.found(Finding{Path: c.path(format.LayoutFile), Problem: problem, Meaning: "the store can't be opened", Advice: adviseRepair})
-	} else {
-		err = c.layout.Share()
-	}
-	if err == nil {
-		err = c.openRoot()
-	}
-	if err != nil {
-		return nil, errors.Join(err, c.close())
-	}
-	return c, nil
+	lost       *fault.Damaged    // snapshots are missing, or there are too many
+	odd        map[string]string // see oddLinks
+	strangers  []string          // paths of what belongs to another user than the store
 }
 
 func (c *checker) found(f Finding) { c.findings = append(c.findings, f) }
 
-func (c *checker) closeView() error {
-	if c.view == nil {
-		return nil
-	}
-	v := c.view
-	c.view = nil
-	return v.Close()
-}
-
-func (c *checker) close() error { return errors.Join(c.closeView(), c.store.close()) }
-
-func (c *checker) check(progress func(done, total int)) error {
+func (c *checker) check() error {
 	// 1. What there is, and of what kind.
+	if c.problem != "" {
+		c.found(Finding{Path: c.path(format.LayoutFile), Problem: c.problem, Meaning: "the store can't be opened", Advice: adviseRepair})
+	}
 	if err := c.checkBeside(); err != nil {
 		return err
 	}
 	if whole, err := c.checkDirectories(); err != nil || !whole {
 		return err
 	}
-	if err := c.open(); err != nil {
-		return err
-	}
-	// 2. What can be told beside writers.
-	if err := c.readAll(progress); err != nil {
-		return err
-	}
-	if err := c.lookInside(); err != nil {
-		return err
-	}
-	// 3. What can be told only while no process writes.
-	if err := c.checkQuiet(); err != nil {
-		return err
+	for _, step := range []func() error{
+		// 2. What can be told beside writers.
+		c.openJournal, c.readAll, c.lookInside,
+		// 3. What can be told only while no process writes.
+		c.checkQuiet,
+	} {
+		if err := step(); err != nil {
+			return err
+		}
 	}
 	// 4. What that means.
 	c.checkSnapshots()
@@ -119,26 +82,29 @@ func (c *checker) checkBeside() error {
 	names, err := c.root.Names()
 	slices.Sort(names)
 	for _, name := range names {
-		switch name {
-		case format.LayoutFile, format.JournalFile, format.SnapshotsDir, format.StagingDir:
+		is, lerr := c.root.Lstat(name)
+		switch {
+		case errors.Is(lerr, fs.ErrNotExist): // it is gone meanwhile
+		case lerr != nil:
+			err = errors.Join(err, lerr)
+		case slices.Contains([]string{format.LayoutFile, format.JournalFile, format.SnapshotsDir, format.StagingDir}, name):
 			c.noteOwner(c.root, name)
-		case format.BackupFile:
-			err = errors.Join(err, c.checkCopied())
-		case format.DamagedDir:
+		case name == format.BackupFile && is.Type == 0:
+			c.checkCopied()
+		case name == format.DamagedDir && is.Type.IsDir():
 			c.noteOwner(c.root, name)
 			err = errors.Join(err, c.checkAside())
-		case "lost+found":
-		default:
-			c.foreign(name)
+		case name != "lost+found":
+			c.foreign(name, is.Type.IsDir())
 		}
 	}
 	return err
 }
 
 // foreign reports what is beside layout, and no part of the store.
-func (c *checker) foreign(name string) {
+func (c *checker) foreign(name string, isDir bool) {
 	f := Finding{Path: c.path(name), Harmless: true, Problem: "it is no part of the store", Meaning: "the store ignores it", Advice: adviseNothing}
-	if _, isDir, err := exists(c.root, name); err == nil && isDir && layout.Read(f.Path) == nil {
+	if isDir && layout.Read(f.Path) == nil {
 		f.Problem = "it is a store in the store, say a backup that was copied here"
 		f.Advice = "to restore a backup, put it in the place of the store, not into it"
 	}
@@ -146,35 +112,15 @@ func (c *checker) foreign(name string) {
 }
 
 // checkCopied looks at the file that a backup has.
-func (c *checker) checkCopied() error {
-	is, err := c.root.Lstat(format.BackupFile)
-	if err != nil || is.Type != 0 {
-		c.foreign(format.BackupFile)
-		return err
-	}
-	if damage := copiedDamage(c.root); damage != nil {
+func (c *checker) checkCopied() {
+	if damage := c.copiedDamage(); damage != nil {
 		c.found(Finding{Path: damage.Path, Problem: damage.Err.Error(), Meaning: "nothing can be written",
 			Advice: "delete it if the store was not restored from a backup, or stop what uses the store and run a repair"})
 	}
-	return nil
-}
-
-// copiedDamage returns what is wrong with the file backup, or why it can't be read.
-func copiedDamage(root *disk.Dir) *fault.Damaged {
-	_, err := commit.ReadCopied(root)
-	damage := fault.DamageOf(err)
-	if damage == nil && err != nil {
-		damage = &fault.Damaged{Path: filepath.Join(root.Path, format.BackupFile), Err: err}
-	}
-	return damage
 }
 
 // checkAside counts what repairs have set aside.
 func (c *checker) checkAside() error {
-	if _, isDir, err := exists(c.root, format.DamagedDir); err != nil || !isDir {
-		c.foreign(format.DamagedDir)
-		return err
-	}
 	times, snapshots := 0, 0
 	err := eachIn(c.root, format.DamagedDir, func(*disk.Dir, string) error { times++; return nil })
 	err = errors.Join(err, eachAside(c.root, func(_ *disk.Dir, part, _ string) error {
@@ -190,87 +136,63 @@ func (c *checker) checkAside() error {
 	return err
 }
 
-// checkDirectories looks whether there are those that the rest needs.
+// checkDirectories looks whether there are those that the rest needs. For a staging/ that is
+// missing see checkQuiet.
 func (c *checker) checkDirectories() (whole bool, err error) {
-	whole = true
-	for _, dir := range []struct{ name, meaning string }{
-		{format.SnapshotsDir, "all snapshots are gone but those in the journal"},
-		{format.StagingDir, "nothing can be written"},
-	} {
-		there, isDir, err := exists(c.root, dir.name)
-		f := Finding{Path: c.path(dir.name), Problem: "it is not a directory", Meaning: dir.meaning, Advice: adviseRestore}
-		switch {
-		case err != nil:
-			return false, err
-		case isDir, !there && dir.name == format.StagingDir: // see checkQuiet
-			continue
-		case !there:
+	there, isDir, err := exists(c.root, format.SnapshotsDir)
+	staging, stagingIsDir, serr := exists(c.root, format.StagingDir)
+	if err = errors.Join(err, serr); err != nil {
+		return false, err
+	}
+	const problem = "it is not a directory"
+	if f := (Finding{Path: c.path(format.SnapshotsDir), Problem: problem, Meaning: "all snapshots are gone but those in the journal", Advice: adviseRestore}); !isDir {
+		if !there {
 			f.Problem = "the directory is missing"
-		case dir.name == format.StagingDir:
-			f.Advice = adviseRepair
 		}
-		whole = false
 		c.found(f)
 	}
-	return whole, nil
+	if staging && !stagingIsDir {
+		c.found(Finding{Path: c.path(format.StagingDir), Problem: problem, Meaning: "nothing can be written", Advice: adviseRepair})
+	}
+	return isDir && staging == stagingIsDir, nil
 }
 
-// open opens the tree and the journal, as a read-only Store does.
-func (c *checker) open() error {
+// openJournal opens the tree and the journal, as a read-only Store does.
+func (c *checker) openJournal() error {
 	if err := c.openTree(); err != nil {
 		return err
 	}
 	v, err := view.Open(c.dir, c.tree, false)
-	if damage := journalDamage(c.dir, err); damage != nil {
-		c.journalBad = true
-		c.found(Finding{Path: damage.Path, Problem: problemOf(damage), Meaning: "the store can't be opened; the snapshots are in the tree", Advice: adviseRepair})
-	} else if err != nil {
+	if err == nil {
+		c.view, err = v, v.Damage()
+	}
+	return c.foundDamage(err)
+}
+
+// foundDamage reports an error that is damage of the journal, once, and returns any other.
+func (c *checker) foundDamage(err error) error {
+	damage := c.journalDamage(err)
+	if damage == nil {
 		return err
-	} else {
-		c.view = v
-		c.foundDamage(v.Damage())
 	}
-	c.entries, err = c.tree.List()
-	slices.Sort(c.entries)
-	return err
-}
-
-// journalDamage returns err where it is damage of the journal in dir, else nil.
-func journalDamage(dir string, err error) *fault.Damaged {
-	damage := fault.DamageOf(err)
-	if damage == nil || damage.Path != filepath.Join(dir, format.JournalFile) {
-		return nil
+	f := Finding{Path: damage.Path, Problem: problemOf(damage), Meaning: "nothing can be written, and what was removed last may still be shown", Advice: adviseRepair}
+	if c.view == nil {
+		f.Meaning = "the store can't be opened; the snapshots are in the tree"
 	}
-	return damage
-}
-
-// foundDamage reports damage of the journal, once.
-func (c *checker) foundDamage(err error) {
-	damage := journalDamage(c.dir, err)
-	if damage == nil || c.journalBad {
-		return
+	if !c.journalBad {
+		c.journalBad = true
+		c.found(f)
 	}
-	c.journalBad = true
-	c.found(Finding{Path: damage.Path, Problem: problemOf(damage),
-		Meaning: "nothing can be written, and what was removed last may still be shown", Advice: adviseRepair})
+	return nil
 }
 
 // readAll reads every snapshot: as a transaction sees them, or, where there is no journal, as
 // the tree has them. A transaction that is outdated is begun again.
-func (c *checker) readAll(progress func(done, total int)) error {
+func (c *checker) readAll() error {
 	for tries := 0; ; tries++ {
-		c.content, c.lost = newContent(), nil
-		done := 0
-		err := c.readOnce(func(m *format.Snapshot) error {
-			c.content.good[m.Name] = m
-			if done++; progress != nil {
-				progress(done, max(done, len(c.entries)))
-			}
-			return c.ctx.Err()
-		})
-		if journalDamage(c.dir, err) != nil && c.view != nil { // a line that is whole, and nonsense
-			c.foundDamage(err)
-			if err = c.closeView(); err == nil {
+		err := c.readOnce()
+		if c.view != nil && c.journalDamage(err) != nil { // a line that is whole, and nonsense
+			if err = errors.Join(c.foundDamage(err), c.closeView()); err == nil {
 				continue
 			}
 		}
@@ -280,28 +202,34 @@ func (c *checker) readAll(progress func(done, total int)) error {
 	}
 }
 
-func (c *checker) readOnce(visit func(*format.Snapshot) error) error {
+func (c *checker) readOnce() (err error) {
+	c.lost = nil
 	if c.view == nil {
-		return c.content.readTree(c.tree, c.entries, visit)
+		c.content, err = c.readTree()
+		return err
+	}
+	if c.content, err = c.newContent(); err != nil {
+		return err
 	}
 	var r view.Reader
 	if err := c.view.Begin(&r); err != nil {
 		return err
 	}
 	defer c.view.End(&r)
-	return c.view.Walk(r.Point, nil, visit, func(d view.Damage) error {
+	take := func(m *format.Snapshot) error { return c.take(c.content, m) }
+	return c.view.Walk(r.Point, nil, take, func(d view.Damage) error {
 		damage := fault.DamageOf(d.Err)
 		if d.Lost {
-			if journalDamage(c.dir, d.Err) == nil {
+			if c.journalDamage(d.Err) == nil {
 				c.lost = damage
+				return nil
 			}
-			c.foundDamage(d.Err)
-			return nil
+			return c.foundDamage(d.Err)
 		}
 		// One that is good but for its parent, which is missing, is among the good.
 		if damage.Name != "" {
 			if m, err := c.tree.Read(damage.Name); err == nil && m != nil {
-				return visit(m)
+				return take(m)
 			}
 		}
 		c.content.damaged[d.Entry] = damage

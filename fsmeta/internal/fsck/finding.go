@@ -36,6 +36,9 @@ const (
 	adviseMissing  = "put back what is missing, from a backup, damaged/ or lost+found, before anything deletes content; to accept what is there as the truth, run a repair with --accept-tree"
 )
 
+// strangeInStaging is the problem of an entry of staging/ that is not IsStaged.
+const strangeInStaging = "the store puts nothing of that name here"
+
 // problemOf returns the problem in damage that says what to do, too, behind a semicolon.
 func problemOf(damage *fault.Damaged) string {
 	problem, _, _ := strings.Cut(damage.Err.Error(), "; ")

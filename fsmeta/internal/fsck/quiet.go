@@ -56,7 +56,7 @@ func (c *checker) checkStaging() error {
 			left++
 			return nil
 		}
-		c.found(Finding{Path: c.path(format.StagingDir, name), Problem: "the store puts nothing of that name here",
+		c.found(Finding{Path: c.path(format.StagingDir, name), Problem: strangeInStaging,
 			Meaning: "the next program that writes deletes it; if it looks like a snapshot, it was moved here", Advice: "move it to where it belongs, before anything writes, or run a repair, which sets it aside"})
 		return nil
 	})
@@ -91,10 +91,9 @@ func (c *checker) compare() error {
 		if err == nil && c.view.Damage() == nil {
 			err = c.compareLines(tail)
 		}
-		if err = errors.Join(err, c.view.Damage()); err != nil && journalDamage(c.dir, err) == nil {
+		if err := c.foundDamage(errors.Join(err, c.view.Damage())); err != nil {
 			return err
 		}
-		c.foundDamage(err)
 	}
 	return c.checkLinks()
 }
@@ -120,7 +119,7 @@ func (c *checker) compareLines(tail journal.Tail) error {
 	versions, err := c.view.Versions(names, j.Tip())
 	for _, name := range names {
 		if m, known := versions[name]; known && !c.holds(name, m) {
-			c.behind[name] = true
+			c.content.behind[name] = true
 			c.found(c.lags(name))
 		}
 	}
@@ -148,6 +147,9 @@ func (c *checker) lags(name string) Finding {
 	}
 	return f
 }
+
+// mountPoint is what obstacleAt says of one. snapshots/ may be one.
+const mountPoint = "a mount point"
 
 // cause says what keeps an entry of snapshots/ from being changed, "" where that can't be
 // told.
@@ -183,27 +185,25 @@ func (c *checker) cause(entry string) string {
 
 // checkLinks looks again at the links that seemed to be wrong.
 func (c *checker) checkLinks() error {
-	for _, name := range c.odd {
+	var again []*format.Snapshot
+	for name := range c.odd {
 		m, err := c.tree.Read(name)
-		if err != nil || m == nil || c.behind[name] {
-			continue // which is a finding of its own
-		}
-		problem, err := linkProblem(c.tree, m)
-		if err != nil {
-			return err
-		}
-		if problem != "" {
-			c.found(Finding{Path: c.tree.Path(name) + "/" + format.ParentLink, Name: name, Harmless: true, Problem: problem,
-				Meaning: "the snapshot can be used: its file says the parent; ls and readlink don't", Advice: "a repair makes the link anew"})
+		if err == nil && m != nil && !c.content.behind[name] { // else that is a finding of its own
+			again = append(again, m)
 		}
 	}
-	return nil
+	odd, err := c.oddLinks(again)
+	for name, problem := range odd {
+		c.found(Finding{Path: c.link(name), Name: name, Harmless: true, Problem: problem,
+			Meaning: "the snapshot can be used: its file says the parent; ls and readlink don't", Advice: "a repair makes the link anew"})
+	}
+	return err
 }
 
 // lookInside looks at each entry of snapshots/: what is in it, what its link says, and which
-// user it belongs to. What is gone meanwhile is passed over.
-func (c *checker) lookInside() error {
-	for _, entry := range c.entries {
+// user it belongs to. An entry that is gone meanwhile is passed over.
+func (c *checker) lookInside() (err error) {
+	for _, entry := range c.content.entries {
 		if err := c.ctx.Err(); err != nil {
 			return err
 		}
@@ -227,16 +227,8 @@ func (c *checker) lookInside() error {
 			c.found(f)
 		}
 	}
-	for _, m := range c.content.byName() {
-		problem, err := linkProblem(c.tree, m)
-		if err != nil {
-			return err
-		}
-		if problem != "" { // perhaps it is just being changed
-			c.odd = append(c.odd, m.Name)
-		}
-	}
-	return nil
+	c.odd, err = c.oddLinks(c.content.byName()) // perhaps they are just being changed
+	return err
 }
 
 // noteOwner notes what belongs to another user than the store does.

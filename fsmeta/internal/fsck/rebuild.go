@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"slices"
 	"time"
@@ -14,7 +15,7 @@ import (
 	"github.com/fsmeta/fsmeta/fsmeta/internal/fault"
 	"github.com/fsmeta/fsmeta/fsmeta/internal/format"
 	"github.com/fsmeta/fsmeta/fsmeta/internal/journal"
-	"github.com/fsmeta/fsmeta/fsmeta/internal/tree"
+	"github.com/fsmeta/fsmeta/fsmeta/internal/layout"
 )
 
 // salvaged is what can be read of a damaged journal, and what the tree adds to that.
@@ -81,141 +82,115 @@ func (v *salvaged) note(m *format.Snapshot) {
 	}
 }
 
-// rebuild replaces a journal that is missing or damaged. What can be read of it is brought to
-// the tree, as reads had it; the old one is set aside. A crash or an error leaves the old one,
-// and the tree somewhere on its way, or the new one.
+// rebuild replaces a journal that is missing or damaged. The new one carries over what can be read
+// of it and the tree does not have, for the take-over to bring up, as reads had it; the old one is
+// set aside. A crash or an error leaves the old one, with some that it says set aside, or the new
+// one.
 func (r *repair) rebuild(damage *fault.Damaged) error {
 	v, err := salvage(r.root)
 	if err != nil {
 		return err
 	}
 	r.setAsideStaging(true)
-	if err := r.tree.Prepare(); err != nil {
-		return err
-	}
-	c, err := r.read()
+	c, err := r.readTree()
 	if err != nil {
 		return err
 	}
 	for _, m := range c.good {
 		v.note(m)
 	}
-	lagging := r.bringToTree(v, c)
-	// All of them: what the other lines were about is not known.
-	names := slices.AppendSeq(slices.Collect(maps.Keys(v.last)), maps.Keys(c.good))
-	unsynced, err := r.tree.Sync(names, true)
+	carried := r.carried(v, c)
+	unsynced, err := r.tree.Sync(slices.Collect(maps.Keys(c.good)), true)
 	if err != nil {
 		return err
 	}
-	for name, err := range unsynced {
+	for name := range unsynced {
 		if _, read := v.last[name]; !read {
+			carried[name] = c.good[name]
+		}
+	}
+	h, done, err := r.newHeader(v, carried)
+	if err != nil {
+		return err
+	}
+	is, err := r.root.Lstat(format.JournalFile)
+	if !errors.Is(err, fs.ErrNotExist) {
+		keep := r.shelf.move
+		if is.Type == 0 {
+			keep = r.shelf.link
+		}
+		if err == nil {
+			err = keep(r.root, format.JournalFile, format.JournalFile)
+		}
+		if err != nil {
 			return err
 		}
-		lagging = append(lagging, name)
-	}
-	slices.Sort(lagging) // as the changes of a line have to be
-	h, done, err := r.newHeader(v)
-	if err != nil {
-		return err
-	}
-	there, _, err := exists(r.root, format.JournalFile)
-	if err == nil && there {
-		err = r.shelf.copyFile(r.root, "", format.JournalFile)
 		done += "; the former one was set aside, in " + r.shelf.path()
 	}
-	if err == nil {
-		err = r.writeJournal(h, carry(h, v, lagging))
+	if err := layout.WriteJournal(r.root, r.owner, h, lineOf(h, carried), journal.ClosedFill); err != nil {
+		return err
 	}
-	if err == nil {
-		r.mended(damage.Path, "", problemOf(damage), done)
-	}
-	return err
+	r.mended(damage.Path, "", problemOf(damage), done)
+	return nil
 }
 
-// bringToTree makes the tree have what the last lines say that can be read, where that is later
-// than what it has. It returns the names with which that can't be done. A crash leaves each of
-// them brought up, set aside, or as it was.
-func (r *repair) bringToTree(v *salvaged, c *content) (lagging []string) {
-	owners := map[string]bool{}
+// carried returns the last versions that can be read, where they are later than what the tree has.
+// What that has of them is set aside. A crash leaves each in its place or set aside.
+func (r *repair) carried(v *salvaged, c *content) map[string]*format.Snapshot {
+	carried, owners := map[string]*format.Snapshot{}, map[string]bool{}
 	for _, m := range c.good {
 		owners[m.ID] = true
 	}
 	for _, name := range slices.Sorted(maps.Keys(v.last)) {
-		if r.fail(r.tree.Path(name), r.bringUp(name, v, c.good[name], owners)) {
-			lagging = append(lagging, name)
+		after, f := v.last[name], Finding{Path: r.tree.Path(name), Name: name, Problem: "the journal says that it was removed"}
+		if is := c.good[name]; is != nil && is.Txn >= v.at[name] {
+			continue // a later line, which can't be read, has brought it there
+		}
+		entry := format.EncodeName(name)
+		there, _, err := exists(r.snapshots, entry)
+		switch to := format.SnapshotsDir + "/" + entry; {
+		case err != nil:
+		case !there && (after == nil || owners[after.ID]):
+			continue // it was committed under another name
+		case after == nil:
+			if err = r.setAside(r.snapshots, entry, to, f); err == nil {
+				continue
+			}
+		case there:
+			err = r.shelf.move(r.snapshots, entry, to)
+		}
+		carried[name] = after
+		if !r.fail(f.Path, err) {
+			r.mended(f.Path, name, "the tree did not have what the journal says", "it is built from the journal")
 		}
 	}
-	return lagging
-}
-
-func (r *repair) bringUp(name string, v *salvaged, is *format.Snapshot, owners map[string]bool) error {
-	path, after := r.tree.Path(name), v.last[name]
-	if is != nil && is.Txn >= v.at[name] {
-		return nil // a later line, which can't be read, has brought it there
-	}
-	there, err := r.tree.Exists(name)
-	if err != nil || !there && (after == nil || owners[after.ID]) { // it was committed under another name
-		return err
-	}
-	if there {
-		if err := r.shelf.move(r.snapshots, format.SnapshotsDir, format.EncodeName(name)); err != nil {
-			return err
-		}
-	}
-	if after == nil {
-		r.mended(path, name, "the journal says that it was removed", "it was set aside, in "+r.shelf.path())
-		return nil
-	}
-	work := tree.Wanted(map[string]*format.Snapshot{name: after}, true)
-	err = r.tree.BringUp(work, nil)[name]
-	r.tree.Recycle(work)
-	if err == nil {
-		r.mended(path, name, "the tree did not have what the journal says", "it was built from the journal")
-	}
-	return err
+	return carried
 }
 
 // newHeader returns the header of the new journal, and what it says in words.
-func (r *repair) newHeader(v *salvaged) (h format.Header, done string, err error) {
+func (r *repair) newHeader(v *salvaged, carried map[string]*format.Snapshot) (h format.Header, done string, err error) {
 	// Transactions go on far enough from the limit.
 	h = format.Header{Txn: min(v.txn, format.MaxNumber/2) + commit.UnknownIDs, NextID: min(v.next+commit.UnknownIDs, commit.MaxID), Names: v.names}
 	done = fmt.Sprintf("it was made anew from the tree and the %d names that could be read in it; identifiers go on at %d", len(v.last), h.NextID)
 	if !h.Names.Known {
-		h.Names, err = r.count()
-		done += fmt.Sprintf("; nothing tells which snapshots there were: the %d that are there were counted", h.Names.Count)
+		var c *content
+		if c, err = r.newContent(); err == nil {
+			c.overlay(carried)
+			h.Names = count(c.entries)
+			done += fmt.Sprintf("; nothing tells which snapshots there were: the %d that are there were counted", h.Names.Count)
+		}
 	}
 	return h, done, err
 }
 
-// carry returns the transaction that names what could not be brought to the tree, nil for
-// nothing.
-func carry(h format.Header, v *salvaged, lagging []string) *format.Txn {
-	if len(lagging) == 0 {
+// lineOf returns the transaction that carries names over, nil for none.
+func lineOf(h format.Header, carried map[string]*format.Snapshot) *format.Txn {
+	if len(carried) == 0 {
 		return nil
 	}
 	t := &format.Txn{Number: h.Txn + 1, Time: time.Now().UTC(), NextID: h.NextID, Synced: h.Txn}
-	for _, name := range lagging {
-		t.Changes = append(t.Changes, format.Change{Name: name, Before: v.last[name], After: v.last[name]})
+	for _, name := range slices.Sorted(maps.Keys(carried)) {
+		t.Changes = append(t.Changes, format.Change{Name: name, Before: carried[name], After: carried[name]})
 	}
 	return t
-}
-
-// writeJournal puts the new journal in place, durably. A crash or an error leaves the old one
-// or the new one.
-func (r *repair) writeJournal(h format.Header, carry *format.Txn) error {
-	next, err := journal.Prepare(r.path(format.JournalFile), r.path(format.StagingDir), journal.ClosedFill, r.owner)
-	if err != nil {
-		return err
-	}
-	j, err := next.Write(nil, h, carry, false)
-	if err == nil {
-		if err = next.Replace(); err == nil {
-			err = r.root.File.Sync()
-		}
-		if err == nil {
-			err = j.Place()
-		}
-		err = errors.Join(err, j.Close())
-	}
-	return errors.Join(err, next.Discard())
 }

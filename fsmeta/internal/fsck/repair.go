@@ -31,8 +31,8 @@ type RepairOptions struct {
 // A crash or an error at any point leaves a store that is no more damaged than before, and
 // that Repair can be run on again. Progress and other errors are as with Check.
 func Repair(ctx context.Context, dir string, options RepairOptions, progress func(done, total int)) ([]Finding, error) {
-	r := &repair{ctx: ctx, options: options, progress: progress, failed: map[string]error{}, stuck: map[string]bool{}}
-	err := r.open(dir)
+	r := &repair{store: store{ctx: ctx, progress: progress}, options: options, failed: map[string]error{}, stuck: map[string]bool{}, unmade: map[string]bool{}}
+	err := r.open(dir, (*layout.Lock).Take)
 	if err == nil {
 		err = r.run()
 	}
@@ -50,23 +50,31 @@ func Repair(ctx context.Context, dir string, options RepairOptions, progress fun
 // repair is one run of Repair.
 type repair struct {
 	store
-	ctx      context.Context
-	options  RepairOptions
-	progress func(done, total int)
-
-	view   *view.View
-	writer *commit.Writer // has the turn
-	shelf  shelf
+	options RepairOptions
+	writer  *commit.Writer // has the turn
+	shelf   shelf
 
 	unsure   bool             // which identifiers were handed out
 	failed   map[string]error // what could not be done, by path
 	stuck    map[string]bool  // entries of snapshots/ that could not be mended or set aside
+	unmade   map[string]bool  // names that could not be made anew from entries elsewhere
 	findings []Finding
 }
 
 // mended notes what was done.
 func (r *repair) mended(path, name, problem, done string) {
 	r.findings = append(r.findings, Finding{Path: path, Name: name, Problem: problem, Repaired: done})
+}
+
+// setAside moves an entry of a directory to the shelf, under the path to, and notes that in f, in
+// front of what f says was done besides. A crash or an error leaves it here or there.
+func (r *repair) setAside(from *disk.Dir, entry, to string, f Finding) error {
+	if err := r.shelf.move(from, entry, to); err != nil {
+		return err
+	}
+	f.Repaired = "it was set aside, in " + r.shelf.path() + f.Repaired
+	r.findings = append(r.findings, f)
+	return nil
 }
 
 // fail notes what could not be done, if err says so, and reports whether it does.
@@ -95,46 +103,45 @@ func (r *repair) explain(left []Finding) []Finding {
 	return left
 }
 
-// open makes sure that it is a store that no other program has open, and that it has a layout
-// and a staging directory. A crash leaves them there or not.
-func (r *repair) open(dir string) error {
-	dir, problem, err := probe(r.ctx, dir)
-	if err != nil {
-		return err
-	}
-	r.store = store{dir: dir, problem: problem, layout: layout.NewLock(dir)}
-	if problem == "" {
-		if err := r.layout.Take(); err != nil {
-			return err
-		}
-	}
-	if err := r.openRoot(); err != nil {
-		return err
-	}
-	r.shelf = shelf{root: r.root, owner: r.owner}
+// run repairs the parts of the store from the outside in: each needs those before it.
+func (r *repair) run() error {
 	if err := r.openTree(); err != nil {
 		return fmt.Errorf("%w: %s", err, adviseRestore)
 	}
+	r.shelf = shelf{root: r.root, owner: r.owner}
 	if err := r.mendStaging(); err != nil {
 		return err
 	}
-	return r.locked(func() error {
-		if problem == "" {
-			return nil
-		}
+	err := r.locked(func() error {
 		if err := r.mendLayout(); err != nil {
 			return err
 		}
-		return r.layout.Take() // which is a new file
+		r.setAsideStaging(false)
+		r.mendCopied()
+		return nil
 	})
+	if err == nil {
+		err = r.takeOver()
+	}
+	if err != nil {
+		return err
+	}
+	// Only what the journal names no more can be mended in the tree.
+	if !r.fail(r.path(format.JournalFile), r.writer.Fold()) {
+		if err := r.mendTree(); err != nil {
+			return err
+		}
+	}
+	return r.writer.Failed()
 }
 
-// close ends what open and begin have begun. Where everything went well the journal has no
-// lines then but for names that lag.
+// close ends what was begun. Where everything went well the journal has no lines then but for
+// names that lag.
 func (r *repair) close() error {
 	var err error
 	if r.writer != nil {
-		err = r.end(r.writer, r.view)
+		r.writer.Release()
+		err = r.end(r.writer, true)
 	}
 	return errors.Join(err, r.store.close())
 }
@@ -156,87 +163,60 @@ func (r *repair) locked(do func() error) error {
 // leaves it or not.
 func (r *repair) mendStaging() error {
 	there, isDir, err := exists(r.root, format.StagingDir)
+	if err == nil && there && !isDir {
+		err = r.setAside(r.root, format.StagingDir, format.StagingDir,
+			Finding{Path: r.path(format.StagingDir), Problem: "it is not a directory", Repaired: ", and made anew"})
+	}
 	if err != nil {
 		return err
 	}
-	if there && !isDir {
-		if err := r.shelf.move(r.root, "", format.StagingDir); err != nil {
-			return err
-		}
-		r.mended(r.path(format.StagingDir), "", "it is not a directory", "it was set aside, in "+r.shelf.path()+", and made anew")
-	}
-	return layout.MakeDir(r.path(format.StagingDir), r.owner)
+	return r.tree.Prepare()
 }
 
-// mendLayout makes the layout again. A crash leaves the former one, in its place or set
-// aside, or the new one.
+// mendLayout makes the layout again, if there is a problem with it, and takes its lock. A crash
+// leaves the former one, in its place or set aside, or the new one.
 func (r *repair) mendLayout() error {
+	if r.problem == "" {
+		return nil
+	}
 	done := "it was written again"
 	there, _, err := exists(r.root, format.LayoutFile)
 	if err == nil && there {
-		err = r.shelf.move(r.root, "", format.LayoutFile)
+		err = r.shelf.move(r.root, format.LayoutFile, format.LayoutFile)
 		done += "; the former one is in " + r.shelf.path()
 	}
 	if err == nil {
 		err = layout.WriteLayout(r.dir, r.owner)
 	}
-	if err == nil {
-		r.mended(r.path(format.LayoutFile), "", r.problem, done)
-	}
-	return err
-}
-
-func (r *repair) run() error {
-	err := r.locked(func() error {
-		r.setAsideStaging(false)
-		r.mendCopied()
-		return nil
-	})
-	if err == nil {
-		err = r.takeOver()
-	}
 	if err != nil {
 		return err
 	}
-	// Only what the journal names no more can be mended in the tree.
-	if r.fail(r.path(format.JournalFile), r.writer.Fold()) {
-		return r.writer.Failed()
-	}
-	if err := r.mendTree(); err != nil {
-		return err
-	}
-	r.fail(r.path(format.SnapshotsDir), r.acceptTree())
-	return r.writer.Failed()
+	r.mended(r.path(format.LayoutFile), "", r.problem, done)
+	return r.layout.Take()
 }
 
 // mendCopied sets the file of a backup aside that does not say what it should.
 func (r *repair) mendCopied() {
-	damage := copiedDamage(r.root)
-	if damage == nil {
-		return
+	if damage := r.copiedDamage(); damage != nil {
+		err := r.setAside(r.root, format.BackupFile, format.BackupFile, Finding{Path: damage.Path, Problem: damage.Err.Error(),
+			Repaired: fmt.Sprintf("; identifiers go on %d higher", commit.UnknownIDs)})
+		r.unsure = !r.fail(damage.Path, err)
 	}
-	if r.fail(damage.Path, r.shelf.move(r.root, "", format.BackupFile)) {
-		return
-	}
-	r.unsure = true
-	r.mended(damage.Path, "", damage.Err.Error(), fmt.Sprintf("it was set aside, in %s; identifiers go on %d higher", r.shelf.path(), commit.UnknownIDs))
 }
 
 // setAsideStaging sets aside what doesn't belong in staging/, or all that is left there:
 // beside a damaged journal it may be needed. What stays is deleted by the take-over.
 func (r *repair) setAsideStaging(all bool) {
-	left := 0
-	path := r.path(format.StagingDir)
+	left, path := 0, r.path(format.StagingDir)
 	r.fail(path, eachIn(r.root, format.StagingDir, func(staging *disk.Dir, name string) error {
-		staged := tree.IsStaged(name)
-		if name == tree.Ballast || staged && !all || r.fail(path+"/"+name, r.shelf.move(staging, format.StagingDir, name)) {
-			return nil
-		}
-		if staged {
+		to := format.StagingDir + "/" + name
+		switch staged := tree.IsStaged(name); {
+		case name == tree.Ballast, staged && !all:
+		case !staged:
+			r.fail(r.path(to), r.setAside(staging, name, to, Finding{Path: r.path(to), Problem: strangeInStaging}))
+		case !r.fail(r.path(to), r.shelf.move(staging, name, to)):
 			left++
-			return nil
 		}
-		r.mended(path+"/"+name, "", "the store puts nothing of that name here", "it was set aside, in "+r.shelf.path())
 		return nil
 	}))
 	if left > 0 {
@@ -249,36 +229,34 @@ func (r *repair) setAsideStaging(all bool) {
 func (r *repair) takeOver() error {
 	for rebuilt := false; ; rebuilt = true {
 		err := r.begin()
-		damage := journalDamage(r.dir, err)
+		damage := r.journalDamage(err)
 		if damage == nil || rebuilt {
 			return err
 		}
-		if err := r.locked(func() error { return r.rebuild(damage) }); err != nil {
+		err = r.closeView()
+		if err == nil {
+			err = r.locked(func() error { return r.rebuild(damage) })
+		}
+		if err != nil {
 			return err
 		}
 	}
 }
 
-func (r *repair) begin() error {
-	v, err := view.Open(r.dir, r.tree, true)
-	if err != nil {
+func (r *repair) begin() (err error) {
+	if r.view, err = view.Open(r.dir, r.tree, true); err != nil {
 		return err
 	}
-	if err := v.Damage(); err != nil {
-		return errors.Join(err, v.Close())
-	}
-	w := commit.New(commit.Config{Dir: r.root, Owner: r.owner, Tree: r.tree, View: v})
+	w := commit.New(commit.Config{Dir: r.root, Owner: r.owner, Tree: r.tree, View: r.view})
 	if err := w.Begin(r.ctx); err != nil {
-		w.End()
-		return errors.Join(err, w.Close(func() (bool, error) { return false, nil }), v.Close())
+		return errors.Join(err, r.end(w, false))
 	}
-	r.view, r.writer = v, w
+	r.writer = w
 	return nil
 }
 
-// end gives the turn back and makes the last checkpoint.
-func (r *repair) end(w *commit.Writer, v *view.View) error {
-	w.Release()
+// end ends writing. The last checkpoint is made where all went well.
+func (r *repair) end(w *commit.Writer, well bool) error {
 	w.End()
-	return errors.Join(w.Close(func() (bool, error) { return true, nil }), v.Close())
+	return w.Close(func() (bool, error) { return well, nil })
 }

@@ -3,6 +3,7 @@ package fsck
 import (
 	"errors"
 	"io/fs"
+	"path"
 	"slices"
 	"time"
 
@@ -24,48 +25,43 @@ type shelf struct {
 // path is where the shelf is.
 func (s *shelf) path() string { return s.root.Path + "/" + format.DamagedDir + "/" + s.time }
 
-// move moves an entry of a directory of the store to the shelf, durably; part is the
-// directory's name, "" for the store itself. A crash leaves it here or there; so does an error.
-func (s *shelf) move(from *disk.Dir, part, entry string) error {
-	err := s.put(part, entry, func(_, to *disk.Dir) error { return disk.RenameNew(from.At(), entry, to.At(), entry) })
+// move moves an entry of a directory to a path on the shelf, durably. A crash leaves it here or
+// there; so does an error.
+func (s *shelf) move(from *disk.Dir, entry, to string) error {
+	err := s.put(to, func(dir *disk.Dir, name string) error { return disk.RenameNew(from.At(), entry, dir.At(), name) })
 	if err != nil {
 		return err
 	}
 	return from.File.Sync()
 }
 
-// copyFile puts another name of a file on the shelf, or, where there can't be one, a copy;
-// what is no regular file is moved. A crash leaves it here, and there or not; so does an error.
-func (s *shelf) copyFile(from *disk.Dir, part, entry string) error {
-	if is, err := from.Lstat(entry); err != nil || is.Type != 0 {
-		return errors.Join(err, s.move(from, part, entry))
-	}
-	return s.put(part, entry, func(_, to *disk.Dir) error { return link(from, to, entry, s.owner) })
-}
-
-// copyDir puts a copy of a directory on the shelf; what is none is moved. Pipes and the like
-// are left out. A crash leaves it here, and there or not; so does an error.
-func (s *shelf) copyDir(from *disk.Dir, part, entry string) error {
-	_, isDir, err := exists(from, entry)
-	if err != nil || !isDir {
-		return errors.Join(err, s.move(from, part, entry))
-	}
-	return s.put(part, entry, func(shelf, to *disk.Dir) error {
-		const unfinished = ".unfinished"
-		if err := shelf.At().RemoveAll(unfinished); err != nil {
+// link puts another name of a regular file on the shelf, or, where the filesystem can't do that, a
+// copy of one that is no larger than a snapshot's file may be, durably. A crash leaves it there or
+// not, a copy perhaps in part; so does an error.
+func (s *shelf) link(from *disk.Dir, entry, to string) error {
+	return s.put(to, func(dir *disk.Dir, name string) error {
+		if unix.Linkat(int(from.File.Fd()), entry, int(dir.File.Fd()), name, 0) == nil {
+			return nil
+		}
+		data, err := from.ReadFile(entry, format.MaxFile)
+		if err == nil {
+			err = dir.At().Create(name, data, format.FileMode, s.owner)
+		}
+		if err != nil {
 			return err
 		}
-		if err := s.copyInto(from, entry, shelf, unfinished); err != nil {
-			return errors.Join(err, shelf.At().RemoveAll(unfinished))
+		f, err := dir.OpenFile(name)
+		if err != nil {
+			return err
 		}
-		return disk.RenameNew(shelf.At(), unfinished, to.At(), entry)
+		return errors.Join(f.Sync(), f.Close())
 	})
 }
 
-// put calls do with the shelf and the directory on it for a part of the store, which it makes
-// where they are missing, and then makes all durable. A shelf that has the entry already, which
-// was mended since, is left for a new one.
-func (s *shelf) put(part, entry string, do func(shelf, to *disk.Dir) error) (err error) {
+// put calls do with the directory and the name of a path on the shelf, and then makes all durable.
+// Directories that are missing are made. A shelf that has the path already, which was mended
+// since, is left for a new one.
+func (s *shelf) put(to string, do func(dir *disk.Dir, name string) error) (err error) {
 	if s.time == "" {
 		s.time = time.Now().UTC().Format("20060102T150405.000000000Z")
 	}
@@ -75,29 +71,28 @@ func (s *shelf) put(part, entry string, do func(shelf, to *disk.Dir) error) (err
 			err = errors.Join(err, d.Close())
 		}
 	}()
-	for _, name := range []string{format.DamagedDir, s.time, part} {
-		if name == "" {
-			continue
-		}
-		dir := dirs[len(dirs)-1]
-		if err := dir.At().Mkdir(name, format.DirMode, s.owner); err != nil && !errors.Is(err, fs.ErrExist) {
+	above := []string{format.DamagedDir, s.time}
+	if part := path.Dir(to); part != "." {
+		above = append(above, part)
+	}
+	for i, name := range above {
+		if err := dirs[i].At().Mkdir(name, format.DirMode, s.owner); err != nil && !errors.Is(err, fs.ErrExist) {
 			return err
 		}
-		inside, err := dir.OpenDirAt(name)
+		d, err := dirs[i].OpenDirAt(name)
 		if err != nil {
 			return err
 		}
-		dirs = append(dirs, inside)
+		dirs = append(dirs, d)
 	}
-	to := dirs[len(dirs)-1]
-	if there, _, err := exists(to, entry); err != nil || there {
-		s.time = ""
-		if err == nil {
-			err = s.put(part, entry, do)
-		}
+	dir, name := dirs[len(dirs)-1], path.Base(to)
+	if there, _, err := exists(dir, name); err != nil {
 		return err
+	} else if there {
+		s.time = ""
+		return s.put(to, do)
 	}
-	if err := do(dirs[2], to); err != nil {
+	if err := do(dir, name); err != nil {
 		return err
 	}
 	s.used = true
@@ -107,68 +102,4 @@ func (s *shelf) put(part, entry string, do func(shelf, to *disk.Dir) error) (err
 		}
 	}
 	return nil
-}
-
-// copyInto copies a directory to a new name. A crash or an error leaves a part.
-func (s *shelf) copyInto(from *disk.Dir, entry string, to *disk.Dir, name string) error {
-	source, err := from.OpenDirAt(entry)
-	if err != nil {
-		return err
-	}
-	err = to.At().Mkdir(name, format.DirMode, s.owner)
-	if err == nil {
-		var target *disk.Dir
-		if target, err = to.OpenDirAt(name); err == nil {
-			err = errors.Join(s.copyAll(source, target), target.Close())
-		}
-	}
-	return errors.Join(err, source.Close())
-}
-
-// copyAll copies what is in a directory. A crash or an error leaves a part.
-func (s *shelf) copyAll(from, to *disk.Dir) error {
-	names, err := from.Names()
-	if err != nil {
-		return err
-	}
-	for _, name := range names {
-		is, err := from.Lstat(name)
-		switch {
-		case err != nil:
-		case is.Type.IsDir():
-			err = s.copyInto(from, name, to, name)
-		case is.Type == 0:
-			err = link(from, to, name, s.owner)
-		case is.Type == fs.ModeSymlink:
-			var target string
-			if target, err = from.At().Readlink(name); err == nil {
-				err = to.At().Symlink(target, name, s.owner)
-			}
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return to.File.Sync()
-}
-
-// link gives a regular file a second name, in another directory, or, where the filesystem
-// can't do that, makes a copy of one that is no larger than a snapshot's file may be. A crash leaves
-// it or not, a copy perhaps in part. So does an error.
-func link(from, to *disk.Dir, name string, owner disk.Owner) error {
-	if unix.Linkat(int(from.File.Fd()), name, int(to.File.Fd()), name, 0) == nil {
-		return nil
-	}
-	data, err := from.ReadFile(name, format.MaxFile)
-	if err == nil {
-		err = to.At().Create(name, data, format.FileMode, owner)
-	}
-	if err != nil {
-		return err
-	}
-	f, err := to.OpenFile(name)
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Close())
 }

@@ -17,32 +17,48 @@ import (
 
 // content is the snapshots of a store.
 type content struct {
+	entries []string                    // of snapshots/, in order
 	good    map[string]*format.Snapshot // by name; their parents may be wrong
 	damaged map[string]*fault.Damaged   // the others, by entry of snapshots/
-	decided map[string]bool             // names that lag: the journal decides, and the tree has something else
+	behind  map[string]bool             // names that lag: the journal decides, and the tree has something else
 }
 
-func newContent() *content {
-	return &content{good: map[string]*format.Snapshot{}, damaged: map[string]*fault.Damaged{}, decided: map[string]bool{}}
+// newContent lists the entries of snapshots/, and reads none.
+func (s *store) newContent() (*content, error) {
+	entries, err := s.tree.List()
+	slices.Sort(entries)
+	return &content{entries, map[string]*format.Snapshot{}, map[string]*fault.Damaged{}, map[string]bool{}}, err
 }
 
-// readTree reads the entries of snapshots/ as they are. It calls visit for each that is good,
-// and notes the others.
-func (c *content) readTree(t *tree.Tree, entries []string, visit func(*format.Snapshot) error) error {
-	for _, entry := range entries {
-		m, err := readEntry(t, entry)
-		switch damage := fault.DamageOf(err); {
-		case damage != nil:
+// take notes a good snapshot.
+func (s *store) take(c *content, m *format.Snapshot) error {
+	c.good[m.Name] = m
+	if s.progress != nil {
+		s.progress(len(c.good), max(len(c.good), len(c.entries)))
+	}
+	return s.ctx.Err()
+}
+
+// readTree reads the entries of snapshots/ as they are.
+func (s *store) readTree() (*content, error) {
+	c, err := s.newContent()
+	if err != nil {
+		return nil, err
+	}
+	for _, entry := range c.entries {
+		m, err := readEntry(s.tree, entry)
+		if damage := fault.DamageOf(err); damage != nil {
 			c.damaged[entry] = damage
-		case err != nil:
-			return err
-		case m != nil:
-			if err := visit(m); err != nil {
-				return err
-			}
+			continue
+		}
+		if err == nil && m != nil {
+			err = s.take(c, m)
+		}
+		if err != nil {
+			return nil, err
 		}
 	}
-	return nil
+	return c, nil
 }
 
 // readEntry reads what an entry of snapshots/ holds, nil where it is gone.
@@ -60,41 +76,53 @@ func readEntry(t *tree.Tree, entry string) (*format.Snapshot, error) {
 	return t.Read(name)
 }
 
+// overlay takes over how the journal has the names that lag, nil for removed ones.
+func (c *content) overlay(lagging map[string]*format.Snapshot) {
+	lags, there := map[string]bool{}, []string{} // entries
+	for name, m := range lagging {
+		entry := format.EncodeName(name)
+		lags[entry], c.behind[name] = true, true
+		delete(c.damaged, entry)
+		delete(c.good, name)
+		if m != nil {
+			c.good[name] = m
+			there = append(there, entry)
+		}
+	}
+	c.entries = append(slices.DeleteFunc(c.entries, func(entry string) bool { return lags[entry] }), there...)
+}
+
 // byName returns the good ones in order of their names.
 func (c *content) byName() []*format.Snapshot {
 	return slices.SortedFunc(maps.Values(c.good), func(a, b *format.Snapshot) int { return strings.Compare(a.Name, b.Name) })
 }
 
-// children returns the names of the good ones that stand on each name, in order.
-func (c *content) children() map[string][]string {
-	children := map[string][]string{}
-	for _, m := range c.byName() {
-		if m.Parent != "" {
-			children[m.Parent] = append(children[m.Parent], m.Name)
+// standing returns how many snapshots stand on each name, or on one that does, and the names of
+// the good ones with parents that lead back to them.
+func (c *content) standing() (above map[string]int, circles map[string]bool) {
+	above, circles = map[string]int{}, map[string]bool{}
+	children := map[string]int{} // those that are not counted yet
+	for name, m := range c.good {
+		circles[name] = true
+		children[m.Parent]++
+	}
+	var next []*format.Snapshot // from the top down; no circle has a top
+	for name, m := range c.good {
+		if children[name] == 0 {
+			next = append(next, m)
 		}
 	}
-	return children
-}
-
-// circles returns the names of the good ones with parents that lead back to them.
-func (c *content) circles() map[string]bool {
-	circles, seen := map[string]bool{}, map[string]int{} // seen: by which start
-	start := 0
-	for name := range c.good {
-		start++
-		at := name
-		for c.good[at] != nil && seen[at] == 0 {
-			seen[at] = start
-			at = c.good[at].Parent
-		}
-		if c.good[at] == nil || seen[at] != start {
-			continue // the parents end, or lead to where another start was
-		}
-		for ; !circles[at]; at = c.good[at].Parent {
-			circles[at] = true
+	for ; len(next) > 0; next = next[1:] {
+		m := next[0]
+		delete(circles, m.Name)
+		above[m.Parent] += above[m.Name] + 1
+		children[m.Parent]--
+		if parent := c.good[m.Parent]; parent != nil && children[m.Parent] == 0 {
+			next = append(next, parent)
 		}
 	}
-	return circles
+	delete(above, "")
+	return above, circles
 }
 
 // parentProblem says what is wrong with the parent of m, "" for nothing. Unusable: m can't
@@ -113,9 +141,24 @@ func (c *content) parentProblem(m *format.Snapshot, circles map[string]bool) (pr
 	return "", false
 }
 
+// oddLinks returns what is wrong with the parent links of snapshots, by name.
+func (s *store) oddLinks(all []*format.Snapshot) (map[string]string, error) {
+	odd := map[string]string{}
+	for _, m := range all {
+		problem, err := s.linkProblem(m)
+		if err != nil {
+			return nil, err
+		}
+		if problem != "" {
+			odd[m.Name] = problem
+		}
+	}
+	return odd, nil
+}
+
 // linkProblem says what is wrong with the parent link of m, "" for nothing.
-func linkProblem(t *tree.Tree, m *format.Snapshot) (string, error) {
-	says, err := t.LinkedParent(format.EncodeName(m.Name))
+func (s *store) linkProblem(m *format.Snapshot) (string, error) {
+	says, err := s.tree.LinkedParent(format.EncodeName(m.Name))
 	damage, want := fault.DamageOf(err), ""
 	if m.Parent != "" {
 		want = format.EncodeName(m.Parent)
@@ -155,7 +198,7 @@ func (c *content) misplaced(snapshots *disk.Dir) map[string]*format.Snapshot {
 	found, at := map[string]*format.Snapshot{}, map[string]string{}
 	for _, entry := range slices.Sorted(maps.Keys(c.damaged)) {
 		m := vouched(snapshots, entry)
-		if m == nil || c.good[m.Name] != nil || c.decided[m.Name] {
+		if m == nil || c.good[m.Name] != nil || c.behind[m.Name] {
 			continue
 		}
 		if other, two := at[m.Name]; two {
@@ -176,9 +219,9 @@ func (c *checker) checkSnapshots() {
 		c.found(Finding{Path: c.path(format.SnapshotsDir), Problem: problemOf(c.lost),
 			Meaning: "enumerations end with an error, and a driver that deletes the content of what is missing can't get it back", Advice: adviseMissing})
 	}
-	children, circles := c.content.children(), c.content.circles()
+	above, circles := c.content.standing()
 	unusable := func(name string) string {
-		if n := countAbove(children, name); n > 0 {
+		if n := above[name]; n > 0 {
 			return fmt.Sprintf("this snapshot can't be used, nor can the %d that stand on it", n)
 		}
 		return "this snapshot can't be used"
@@ -208,20 +251,6 @@ func (c *checker) checkSnapshots() {
 		}
 		c.found(f)
 	}
-}
-
-// countAbove returns how many snapshots stand on name, or on one that does.
-func countAbove(children map[string][]string, name string) int {
-	seen := map[string]bool{name: true} // their parents may lead in a circle
-	for next := []string{name}; len(next) > 0; next = next[1:] {
-		for _, child := range children[next[0]] {
-			if !seen[child] {
-				seen[child] = true
-				next = append(next, child)
-			}
-		}
-	}
-	return len(seen) - 1
 }
 
 // checkIdentifiers looks for identifiers that are not unique, or would not stay so.

@@ -5,20 +5,22 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
+	"slices"
 
+	"github.com/fsmeta/fsmeta/fsmeta/internal/commit"
 	"github.com/fsmeta/fsmeta/fsmeta/internal/disk"
 	"github.com/fsmeta/fsmeta/fsmeta/internal/fault"
 	"github.com/fsmeta/fsmeta/fsmeta/internal/format"
 	"github.com/fsmeta/fsmeta/fsmeta/internal/layout"
 	"github.com/fsmeta/fsmeta/fsmeta/internal/tree"
-
-	"golang.org/x/sys/unix"
+	"github.com/fsmeta/fsmeta/fsmeta/internal/view"
 )
 
 // store is the parts of a store that a check and a repair need.
 type store struct {
+	ctx       context.Context
+	progress  func(done, total int) // or nil
 	dir       string
 	problem   string // with the layout file, "" for none
 	layout    *layout.Lock
@@ -26,47 +28,34 @@ type store struct {
 	owner     disk.Owner
 	snapshots *disk.Dir
 	tree      *tree.Tree
+	view      *view.View // nil where the journal can't be opened
 }
 
-// probe tells whether dir holds a store: its absolute path and what is wrong with its layout
-// file, "" for nothing; or, where there is nothing of a store, an ErrNotStore.
-func probe(ctx context.Context, dir string) (path, problem string, err error) {
-	if err := ctx.Err(); err != nil {
-		return "", "", err
+// open opens the directory of a store and takes the lock on its layout, unless there is a problem
+// with that file. Where there is nothing of a store, the error is an ErrNotStore.
+func (s *store) open(dir string, take func(*layout.Lock) error) (err error) {
+	if err := s.ctx.Err(); err != nil {
+		return err
 	}
 	if dir == "" {
-		return "", "", fmt.Errorf("%w: the path is empty: %w", fault.ErrNotStore, fs.ErrNotExist)
+		return fmt.Errorf("%w: the path is empty: %w", fault.ErrNotStore, fs.ErrNotExist)
 	}
-	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
-		return "", "", fmt.Errorf("%w: %w", fault.ErrNotStore, err)
+	if s.dir, err = filepath.Abs(dir); err != nil {
+		return err
 	}
-	if dir, err = filepath.Abs(dir); err != nil {
-		return "", "", err
+	s.layout = layout.NewLock(s.dir)
+	if err = layout.Read(s.dir); err == nil {
+		err = take(s.layout)
+	} else if s.problem = layout.Problem(s.dir); s.problem != "" && layout.LooksLikeStore(s.dir) {
+		if layout.CheckVacant(s.dir) == nil {
+			return fmt.Errorf("%w; it is just being made, or its maker was killed: the next program that opens it for writing finishes that", err)
+		}
+		err = nil
 	}
-	if err = layout.Read(dir); err == nil {
-		return dir, "", nil
+	if err == nil {
+		s.root, err = disk.OpenDir(s.dir, true)
 	}
-	if problem = layout.Problem(dir); problem == "" || !layout.LooksLikeStore(dir) {
-		return "", "", err
-	}
-	if layout.CheckVacant(dir) == nil {
-		return "", "", fmt.Errorf("%w; it is just being made, or its maker was killed: the next program that opens it for writing finishes that", err)
-	}
-	return dir, problem, nil
-}
-
-// path returns the path of a part of the store.
-func (s *store) path(parts ...string) string {
-	return filepath.Join(append([]string{s.dir}, parts...)...)
-}
-
-// metadata returns the path of a snapshot's file.
-func (s *store) metadata(name string) string {
-	return filepath.Join(s.tree.Path(name), format.MetadataFile)
-}
-
-func (s *store) openRoot() (err error) {
-	if s.root, err = disk.OpenDir(s.dir, true); err == nil {
+	if err == nil {
 		s.owner, err = disk.OwnerOf(s.root.File)
 	}
 	return err
@@ -81,9 +70,9 @@ func (s *store) openTree() (err error) {
 
 // close closes what was opened, and releases the lock on the layout.
 func (s *store) close() error {
-	var err error
+	err := s.closeView()
 	if s.tree != nil {
-		err = s.tree.Close()
+		err = errors.Join(err, s.tree.Close())
 	}
 	for _, d := range []*disk.Dir{s.snapshots, s.root} {
 		if d != nil {
@@ -96,6 +85,47 @@ func (s *store) close() error {
 	return err
 }
 
+func (s *store) closeView() error {
+	if s.view == nil {
+		return nil
+	}
+	v := s.view
+	s.view = nil
+	return v.Close()
+}
+
+// path returns the path of a part of the store.
+func (s *store) path(parts ...string) string {
+	return filepath.Join(append([]string{s.dir}, parts...)...)
+}
+
+// metadata returns the path of a snapshot's file.
+func (s *store) metadata(name string) string {
+	return filepath.Join(s.tree.Path(name), format.MetadataFile)
+}
+
+// link returns the path of a snapshot's parent link.
+func (s *store) link(name string) string {
+	return filepath.Join(s.tree.Path(name), format.ParentLink)
+}
+
+// journalDamage returns err where it is damage of the journal, else nil.
+func (s *store) journalDamage(err error) *fault.Damaged {
+	if damage := fault.DamageOf(err); damage != nil && damage.Path == s.path(format.JournalFile) {
+		return damage
+	}
+	return nil
+}
+
+// copiedDamage returns what is wrong with the file backup, or why it can't be read.
+func (s *store) copiedDamage() *fault.Damaged {
+	_, err := commit.ReadCopied(s.root)
+	if damage := fault.DamageOf(err); damage != nil || err == nil {
+		return damage
+	}
+	return &fault.Damaged{Path: s.path(format.BackupFile), Err: err}
+}
+
 // exists reports whether an entry of dir is there, and whether it is a directory.
 func exists(dir *disk.Dir, entry string) (there, isDir bool, err error) {
 	is, err := dir.Lstat(entry)
@@ -105,8 +135,22 @@ func exists(dir *disk.Dir, entry string) (there, isDir bool, err error) {
 	return err == nil, err == nil && is.Type.IsDir(), err
 }
 
-// noDirectory reports whether an open failed for a symlink, or for something else in place of
-// a directory.
-func noDirectory(err error) bool {
-	return errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP)
+// eachIn calls visit for each entry of a directory in dir, in order. Where there is no such
+// directory, there are none.
+func eachIn(dir *disk.Dir, name string, visit func(dir *disk.Dir, entry string) error) error {
+	if _, isDir, err := exists(dir, name); err != nil || !isDir {
+		return err
+	}
+	d, err := dir.OpenDirAt(name)
+	if err != nil {
+		return err
+	}
+	entries, err := d.Names()
+	slices.Sort(entries)
+	for _, entry := range entries {
+		if err == nil {
+			err = visit(d, entry)
+		}
+	}
+	return errors.Join(err, d.Close())
 }

@@ -47,14 +47,13 @@ func Make(dir string, ahead func(*disk.Dir) int) error {
 
 // makeLocked is Make with the lock on staging/.
 func makeLocked(d *disk.Dir, owner disk.Owner, fill int) error {
-	staging := filepath.Join(d.Path, format.StagingDir)
 	if err := CheckNames(d); err != nil {
 		return err
 	}
-	if err := MakeDir(staging, owner); err != nil {
+	if err := makeDir(d, format.StagingDir, owner); err != nil {
 		return err
 	}
-	unlock, err := lock.New(staging).Lock(context.Background())
+	unlock, err := lock.New(filepath.Join(d.Path, format.StagingDir)).Lock(context.Background())
 	if err != nil {
 		return err
 	}
@@ -67,33 +66,35 @@ func makeLocked(d *disk.Dir, owner disk.Owner, fill int) error {
 }
 
 func makeParts(d *disk.Dir, owner disk.Owner, fill int) error {
-	snapshots, staging := filepath.Join(d.Path, format.SnapshotsDir), filepath.Join(d.Path, format.StagingDir)
-	if err := MakeDir(snapshots, owner); err != nil {
+	if err := makeDir(d, format.SnapshotsDir, owner); err != nil {
 		return err
 	}
 	first := format.Header{NextID: 1, Names: format.Names{Known: true}}
-	if err := WriteJournal(d.Path, owner, first, fill); err != nil {
+	if err := WriteJournal(d, owner, first, nil, fill); err != nil {
 		return err
 	}
 	// The last: the maker of dir may have died before it was synced.
-	for _, dir := range []string{snapshots, staging, d.Path, filepath.Dir(d.Path)} {
-		if err := atomic.SyncDir(dir); err != nil {
+	for _, dir := range []string{format.SnapshotsDir, format.StagingDir, ".", ".."} {
+		if err := atomic.SyncDir(filepath.Join(d.Path, dir)); err != nil {
 			return err
 		}
 	}
 	return WriteLayout(d.Path, owner)
 }
 
-// WriteJournal puts a journal without lines in place. A crash leaves the former file, if
-// there was one, or the new one. It is durable once the store's directory is synced.
-func WriteJournal(dir string, owner disk.Owner, h format.Header, fill int) error {
-	next, err := journal.Prepare(filepath.Join(dir, format.JournalFile), filepath.Join(dir, format.StagingDir), fill, owner)
+// WriteJournal puts a journal in place, durably, that has no line but carry, or none where that
+// is nil. A crash or an error leaves the former file, if there was one, or the new one.
+func WriteJournal(d *disk.Dir, owner disk.Owner, h format.Header, carry *format.Txn, fill int) error {
+	next, err := journal.Prepare(filepath.Join(d.Path, format.JournalFile), filepath.Join(d.Path, format.StagingDir), fill, owner)
 	if err != nil {
 		return err
 	}
-	j, err := next.Write(nil, h, nil, false)
+	j, err := next.Write(nil, h, carry, false)
 	if err == nil {
 		if err = next.Replace(); err == nil {
+			err = d.File.Sync()
+		}
+		if err == nil {
 			err = j.Place()
 		}
 		err = errors.Join(err, j.Close())
@@ -121,19 +122,16 @@ func WriteLayout(dir string, owner disk.Owner) error {
 	return atomic.SyncDir(dir)
 }
 
-// MakeDir makes a directory that may be there, but not as anything else, such as a symlink
-// that leads elsewhere. It belongs to the owner of the store then. A crash leaves it or not.
-func MakeDir(path string, owner disk.Owner) error {
-	err := os.Mkdir(path, format.DirMode)
-	if err == nil && owner.Hand {
-		return os.Lchown(path, owner.UID, owner.GID)
-	}
+// makeDir makes a directory that may be there, but not as anything else, such as a symlink
+// that leads elsewhere. A crash leaves it or not.
+func makeDir(d *disk.Dir, name string, owner disk.Owner) error {
+	err := d.At().Mkdir(name, format.DirMode, owner)
 	if !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	info, err := os.Lstat(path)
-	if err == nil && !info.IsDir() {
-		err = &fault.Damaged{Path: path, Err: errors.New("it is not a directory")}
+	is, err := d.Lstat(name)
+	if err == nil && !is.Type.IsDir() {
+		err = &fault.Damaged{Path: filepath.Join(d.Path, name), Err: errors.New("it is not a directory")}
 	}
 	return err
 }
@@ -142,46 +140,42 @@ func MakeDir(path string, owner disk.Owner) error {
 // leaves: a store that has lost its layout must not become an empty one.
 func CheckVacant(dir string) error {
 	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return err
-	}
 	for _, e := range entries {
+		if err != nil {
+			return err
+		}
+		inUse := ""
 		switch e.Name() {
 		case format.StagingDir, format.LayoutFile, "lost+found":
 		case format.JournalFile:
-			if err := checkUnused(filepath.Join(dir, format.JournalFile)); err != nil {
-				return err
-			}
+			inUse, err = journalUse(filepath.Join(dir, format.JournalFile))
 		case format.SnapshotsDir:
-			inside, err := os.ReadDir(filepath.Join(dir, format.SnapshotsDir))
-			if err != nil {
-				return err
-			}
-			if len(inside) > 0 {
-				return &fault.Damaged{Path: filepath.Join(dir, format.LayoutFile), Err: errors.New("the file is missing, and there are snapshots")}
+			var inside []fs.DirEntry
+			if inside, err = os.ReadDir(filepath.Join(dir, format.SnapshotsDir)); len(inside) > 0 {
+				inUse = "there are snapshots"
 			}
 		default:
-			return fmt.Errorf("%w: there is no layout file, and there is %q: choose an empty directory", fault.ErrNotStore, e.Name())
+			err = fmt.Errorf("%w: there is no layout file, and there is %q: choose an empty directory", fault.ErrNotStore, e.Name())
+		}
+		if err == nil && inUse != "" {
+			err = &fault.Damaged{Path: filepath.Join(dir, format.LayoutFile), Err: errors.New("the file is missing, and " + inUse)}
 		}
 	}
-	return nil
+	return err
 }
 
-// checkUnused refuses a journal that was used.
-func checkUnused(path string) error {
+// journalUse says that the journal at path has been used, "" where it has not.
+func journalUse(path string) (string, error) {
 	j, err := journal.Open(path, false)
 	if err != nil {
-		return err
+		return "", err
 	}
 	_, err = j.Scan(true)
 	used := j.Damage() != nil || j.Header().NextID != 1 || j.Tip() > 0
-	if err = errors.Join(err, j.Close()); err != nil {
-		return err
+	if err = errors.Join(err, j.Close()); err != nil || !used {
+		return "", err
 	}
-	if used {
-		return &fault.Damaged{Path: filepath.Join(filepath.Dir(path), format.LayoutFile), Err: errors.New("the file is missing, and the journal has been used")}
-	}
-	return nil
+	return "the journal has been used", nil
 }
 
 // LooksLikeStore reports whether a directory without a layout was a store.
