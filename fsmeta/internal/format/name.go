@@ -11,6 +11,8 @@ import (
 )
 
 const (
+	hexUpper = "0123456789ABCDEF"
+
 	// Where the escaped form of a name is too long, its entry ends in hashMark and the SHA-256
 	// of the name. The mark is in no escaped name.
 	hashMark  = '~'
@@ -59,7 +61,7 @@ func EncodeName(name string) string {
 		if c := name[i]; keptByte(c, i == 0) {
 			b = append(b, c)
 		} else {
-			b = fmt.Appendf(b, "%%%02X", c)
+			b = append(b, '%', hexUpper[c>>4], hexUpper[c&15])
 		}
 		if len(b) <= maxPrefix {
 			cut = len(b)

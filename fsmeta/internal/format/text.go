@@ -53,15 +53,13 @@ func parseTime(s string) (t time.Time, ok bool) {
 	clock, clockOK := fields(s[11:19], "00:00:00")
 	nanos, zone := fraction(s[19:])
 	offset, zoneOK := parseZone(zone)
-	if !dateOK || !clockOK || !zoneOK {
+	month := date[1]
+	if !dateOK || !clockOK || !zoneOK || month < 1 || month > 12 || clock[0] > 23 || clock[1] > 59 || clock[2] > 59 {
 		return time.Time{}, false
 	}
-	t = time.Date(date[0], time.Month(date[1]), date[2], clock[0], clock[1], clock[2], nanos, time.UTC)
-	// Where there is no such day or second, Date has gone on to another.
-	year, month, day := t.Date()
-	hour, minute, second := t.Clock()
-	if date != [3]int{year, int(month), day} || clock != [3]int{hour, minute, second} {
-		return time.Time{}, false
+	t = time.Date(date[0], time.Month(month), date[2], clock[0], clock[1], clock[2], nanos, time.UTC)
+	if t.Day() != date[2] {
+		return time.Time{}, false // there is no such day: Date has gone on to another
 	}
 	t = t.Add(-offset)
 	return t, checkYear(t)
@@ -156,22 +154,16 @@ func appendTime(b []byte, before string, t time.Time) []byte {
 func appendString(b []byte, s string) []byte {
 	b = append(b, '"')
 	start := 0 // of the part that is not yet appended
-	for i := 0; i < len(s); {
-		c := s[i]
-		if ' ' <= c && c < 0x7f && c != '"' && c != '\\' {
-			i++
-			continue
-		}
-		r, size := utf8.DecodeRuneInString(s[i:])
+	for i, r := range s {
 		switch {
-		case c == '"' || c == '\\':
-			b = append(append(b, s[start:i]...), '\\', c)
-			start = i + size
-		case escaped(r):
+		case r == '"' || r == '\\':
+			b = append(append(b, s[start:i]...), '\\', byte(r))
+		case ' ' <= r && r <= '~' || !escaped(r):
+			continue
+		default:
 			b = appendHex(append(b, s[start:i]...), `\u`, uint64(r), 4)
-			start = i + size
 		}
-		i += size
+		start = i + utf8.RuneLen(r)
 	}
 	return append(append(b, s[start:]...), '"')
 }
@@ -182,10 +174,6 @@ const maxEscape = 6
 // escaped reports whether a character is written as \uxxxx: controls, and the characters that
 // turn or hide the text around them.
 func escaped(r rune) bool {
-	switch {
-	case r < ' ', 0x7f <= r && r <= 0x9f,
-		0x200b <= r && r <= 0x200f, 0x2028 <= r && r <= 0x202e, 0x2060 <= r && r <= 0x206f, r == 0xfeff:
-		return true
-	}
-	return false
+	return r < ' ' || r > '~' && (r <= 0x9f || 0x200b <= r && r <= 0x200f || 0x2028 <= r && r <= 0x202e ||
+		0x2060 <= r && r <= 0x206f || r == 0xfeff)
 }
