@@ -119,15 +119,6 @@ func (r *reader) peek() byte {
 	return 0
 }
 
-// expect reads one byte.
-func (r *reader) expect(c byte, want string) {
-	if r.peek() != c {
-		r.syntax(want)
-		return
-	}
-	r.pos++
-}
-
 // enter reads the byte that begins an object or an array.
 func (r *reader) enter(opening byte, want string) {
 	if r.peek() != opening {
@@ -165,9 +156,11 @@ func (r *reader) members(read func(name string)) {
 			r.syntax("the name of a member")
 		}
 		name := r.string()
-		if r.expect(':', "a colon"); r.err != nil {
+		if r.peek() != ':' {
+			r.syntax("a colon")
 			return
 		}
+		r.pos++
 		if read(name); r.err != nil {
 			r.inside(fmt.Sprintf("member %.64q", name))
 		}

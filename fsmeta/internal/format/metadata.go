@@ -364,8 +364,10 @@ func NameIn(data []byte) (name string) {
 		}
 		text = rest
 		r := reader{text: text}
-		r.expect(':', "a colon")
-		name = r.string()
+		if r.peek() == ':' {
+			r.pos++
+			name = r.string()
+		}
 	}
 	return strings.Clone(name)
 }

@@ -154,16 +154,22 @@ func appendTime(b []byte, before string, t time.Time) []byte {
 func appendString(b []byte, s string) []byte {
 	b = append(b, '"')
 	start := 0 // of the part that is not yet appended
-	for i, r := range s {
-		switch {
-		case r == '"' || r == '\\':
-			b = append(append(b, s[start:i]...), '\\', byte(r))
-		case ' ' <= r && r <= '~' || !escaped(r):
+	for i := 0; i < len(s); {
+		c := s[i]
+		if ' ' <= c && c <= '~' && c != '"' && c != '\\' {
+			i++
 			continue
-		default:
-			b = appendHex(append(b, s[start:i]...), `\u`, uint64(r), 4)
 		}
-		start = i + utf8.RuneLen(r)
+		r, size := utf8.DecodeRuneInString(s[i:])
+		switch {
+		case c == '"' || c == '\\':
+			b = append(append(b, s[start:i]...), '\\', c)
+			start = i + size
+		case escaped(r):
+			b = appendHex(append(b, s[start:i]...), `\u`, uint64(r), 4)
+			start = i + size
+		}
+		i += size
 	}
 	return append(append(b, s[start:]...), '"')
 }
