@@ -67,41 +67,50 @@ func (a At) pathError(op, name string, err error) error {
 	return &fs.PathError{Op: op, Path: a.join(name), Err: err}
 }
 
+// open opens an entry. The descriptor is not passed on to other programs.
+func (a At) open(name string, flags int, perm uint32) (fd int, err error) {
+	err = retry(func() (err error) { fd, err = unix.Openat(a.fd, name, flags|unix.O_CLOEXEC, perm); return err })
+	if err == unix.EMLINK && flags&unix.O_NOFOLLOW != 0 && flags&unix.O_CREAT == 0 {
+		err = unix.ELOOP // FreeBSD has this for a symlink, and it is no lack of room
+	}
+	return fd, err
+}
+
+// call makes a system call about an entry, again where a signal interrupted it.
+func (a At) call(op, name string, do func() error) error {
+	return a.pathError(op, name, retry(do))
+}
+
 // Enter opens a directory for calls relative to it; the caller closes it. Something else
 // is an ENOTDIR, or an ELOOP, and is not opened.
 func (a At) Enter(name string) (At, error) {
-	fd, err := a.open(name, enterFlags|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
-	if err != nil {
-		return At{}, a.pathError("open", name, err)
-	}
-	return At{fd, a.join(name)}, nil
+	return a.enter(name, enterFlags)
+}
+
+// EnterToRead is Enter for a directory that HoldsOnly is called for.
+func (a At) EnterToRead(name string) (At, error) {
+	return a.enter(name, unix.O_RDONLY)
+}
+
+func (a At) enter(name string, flags int) (At, error) {
+	fd, err := a.open(name, flags|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+	return At{fd, a.join(name)}, a.pathError("open", name, err)
 }
 
 // Close ends an Enter.
-func (a At) Close() error {
-	if err := unix.Close(a.fd); err != nil {
-		return &fs.PathError{Op: "close", Path: a.path, Err: err}
-	}
-	return nil
-}
+func (a At) Close() error { return a.pathError("close", ".", unix.Close(a.fd)) }
 
 // Lstat looks at an entry.
 func (a At) Lstat(name string) (Stat, error) {
 	var stat unix.Stat_t
-	err := retry(func() error { return unix.Fstatat(a.fd, name, &stat, unix.AT_SYMLINK_NOFOLLOW) })
-	if err != nil {
-		return Stat{}, a.pathError("lstat", name, err)
-	}
-	return statOf(&stat), nil
+	err := a.call("lstat", name, func() error { return unix.Fstatat(a.fd, name, &stat, unix.AT_SYMLINK_NOFOLLOW) })
+	return statOf(&stat), err
 }
 
 // Stat looks at the directory itself.
 func (a At) Stat() (Stat, error) {
-	var stat unix.Stat_t
-	if err := retry(func() error { return unix.Fstat(a.fd, &stat) }); err != nil {
-		return Stat{}, &fs.PathError{Op: "stat", Path: a.path, Err: err}
-	}
-	return statOf(&stat), nil
+	stat, err := fstat(a.fd)
+	return stat, a.pathError("stat", ".", err)
 }
 
 // Names returns the entries, in no order.
@@ -113,15 +122,6 @@ func (a At) Names() ([]string, error) {
 	var names []string
 	err = dir.each(func(name string) bool { names = append(names, name); return true })
 	return names, errors.Join(err, dir.Close())
-}
-
-// EnterToRead is Enter for a directory that HoldsOnly is called for.
-func (a At) EnterToRead(name string) (At, error) {
-	fd, err := a.open(name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
-	if err != nil {
-		return At{}, a.pathError("open", name, err)
-	}
-	return At{fd, a.join(name)}, nil
 }
 
 // HoldsOnly reports whether a directory from EnterToRead has entries of these names alone. It
@@ -141,12 +141,9 @@ func (a At) each(fn func(name string) bool) error {
 	var names []string
 	for {
 		var n int
-		err := retry(func() (err error) { n, err = unix.ReadDirent(a.fd, buf[:]); return err })
-		if err != nil {
-			return &fs.PathError{Op: "readdir", Path: a.path, Err: err}
-		}
-		if n <= 0 {
-			return nil
+		err := a.call("readdir", ".", func() (err error) { n, err = unix.ReadDirent(a.fd, buf[:]); return err })
+		if err != nil || n <= 0 {
+			return err
 		}
 		_, _, names = unix.ParseDirent(buf[:n], -1, names[:0])
 		for _, name := range names {
@@ -161,20 +158,14 @@ func (a At) each(fn func(name string) bool) error {
 func (a At) Readlink(name string) (string, error) {
 	var buf [unix.PathMax]byte
 	var n int
-	err := retry(func() (err error) { n, err = unix.Readlinkat(a.fd, name, buf[:]); return err })
-	if err != nil {
-		return "", a.pathError("readlink", name, err)
-	}
-	return string(buf[:n]), nil
+	err := a.call("readlink", name, func() (err error) { n, err = unix.Readlinkat(a.fd, name, buf[:]); return err })
+	return string(buf[:max(n, 0)]), err
 }
 
 // ReadFile reads a regular file of at most max bytes, as [Dir.ReadFile] does.
 func (a At) ReadFile(name string, max int64) ([]byte, error) {
-	fd, stat, err := a.openRegular(name)
-	if err != nil {
-		return nil, err
-	}
-	return a.readAndClose(fd, name, stat.Size, max)
+	fd, err := a.open(name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	return a.readOpen(fd, name, max, err)
 }
 
 // readInSteps reads entry/file by a descriptor of entry.
@@ -184,44 +175,37 @@ func (a At) readInSteps(entry, file string, max int64) ([]byte, error) {
 		return nil, err
 	}
 	data, err := dir.ReadFile(file, max)
-	if cerr := dir.Close(); err == nil {
-		err = cerr
-	}
-	return data, err
+	return data, errors.Join(err, dir.Close())
 }
 
-// openRegular opens a regular file for reading, without waiting for anything.
-func (a At) openRegular(name string) (int, Stat, error) {
-	fd, err := a.open(name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+// readOpen reads a file that was opened, with the error of that, and closes it.
+func (a At) readOpen(fd int, name string, max int64, err error) ([]byte, error) {
 	if err != nil {
-		return -1, Stat{}, a.pathError("open", name, err)
+		return nil, a.pathError("open", name, err)
 	}
-	stat, err := a.statRegular(fd, name)
-	return fd, stat, err
+	var data []byte
+	stat, err := fstatRegular(fd)
+	if err == nil {
+		data, err = read(fd, stat.Size, max)
+	}
+	return data, a.pathError("read", name, errors.Join(err, unix.Close(fd)))
 }
 
-// statRegular looks at an open file, and closes it where it is not regular.
-func (a At) statRegular(fd int, name string) (Stat, error) {
+func fstat(fd int) (Stat, error) {
 	var stat unix.Stat_t
 	err := retry(func() error { return unix.Fstat(fd, &stat) })
-	if err == nil && stat.Mode&unix.S_IFMT != unix.S_IFREG {
+	return statOf(&stat), err
+}
+
+func fstatRegular(fd int) (Stat, error) {
+	stat, err := fstat(fd)
+	if err == nil && stat.Type != 0 {
 		err = ErrNotRegular
 	}
-	if err != nil {
-		return Stat{}, errors.Join(a.pathError("open", name, err), a.pathError("close", name, unix.Close(fd)))
-	}
-	return statOf(&stat), nil
+	return stat, err
 }
 
-// readAndClose reads a file that is size bytes long, or meanwhile has another length.
-func (a At) readAndClose(fd int, name string, size, max int64) ([]byte, error) {
-	data, err := read(fd, size, max)
-	if cerr := unix.Close(fd); err == nil {
-		err = cerr
-	}
-	return data, a.pathError("read", name, err)
-}
-
+// read reads a file that is size bytes long, or meanwhile has another length.
 func read(fd int, size, max int64) ([]byte, error) {
 	if size > max {
 		return nil, fmt.Errorf("larger than %d bytes", max)

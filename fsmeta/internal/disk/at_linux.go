@@ -10,12 +10,6 @@ import (
 // be read.
 const enterFlags = unix.O_PATH
 
-// open opens an entry. The descriptor is not passed on to other programs.
-func (a At) open(name string, flags int, perm uint32) (fd int, err error) {
-	err = retry(func() (err error) { fd, err = unix.Openat(a.fd, name, flags|unix.O_CLOEXEC, perm); return err })
-	return fd, err
-}
-
 // noOpenat2 is set where the kernel does not know the call or a filter forbids it.
 var noOpenat2 atomic.Bool
 
@@ -34,20 +28,14 @@ func (a At) readBelow(entry, file, name string, max int64) ([]byte, error) {
 		noOpenat2.Store(true)
 		return a.readInSteps(entry, file, max)
 	}
-	if err != nil {
-		return nil, a.pathError("open", name, err)
-	}
-	stat, err := a.statRegular(fd, name)
-	if err != nil {
-		return nil, err
-	}
-	return a.readAndClose(fd, name, stat.Size, max)
+	return a.readOpen(fd, name, max, err)
 }
 
-func renameNew(from int, old string, to int, name string) error {
-	return unix.Renameat2(from, old, to, name, unix.RENAME_NOREPLACE)
-}
+const (
+	renameNoReplace = unix.RENAME_NOREPLACE
+	renameExchange  = unix.RENAME_EXCHANGE
+)
 
-func renameExchange(from int, old string, to int, name string) error {
-	return unix.Renameat2(from, old, to, name, unix.RENAME_EXCHANGE)
+func renameat2(from int, old string, to int, name string, flags uint) error {
+	return unix.Renameat2(from, old, to, name, flags)
 }

@@ -13,11 +13,11 @@ import (
 // Mkdir makes a directory that must not exist, and hands it over. An error leaves nothing, or
 // joins that of deleting it.
 func (a At) Mkdir(name string, perm fs.FileMode, o Owner) error {
-	if err := retry(func() error { return unix.Mkdirat(a.fd, name, uint32(perm)) }); err != nil {
-		return a.pathError("mkdir", name, err)
+	if err := a.call("mkdir", name, func() error { return unix.Mkdirat(a.fd, name, uint32(perm)) }); err != nil {
+		return err
 	}
 	if err := o.GiveAt(a, name); err != nil {
-		return errors.Join(err, a.pathError("rmdir", name, unix.Unlinkat(a.fd, name, unix.AT_REMOVEDIR)))
+		return errors.Join(err, a.pathError("rmdir", name, a.rmdir(name)))
 	}
 	return nil
 }
@@ -25,8 +25,8 @@ func (a At) Mkdir(name string, perm fs.FileMode, o Owner) error {
 // Symlink makes a symlink, which must not exist, and hands it over. An error leaves nothing, or
 // joins that of deleting it.
 func (a At) Symlink(target, name string, o Owner) error {
-	if err := retry(func() error { return unix.Symlinkat(target, a.fd, name) }); err != nil {
-		return a.pathError("symlink", name, err)
+	if err := a.call("symlink", name, func() error { return unix.Symlinkat(target, a.fd, name) }); err != nil {
+		return err
 	}
 	if err := o.GiveAt(a, name); err != nil {
 		return errors.Join(err, a.Unlink(name))
@@ -41,10 +41,7 @@ func (a At) Create(name string, data []byte, perm fs.FileMode, o Owner) error {
 	if err != nil {
 		return a.pathError("create", name, err)
 	}
-	if o.Hand {
-		err = o.give(fd, a.join(name))
-	}
-	if err == nil {
+	if err = o.give(fd, a.join(name)); err == nil {
 		err = a.pathError("write", name, write(fd, data))
 	}
 	err = errors.Join(err, a.pathError("close", name, unix.Close(fd)))
@@ -66,11 +63,10 @@ func (a At) Overwrite(name string, data []byte, perm fs.FileMode, o Owner) error
 }
 
 func overwrite(fd int, data []byte, perm fs.FileMode, o Owner) error {
-	var stat unix.Stat_t
-	if err := retry(func() error { return unix.Fstat(fd, &stat) }); err != nil {
+	is, err := fstat(fd)
+	if err != nil {
 		return err
 	}
-	is := statOf(&stat)
 	if !is.Plain(perm, o) {
 		return errNotPlain
 	}
@@ -100,7 +96,7 @@ func write(fd int, data []byte) error {
 
 // Unlink deletes an entry that is no directory. An error leaves it.
 func (a At) Unlink(name string) error {
-	return a.pathError("unlink", name, retry(func() error { return unix.Unlinkat(a.fd, name, 0) }))
+	return a.call("unlink", name, func() error { return unix.Unlinkat(a.fd, name, 0) })
 }
 
 // Rename gives an entry of from a place in to, instead of the file that may be there. An
@@ -114,11 +110,11 @@ func Rename(from At, old string, to At, name string) error {
 // fs.ErrExist. An error leaves both. Where the filesystem can't check it in the same step,
 // others must not write in to meanwhile.
 func RenameNew(from At, old string, to At, name string) error {
-	err := retry(func() error { return renameNew(from.fd, old, to.fd, name) })
-	if err == nil || !unsupported(err) {
-		return linkError("rename", from, old, to, name, err)
+	err := retry(func() error { return renameat2(from.fd, old, to.fd, name, renameNoReplace) })
+	if unsupported(err) {
+		return renameNewInSteps(from, old, to, name)
 	}
-	return renameNewInSteps(from, old, to, name)
+	return linkError("rename", from, old, to, name, err)
 }
 
 func renameNewInSteps(from At, old string, to At, name string) error {
@@ -136,8 +132,8 @@ func renameNewInSteps(from At, old string, to At, name string) error {
 // The error is [errors.ErrUnsupported] where the filesystem or the system may not be able to;
 // each error leaves both.
 func Exchange(from At, old string, to At, name string) error {
-	err := retry(func() error { return renameExchange(from.fd, old, to.fd, name) })
-	if err != nil && unsupported(err) {
+	err := retry(func() error { return renameat2(from.fd, old, to.fd, name, renameExchange) })
+	if unsupported(err) {
 		err = errors.Join(err, errors.ErrUnsupported)
 	}
 	return linkError("exchange", from, old, to, name, err)
@@ -146,7 +142,7 @@ func Exchange(from At, old string, to At, name string) error {
 // unsupported reports whether the filesystem or the kernel may not know a flag of renameat2.
 // EINVAL has other reasons too, for which a plain rename fails likewise.
 func unsupported(err error) bool {
-	return err == unix.EINVAL || err == unix.ENOSYS || err == unix.EOPNOTSUPP || err == unix.ENOTSUP
+	return err == unix.EINVAL || err == unix.ENOSYS || err == unix.EOPNOTSUPP
 }
 
 func linkError(op string, from At, old string, to At, name string, err error) error {

@@ -3,6 +3,7 @@
 package disk
 
 import (
+	"errors"
 	"io/fs"
 	"os"
 	"strings"
@@ -81,11 +82,15 @@ func (d *Dir) ReadFile(name string, max int64) ([]byte, error) {
 func (d *Dir) OpenFile(name string) (*os.File, error) {
 	at := d.hold()
 	defer d.mu.RUnlock()
-	fd, _, err := at.openRegular(name)
+	fd, err := at.open(name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if err != nil {
-		return nil, err
+		return nil, at.pathError("open", name, err)
 	}
-	return os.NewFile(uintptr(fd), at.join(name)), nil
+	f := os.NewFile(uintptr(fd), at.join(name))
+	if _, err := fstatRegular(fd); err != nil {
+		return nil, errors.Join(at.pathError("open", name, err), f.Close())
+	}
+	return f, nil
 }
 
 // Names returns the entries of d, in no order.

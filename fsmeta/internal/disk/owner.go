@@ -25,14 +25,12 @@ func OwnerOf(dir *os.File) (Owner, error) {
 
 // Give hands an open file over, if need be. Its error names the path. A crash leaves the
 // file with the one owner or the other; an error leaves it with this process.
-func (o Owner) Give(f *os.File) error {
+func (o Owner) Give(f *os.File) error { return o.give(int(f.Fd()), f.Name()) }
+
+func (o Owner) give(fd int, path string) error {
 	if !o.Hand {
 		return nil
 	}
-	return o.give(int(f.Fd()), f.Name())
-}
-
-func (o Owner) give(fd int, path string) error {
 	if err := retry(func() error { return unix.Fchown(fd, o.UID, o.GID) }); err != nil {
 		return &fs.PathError{Op: "chown", Path: path, Err: err}
 	}
@@ -45,6 +43,5 @@ func (o Owner) GiveAt(at At, name string) error {
 	if !o.Hand {
 		return nil
 	}
-	err := retry(func() error { return unix.Fchownat(at.fd, name, o.UID, o.GID, unix.AT_SYMLINK_NOFOLLOW) })
-	return at.pathError("chown", name, err)
+	return at.call("chown", name, func() error { return unix.Fchownat(at.fd, name, o.UID, o.GID, unix.AT_SYMLINK_NOFOLLOW) })
 }

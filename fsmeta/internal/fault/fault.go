@@ -92,31 +92,26 @@ func NoRoom(err error) bool {
 // so that nothing here needs to import it. Two values of a class are the same
 // error only if their texts are.
 type (
+	text string
+
 	notFound struct {
-		text string
-		is   error
+		text
+		is error
 	}
 	alreadyExists struct {
-		text string
-		is   error
+		text
+		is error
 	}
 	closed             struct{ unavailable }
-	unavailable        struct{ text string }
-	failedPrecondition struct{ text string }
-	invalidParameter   struct{ text string }
-	dataLoss           struct{ text string }
-	aborted            struct{ text string }
-	unknown            struct{ text string }
+	unavailable        struct{ text }
+	failedPrecondition struct{ text }
+	invalidParameter   struct{ text }
+	dataLoss           struct{ text }
+	aborted            struct{ text }
+	unknown            struct{ text }
 )
 
-func (e notFound) Error() string           { return e.text }
-func (e alreadyExists) Error() string      { return e.text }
-func (e unavailable) Error() string        { return e.text }
-func (e failedPrecondition) Error() string { return e.text }
-func (e invalidParameter) Error() string   { return e.text }
-func (e dataLoss) Error() string           { return e.text }
-func (e aborted) Error() string            { return e.text }
-func (e unknown) Error() string            { return e.text }
+func (t text) Error() string { return string(t) }
 
 func (e notFound) Unwrap() error      { return e.is }
 func (e alreadyExists) Unwrap() error { return e.is }

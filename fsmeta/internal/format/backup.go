@@ -1,9 +1,6 @@
 package format
 
-import (
-	"strconv"
-	"time"
-)
+import "time"
 
 // Backup is the content of the file "backup" in a copy that a backup has made: the
 // identifiers at which the copy goes on.
@@ -15,11 +12,9 @@ type Backup struct {
 
 // EncodeBackup returns the content of the file.
 func EncodeBackup(b Backup) []byte {
-	data := appendTime([]byte(`{"time":`), b.Time)
-	data = append(data, `,"identifiersFrom":`...)
-	data = strconv.AppendUint(data, b.From, 10)
-	data = append(data, `,"identifiersTo":`...)
-	data = strconv.AppendUint(data, b.To, 10)
+	data := appendTime(nil, `{"time":`, b.Time)
+	data = appendNumber(data, `,"identifiersFrom":`, b.From)
+	data = appendNumber(data, `,"identifiersTo":`, b.To)
 	return append(data, "}\n"...)
 }
 
@@ -28,7 +23,7 @@ var backupMembers = []string{"time", "identifiersFrom", "identifiersTo"}
 // DecodeBackup is the inverse of EncodeBackup. It takes no other members.
 func DecodeBackup(data []byte) (b Backup, err error) {
 	r := newReader(data)
-	seen := r.object(backupMembers, false, func(name string) {
+	r.object(backupMembers, backupMembers, false, func(name string) {
 		switch name {
 		case "time":
 			b.Time = r.time()
@@ -38,7 +33,6 @@ func DecodeBackup(data []byte) (b Backup, err error) {
 			b.To = r.positive()
 		}
 	})
-	r.require(backupMembers, seen, backupMembers...)
 	if b.To < b.From {
 		r.fail("member \"identifiersTo\" is %d, below \"identifiersFrom\", %d", b.To, b.From)
 	}

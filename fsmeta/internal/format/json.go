@@ -1,12 +1,14 @@
 package format
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf16"
 	"unicode/utf8"
 )
 
@@ -84,23 +86,21 @@ func (r *reader) syntax(want string) {
 // mismatch is the error of a value that has another type.
 func (r *reader) mismatch(want string) {
 	have := ""
-	switch c := r.peek(); c {
-	case '{':
+	switch c := r.peek(); {
+	case c == '{':
 		have = "an object"
-	case '[':
+	case c == '[':
 		have = "an array"
-	case '"':
+	case c == '"':
 		have = "a string"
-	case 't', 'f':
+	case c == 't' || c == 'f':
 		have = "a boolean"
-	case 'n':
+	case c == 'n':
 		have = "null"
-	default:
-		if c != '-' && (c < '0' || c > '9') {
-			r.syntax(want)
-			return
-		}
+	case c == '-' || '0' <= c && c <= '9':
 		have = "a number"
+	default:
+		r.syntax(want)
 	}
 	r.failValue("is %s, want %s", have, want)
 }
@@ -120,50 +120,40 @@ func (r *reader) peek() byte {
 }
 
 // enter reads the byte that begins an object or an array.
-func (r *reader) enter(opening byte, want string) bool {
+func (r *reader) enter(opening byte, want string) {
 	if r.peek() != opening {
 		r.mismatch(want)
-		return false
 	}
 	r.pos++
 	if r.depth++; r.depth > maxDepth {
 		r.failValue("is nested more than %d deep", maxDepth)
-		return false
 	}
-	return true
 }
 
-// more reads up to the next member or element; at the end of the object or array it reads the
-// byte that ends it and returns false.
-func (r *reader) more(first bool, closing byte) bool {
+// more reads up to member or element n; at the end of the object or array it reads the byte
+// that ends it and returns false.
+func (r *reader) more(n int, closing byte) bool {
 	c := r.peek()
-	switch {
-	case r.err != nil:
-		return false
-	case c == closing:
+	if c == closing {
 		r.pos++
 		r.depth--
 		return false
-	case first:
-		return true
-	case c != ',':
-		r.syntax("a comma or " + strconv.QuoteRune(rune(closing)))
-		return false
 	}
-	r.pos++
-	return true
+	if n > 0 && c != ',' {
+		r.syntax("a comma or a closing bracket")
+	} else if n > 0 {
+		r.pos++
+	}
+	return r.err == nil
 }
 
 // members reads an object: read reads the value of each member. It does not look for names
 // that stand twice.
 func (r *reader) members(read func(name string)) {
-	if !r.enter('{', "an object") {
-		return
-	}
-	for first := true; r.more(first, '}'); first = false {
+	r.enter('{', "an object")
+	for n := 0; r.more(n, '}'); n++ {
 		if r.peek() != '"' {
 			r.syntax("the name of a member")
-			return
 		}
 		name := r.string()
 		if r.peek() != ':' {
@@ -173,20 +163,16 @@ func (r *reader) members(read func(name string)) {
 		r.pos++
 		if read(name); r.err != nil {
 			r.inside(fmt.Sprintf("member %.64q", name))
-			return
 		}
 	}
 }
 
 // array reads an array: read reads each element.
 func (r *reader) array(read func()) {
-	if !r.enter('[', "an array") {
-		return
-	}
-	for n := 0; r.more(n == 0, ']'); n++ {
+	r.enter('[', "an array")
+	for n := 0; r.more(n, ']'); n++ {
 		if read(); r.err != nil {
 			r.inside(fmt.Sprintf("element %d", n))
-			return
 		}
 	}
 }
@@ -200,9 +186,9 @@ func (s memberSet) has(known []string, name string) bool {
 }
 
 // object reads an object with known members: read reads the value of each, and object returns
-// the set of those that it has seen. Other members are an error; with ignore they are read over.
-// A member that stands twice is an error, known or not.
-func (r *reader) object(known []string, ignore bool, read func(name string)) (seen memberSet) {
+// the set of those that it has seen. One that is required and missing is an error, and so is one
+// that stands twice, known or not. Other members are an error, too; with ignore they are read over.
+func (r *reader) object(known, required []string, ignore bool, read func(name string)) (seen memberSet) {
 	var others map[string]bool
 	next := 0
 	r.members(func(name string) {
@@ -229,65 +215,71 @@ func (r *reader) object(known []string, ignore bool, read func(name string)) (se
 			r.skip()
 		}
 	})
-	return seen
-}
-
-// require makes an error of the first of some known members that was not seen.
-func (r *reader) require(known []string, seen memberSet, names ...string) {
-	for _, name := range names {
-		if !seen.has(known, name) {
+	for _, name := range required {
+		if r.err == nil && !seen.has(known, name) {
 			r.fail("member %q is missing", name)
 		}
 	}
+	return seen
 }
 
 // skip reads a value of any type.
 func (r *reader) skip() {
 	switch r.peek() {
 	case '{':
-		r.object(nil, true, nil)
+		r.object(nil, nil, true, nil)
 	case '[':
 		r.array(r.skip)
 	case '"':
 		r.string()
-	case 't', 'f':
-		r.boolean()
-	case 'n':
-		r.null()
 	default:
-		r.literal("a value")
+		r.scalar("a value")
 	}
 }
 
 // null reads null, if it is there.
 func (r *reader) null() bool {
-	if r.peek() != 'n' {
-		return false
-	}
-	return r.word("null")
+	return r.peek() == 'n' && r.scalar("null") == "null"
 }
 
 // boolean reads true or false.
 func (r *reader) boolean() bool {
-	switch r.peek() {
-	case 't':
-		return r.word("true")
-	case 'f':
-		r.word("false")
-	default:
-		r.mismatch("true or false")
-	}
-	return false
-}
-
-// word reads a word that its first byte has announced.
-func (r *reader) word(word string) bool {
-	if !strings.HasPrefix(r.text[r.pos:], word) {
-		r.syntax(word)
+	const want = "true or false"
+	if c := r.peek(); c != 't' && c != 'f' {
+		r.mismatch(want)
 		return false
 	}
-	r.pos += len(word)
-	return true
+	return r.scalar(want) == "true"
+}
+
+// scalar reads a number, true, false or null, and returns its text.
+func (r *reader) scalar(want string) string {
+	text := r.word()
+	switch text {
+	case "true", "false", "null":
+	default:
+		if !json.Valid([]byte(text)) {
+			r.pos -= len(text)
+			r.syntax(want)
+		}
+	}
+	return text
+}
+
+// word reads up to what may stand behind a scalar, and returns its text.
+func (r *reader) word() string {
+	if r.peek(); r.err != nil {
+		return ""
+	}
+	rest := r.text[r.pos:]
+	for i := range len(rest) {
+		if c := rest[i]; c <= ' ' || c == ',' || c == '}' || c == ']' {
+			r.pos += i
+			return rest[:i]
+		}
+	}
+	r.pos = len(r.text)
+	return rest
 }
 
 // number reads an integer from 0 to MaxNumber.
@@ -298,72 +290,40 @@ func (r *reader) number() uint64 {
 	return uint64(r.integer())
 }
 
-// integer reads a signed 64-bit integer, without fraction and exponent.
-func (r *reader) integer() int64 {
-	if c := r.peek(); c != '-' && (c < '0' || c > '9') {
-		r.mismatch("a number")
-		return 0
-	}
-	literal := r.literal("a number")
-	if r.err != nil {
-		return 0
-	}
-	n, err := strconv.ParseInt(literal, 10, 64)
-	switch {
-	case errors.Is(err, strconv.ErrRange):
-		r.failValue("is %.32s, which has more than 63 bits", literal)
-	case err != nil:
-		r.failValue("is %.32s, want an integer", literal)
+// positive reads a number that can't be 0.
+func (r *reader) positive() uint64 {
+	n := r.number()
+	if n == 0 {
+		r.failValue("is 0, want a number from 1")
 	}
 	return n
 }
 
-// literal reads a number of any kind and returns its text.
-func (r *reader) literal(want string) string {
-	r.peek()
-	start := r.pos
-	r.accept("-")
-	if !r.accept("0") && !r.digits() {
-		r.syntax(want)
-		return ""
+// integer reads a signed 64-bit integer, without fraction and exponent.
+func (r *reader) integer() int64 {
+	c := r.peek()
+	if c != '-' && (c < '0' || c > '9') {
+		r.mismatch("a number")
+		return 0
 	}
-	if r.accept(".") && !r.digits() {
-		r.syntax("a digit")
+	text := r.word()
+	n, err := strconv.ParseInt(text, 10, 64)
+	digits := strings.TrimPrefix(text, "-")
+	switch {
+	case errors.Is(err, strconv.ErrRange):
+		r.failValue("is %.32s, which has more than 63 bits", text)
+	case err != nil || digits[0] == '0' && len(digits) > 1:
+		r.failValue("is %.32s, want an integer", text)
 	}
-	if r.accept("eE") {
-		r.accept("+-")
-		if !r.digits() {
-			r.syntax("a digit")
-		}
-	}
-	return r.text[start:r.pos]
-}
-
-// accept reads one of the bytes in set, if it comes next.
-func (r *reader) accept(set string) bool {
-	if r.err != nil || r.pos >= len(r.text) || strings.IndexByte(set, r.text[r.pos]) < 0 {
-		return false
-	}
-	r.pos++
-	return true
-}
-
-// digits reads digits and reports whether there is one.
-func (r *reader) digits() bool {
-	start := r.pos
-	for r.err == nil && r.pos < len(r.text) && '0' <= r.text[r.pos] && r.text[r.pos] <= '9' {
-		r.pos++
-	}
-	return r.pos > start
+	return n
 }
 
 // hex reads a string of so many lowercase hexadecimal digits.
 func (r *reader) hex(digits int) uint64 {
 	s := r.string()
-	n, ok := parseHex(s)
-	if r.err == nil && (!ok || len(s) != digits) {
+	n, ok := parseHex(s, digits)
+	if !ok {
 		r.failValue("is %.64q, want %d lowercase hexadecimal digits", s, digits)
-		return 0
 	}
 	return n
 }
@@ -372,8 +332,8 @@ func (r *reader) hex(digits int) uint64 {
 func (r *reader) time() time.Time {
 	s := r.string()
 	t, ok := parseTime(s)
-	if r.err == nil && !ok {
-		r.failValue("is %.64q, want %s", s, timeForm)
+	if !ok {
+		r.failValue("is %.64q, want a time such as 2026-03-01T12:00:00.5Z", s)
 	}
 	return t
 }
@@ -384,96 +344,73 @@ func (r *reader) string() string {
 		r.mismatch("a string")
 		return ""
 	}
-	r.pos++
-	start := r.pos
-	rest := r.text[start:]
-	for i := range len(rest) {
-		c := rest[i]
+	var b []byte // what stands before start, where there are escapes
+	text, start := r.text, r.pos+1
+	for i := start; i < len(text); i++ {
+		c := text[i]
 		if c != '"' && c != '\\' && c >= ' ' {
 			continue
 		}
-		r.pos = start + i
+		r.pos = i
 		switch c {
 		case '"':
 			r.pos++
-			return rest[:i]
+			if b == nil {
+				return text[start:i]
+			}
+			return string(append(b, text[start:i]...))
 		case '\\':
-			return r.escapes(start)
+			b = utf8.AppendRune(append(b, text[start:i]...), r.escape())
+			start = r.pos
+			i = start - 1
+		default:
+			r.syntax("an escape for it")
 		}
-		r.syntax("an escape for it")
-		return ""
+		if r.err != nil {
+			return ""
+		}
 	}
 	r.pos = len(r.text)
 	r.syntax("the end of a string")
 	return ""
 }
 
-// escapes reads the rest of a string that begins at start and has an escape at pos.
-func (r *reader) escapes(start int) string {
-	b := append([]byte(nil), r.text[start:r.pos]...)
-	for r.err == nil && r.pos < len(r.text) {
-		c := r.text[r.pos]
-		switch {
-		case c == '"':
-			r.pos++
-			return string(b)
-		case c == '\\':
-			b = utf8.AppendRune(b, r.escape())
-		case c < ' ':
-			r.syntax("an escape for it")
-		default:
-			b = append(b, c)
-			r.pos++
-		}
-	}
-	r.syntax("the end of a string")
-	return ""
-}
-
 // escape reads one escape and returns its character. One beyond U+FFFF is a pair of escapes.
 func (r *reader) escape() rune {
-	at := r.pos
-	r.pos++
-	if r.pos < len(r.text) && r.text[r.pos] != 'u' {
-		if i := strings.IndexByte(`"\/bfnrt`, r.text[r.pos]); i >= 0 {
-			r.pos++
+	rest := r.text[r.pos:]
+	if len(rest) > 1 {
+		if i := strings.IndexByte(`"\/bfnrt`, rest[1]); i >= 0 {
+			r.pos += 2
 			return rune("\"\\/\b\f\n\r\t"[i])
 		}
 	}
-	c := r.codeUnit()
-	if c < 0xd800 || c > 0xdfff {
-		return c
-	}
-	if c < 0xdc00 && strings.HasPrefix(r.text[r.pos:], `\`) {
-		r.pos++
-		if low := r.codeUnit(); 0xdc00 <= low && low <= 0xdfff {
-			return 0x10000 + (c-0xd800)<<10 + (low - 0xdc00)
-		}
-	}
-	r.fail("byte %d: an escape that stands for half a character", at)
-	return 0
-}
-
-// codeUnit reads the u of an escape and its four digits.
-func (r *reader) codeUnit() (c rune) {
-	const form = `the rest of an escape, such as "n" or "u001f"`
-	if r.pos >= len(r.text) || r.text[r.pos] != 'u' {
-		r.syntax(form)
+	c := codeUnit(rest)
+	if c < 0 {
+		r.syntax(`an escape such as \n or \u001f`)
 		return 0
 	}
-	r.pos++
-	for range 4 {
-		if r.pos >= len(r.text) {
-			r.syntax(form)
-			return 0
-		}
-		digit := strings.IndexByte(hexLower, r.text[r.pos]|0x20)
-		if digit < 0 || r.text[r.pos] < '0' {
-			r.syntax(form)
-			return 0
-		}
-		c = c<<4 | rune(digit)
-		r.pos++
+	r.pos += unitLen
+	if !utf16.IsSurrogate(c) {
+		return c
 	}
-	return c
+	pair := utf16.DecodeRune(c, codeUnit(rest[unitLen:]))
+	if pair == utf8.RuneError {
+		r.fail("byte %d: an escape that stands for half a character", r.pos-unitLen)
+	}
+	r.pos += unitLen
+	return pair
+}
+
+const unitLen = len(`\u001f`)
+
+// codeUnit returns what the escape \uxxxx that s begins with stands for, -1 where there is none.
+func codeUnit(s string) rune {
+	if len(s) < unitLen || s[:2] != `\u` {
+		return -1
+	}
+	n, err := strconv.ParseUint(s[2:unitLen], 16, 16)
+	if err != nil {
+		return -1
+	}
+	return rune(n)
 }

@@ -2,8 +2,6 @@ package format
 
 import "math"
 
-const layoutFormat = "fsmeta"
-
 // LayoutContent is the content of the layout file.
 const LayoutContent = "{\"format\":\"fsmeta\",\"version\":2}\n"
 
@@ -14,7 +12,7 @@ var layoutMembers = []string{"format", "version"}
 func ParseLayout(data []byte) (version int, ok bool) {
 	r := newReader(data)
 	format := ""
-	seen := r.object(layoutMembers, true, func(name string) {
+	r.object(layoutMembers, layoutMembers, true, func(name string) {
 		switch name {
 		case "format":
 			format = r.string()
@@ -22,8 +20,7 @@ func ParseLayout(data []byte) (version int, ok bool) {
 			version = int(min(r.number(), math.MaxInt32))
 		}
 	})
-	r.require(layoutMembers, seen, layoutMembers...)
-	if r.end() != nil || format != layoutFormat {
+	if r.end() != nil || format != "fsmeta" {
 		return 0, false
 	}
 	return version, true

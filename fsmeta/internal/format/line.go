@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"strconv"
+	"reflect"
 	"strings"
 )
 
@@ -24,13 +24,8 @@ const (
 
 // seal appends the end of a line.
 func seal(b []byte, prev uint32) []byte {
-	b = append(b, prevStart...)
-	b = appendHex(b, uint64(prev), crcDigits)
-	b = append(b, prevEnd...)
-	sum := checksum(b)
-	b = append(b, crcTailStart...)
-	b = appendHex(b, uint64(sum), crcDigits)
-	return append(b, crcTailEnd...)
+	b = append(appendHex(b, prevStart, uint64(prev), crcDigits), prevEnd...)
+	return append(appendHex(b, crcTailStart, uint64(checksum(b)), crcDigits), crcTailEnd...)
 }
 
 // hexTail cuts a checksum off that stands between start and end at the end of b. It verifies
@@ -40,33 +35,22 @@ func hexTail(b []byte, start, end string) (rest []byte, sum uint32, ok bool) {
 	if at < 0 || string(b[at:at+len(start)]) != start || string(b[len(b)-len(end):]) != end {
 		return nil, 0, false
 	}
-	n, ok := parseHex(b[at+len(start):][:crcDigits])
+	n, ok := parseHex(b[at+len(start):len(b)-len(end)], crcDigits)
 	return b[:at], uint32(n), ok
 }
 
 // EncodeHeader returns the first line of a journal. h.Names must be known.
 func EncodeHeader(h Header) []byte {
 	b := make([]byte, 0, 320)
-	b = append(b, `{"format":"`+journalFormat+`","version":`...)
-	b = strconv.AppendUint(b, Version, 10)
-	b = append(b, `,"txn":`...)
-	b = strconv.AppendUint(b, h.Txn, 10)
-	b = append(b, `,"nextID":`...)
-	b = strconv.AppendUint(b, h.NextID, 10)
-	b = appendNames(b, h.Names)
-	b = append(b, `,"filled":`...)
-	b = strconv.AppendUint(b, h.Filled, 10)
-	b = append(b, `,"boot":`...)
-	b = appendString(b, h.Boot)
+	b = append(b, `{"format":"`+journalFormat+`"`...)
+	b = appendNumber(b, `,"version":`, Version)
+	b = appendNumber(b, `,"txn":`, h.Txn)
+	b = appendNumber(b, `,"nextID":`, h.NextID)
+	b = appendNumber(b, `,"count":`, h.Names.Count)
+	b = appendHex(b, `,"names":"`, h.Names.Sum, namesDigits)
+	b = appendNumber(b, `","filled":`, h.Filled)
+	b = appendText(b, `,"boot":`, h.Boot)
 	return seal(b, h.Prev)
-}
-
-func appendNames(b []byte, n Names) []byte {
-	b = append(b, `,"count":`...)
-	b = strconv.AppendUint(b, n.Count, 10)
-	b = append(b, `,"names":"`...)
-	b = appendHex(b, n.Sum, namesDigits)
-	return append(b, '"')
 }
 
 var headerMembers = []string{"format", "version", "txn", "nextID", "count", "names", "filled", "boot", "prev", "crc32c"}
@@ -88,11 +72,11 @@ func parseHeader(raw []byte) (h Header, err error) {
 	}
 	h.Sealed = sealed
 	r := newReader(raw)
-	seen := r.object(headerMembers, false, func(name string) { r.headerMember(name, &h) })
-	r.require(headerMembers, seen, "format", "version", "nextID")
+	required := []string{"format", "version", "nextID"}
 	if sealed {
-		r.require(headerMembers, seen, headerMembers...)
+		required = headerMembers
 	}
+	seen := r.object(headerMembers, required, false, func(name string) { r.headerMember(name, &h) })
 	if h.Names.Known = seen.has(headerMembers, "count") && seen.has(headerMembers, "names"); !h.Names.Known {
 		h.Names = Names{}
 	}
@@ -132,59 +116,31 @@ func (r *reader) headerMember(name string, h *Header) {
 	}
 }
 
-// positive reads a number that can't be 0.
-func (r *reader) positive() uint64 {
-	n := r.number()
-	if n == 0 {
-		r.failValue("is 0, want a number from 1")
-	}
-	return n
-}
-
 // EncodeLine returns the line of a transaction; prev is the checksum of the line before it.
 // Its numbers stand at the front, so that ParseLine reads them without the changes. The
 // changes are in byte order of their names, and t.Names is known. A caller that writes a line
 // of more than MaxLine bytes damages the journal.
 func EncodeLine(t *Txn, prev uint32) []byte {
 	b := make([]byte, 0, 256+1024*len(t.Changes))
-	b = append(b, lineTxn...)
-	b = strconv.AppendUint(b, t.Number, 10)
-	b = append(b, `,"time":`...)
-	b = appendTime(b, t.Time)
-	b = append(b, lineNextID...)
-	b = strconv.AppendUint(b, t.NextID, 10)
-	b = append(b, lineSynced...)
-	b = strconv.AppendUint(b, t.Synced, 10)
-	b = append(b, lineFilled...)
-	b = strconv.AppendUint(b, t.Filled, 10)
-	b = appendNames(b, t.Names)
-	b = append(b, lineChanges...)
+	b = appendNumber(b, `{"txn":`, t.Number)
+	b = appendTime(b, `,"time":`, t.Time)
+	b = appendNumber(b, `,"nextID":`, t.NextID)
+	b = appendNumber(b, `,"synced":`, t.Synced)
+	b = appendNumber(b, `,"filled":`, t.Filled)
+	b = appendNumber(b, `,"count":`, t.Names.Count)
+	b = appendHex(b, `,"names":"`, t.Names.Sum, namesDigits)
+	b = append(b, `","changes":[`...)
 	for i, c := range t.Changes {
 		if i > 0 {
 			b = append(b, ',')
 		}
-		b = append(b, `{"name":`...)
-		b = appendString(b, c.Name)
-		b = append(b, `,"before":`...)
-		b = appendImage(b, c.Before)
-		b = append(b, `,"after":`...)
-		b = appendImage(b, c.After)
+		b = appendText(b, `{"name":`, c.Name)
+		b = appendImage(b, `,"before":`, c.Before)
+		b = appendImage(b, `,"after":`, c.After)
 		b = append(b, '}')
 	}
 	return seal(append(b, ']'), prev)
 }
-
-// What stands before the values at the front of a line, and before its changes.
-const (
-	lineTxn     = `{"txn":`
-	lineTime    = `,"time":"`
-	lineNextID  = `,"nextID":`
-	lineSynced  = `,"synced":`
-	lineFilled  = `,"filled":`
-	lineCount   = `,"count":`
-	lineNames   = `,"names":"`
-	lineChanges = `,"changes":[`
-)
 
 // ParseLine verifies the checksum of a transaction's line and reads the front of the line.
 // ok is false for anything else. A line of another program is one only if its members
@@ -194,29 +150,25 @@ func ParseLine(raw []byte) (l Line, ok bool) {
 	if len(raw) > MaxLine {
 		return Line{}, false
 	}
-	body, crc, ok := hexTail(raw, crcTailStart, crcTailEnd)
-	if !ok {
+	l = Line{Raw: raw, Names: Names{Known: true}}
+	body, crc, ok1 := hexTail(raw, crcTailStart, crcTailEnd)
+	before, prev, ok2 := hexTail(body, prevStart, prevEnd)
+	if !ok1 || !ok2 || checksum(body) != crc {
 		return Line{}, false
 	}
-	before, prev, ok := hexTail(body, prevStart, prevEnd)
-	if !ok || checksum(body) != crc {
-		return Line{}, false
-	}
+	l.Prev, l.CRC = prev, crc
 	f := front{rest: before}
-	l = Line{Raw: raw, Prev: prev, CRC: crc}
-	l.Txn = f.number(lineTxn)
-	f.skip(lineTime)
-	f.cut('"')
-	l.NextID = f.number(lineNextID)
-	l.Synced = f.number(lineSynced)
-	l.Filled = f.number(lineFilled)
-	l.Names.Count = f.number(lineCount)
-	l.Names.Sum = f.sum(lineNames)
-	f.skip(`"` + lineChanges)
-	if f.bad {
+	l.Txn = f.number(`{"txn":`)
+	f.text(`,"time":"`)
+	l.NextID = f.number(`,"nextID":`)
+	l.Synced = f.number(`,"synced":`)
+	l.Filled = f.number(`,"filled":`)
+	l.Names.Count = f.number(`,"count":`)
+	l.Names.Sum, ok = parseHex(f.text(`,"names":"`), namesDigits)
+	f.skip(`,"changes":[`)
+	if !ok || f.bad {
 		return Line{}, false
 	}
-	l.Names.Known = true
 	return l, true
 }
 
@@ -233,12 +185,13 @@ func (f *front) skip(literal string) {
 	}
 }
 
-// cut reads up to a byte and that byte.
-func (f *front) cut(end byte) {
-	at := bytes.IndexByte(f.rest, end)
-	if f.bad = f.bad || at < 0; !f.bad {
-		f.rest = f.rest[at+1:]
-	}
+// text reads what stands behind literal text, up to a quote, and the quote.
+func (f *front) text(literal string) []byte {
+	f.skip(literal)
+	text, rest, ok := bytes.Cut(f.rest, []byte{'"'})
+	f.rest = rest
+	f.bad = f.bad || !ok
+	return text
 }
 
 // number reads a number behind literal text.
@@ -247,29 +200,11 @@ func (f *front) number(literal string) (n uint64) {
 	size := 0
 	for ; size < len(f.rest) && '0' <= f.rest[size] && f.rest[size] <= '9'; size++ {
 		digit := uint64(f.rest[size] - '0')
-		if n > (MaxNumber-digit)/10 {
-			f.bad = true
-			return 0
-		}
+		f.bad = f.bad || n > (MaxNumber-digit)/10
 		n = 10*n + digit
 	}
-	if size == 0 || size > 1 && f.rest[0] == '0' {
-		f.bad = true
-		return 0
-	}
+	f.bad = f.bad || size == 0 || size > 1 && f.rest[0] == '0'
 	f.rest = f.rest[size:]
-	return n
-}
-
-// sum reads the digest of names behind literal text.
-func (f *front) sum(literal string) uint64 {
-	f.skip(literal)
-	if f.bad = f.bad || len(f.rest) < namesDigits; f.bad {
-		return 0
-	}
-	n, ok := parseHex(f.rest[:namesDigits])
-	f.bad = !ok
-	f.rest = f.rest[namesDigits:]
 	return n
 }
 
@@ -292,7 +227,7 @@ func (l *Line) Decode() (*Txn, error) {
 func (l *Line) decode() (*Txn, error) {
 	t := &Txn{Names: Names{Known: true}}
 	r := newReader(l.Raw)
-	seen := r.object(lineMembers, true, func(name string) {
+	r.object(lineMembers, lineMembers, true, func(name string) {
 		switch name {
 		case "txn":
 			t.Number = r.number()
@@ -314,7 +249,6 @@ func (l *Line) decode() (*Txn, error) {
 			r.hex(crcDigits)
 		}
 	})
-	r.require(lineMembers, seen, lineMembers...)
 	if err := r.end(); err != nil {
 		return nil, err
 	}
@@ -326,7 +260,7 @@ func (l *Line) decode() (*Txn, error) {
 
 // change reads one change. Its images get the change's name and are checked.
 func (r *reader) change() (c Change) {
-	seen := r.object(changeMembers, true, func(name string) {
+	r.object(changeMembers, changeMembers, true, func(name string) {
 		switch name {
 		case "name":
 			c.Name = r.string()
@@ -336,7 +270,6 @@ func (r *reader) change() (c Change) {
 			c.After = r.image()
 		}
 	})
-	r.require(changeMembers, seen, changeMembers...)
 	if r.err == nil {
 		c.Name = strings.Clone(c.Name) // of its own, as the strings of the images are
 		r.err = c.check()
@@ -349,8 +282,7 @@ func (r *reader) image() *Snapshot {
 	if r.null() {
 		return nil
 	}
-	s, seen := r.snapshot(imageMembers, true)
-	r.require(imageMembers, seen, "id", "parent", "kind", "created", "updated")
+	s := r.snapshot(imageMembers, []string{"id", "parent", "kind", "created", "updated"}, true)
 	s.pack()
 	return s
 }
@@ -397,6 +329,24 @@ func (t *Txn) checkChanges() error {
 	return nil
 }
 
+// same reports whether two images that were decoded say the same, or are both nil.
+func same(a, b *Snapshot) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return a.Txn == b.Txn && reflect.DeepEqual(a, b) // the number first: comparing all is slow
+}
+
+// CarriesOver reports whether t changes nothing and carries the names in it over from one
+// journal to the next, since they lag.
+func (t *Txn) CarriesOver() bool {
+	if len(t.Changes) == 0 {
+		return false
+	}
+	c := t.Changes[0] // all or none
+	return c.After == nil && c.Before == nil || c.After != nil && c.After.Txn != t.Number
+}
+
 // needleLen is how much of a name is searched for: bytes.Contains is fast for short needles.
 const needleLen = 40
 
@@ -411,7 +361,7 @@ func NeedleOf(name string) []byte {
 // EncodeSuperseded returns the line that ends a file when another is about to take its place:
 // txn and prev are the number and the checksum of the line before it.
 func EncodeSuperseded(txn uint64, prev uint32) []byte {
-	return seal(strconv.AppendUint([]byte(`{"superseded":`), txn, 10), prev)
+	return seal(appendNumber(nil, `{"superseded":`, txn), prev)
 }
 
 // SupersededLen is the most bytes that EncodeSuperseded returns.

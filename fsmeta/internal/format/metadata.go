@@ -103,22 +103,21 @@ func (s *Snapshot) Check() error {
 
 // CheckSize returns an error if the metadata.json of s would exceed MaxFile.
 func (s *Snapshot) CheckSize() error {
-	const fixed, perLabel = 1024, 16 // more than the bytes around the strings
-	size, around := len(s.Name)+len(s.Parent), fixed
+	size := len(s.Name) + len(s.Parent)
 	for _, l := range s.Labels {
 		size += len(l.Key) + len(l.Value)
-		around += perLabel
 	}
-	switch {
-	case size*maxEscape+around <= MaxFile:
+	const fixed, perLabel = 1024, 16 // more than the bytes around the strings
+	if maxEscape*size+fixed+perLabel*len(s.Labels) <= MaxFile {
 		return nil
-	case size > MaxFile: // too much to encode it
-	default:
-		if size = len(EncodeFile(s)); size <= MaxFile {
-			return nil
-		}
 	}
-	return fmt.Errorf("its metadata.json would have %d bytes or more, the most is %d", size, MaxFile)
+	if size <= MaxFile { // else it is too much to encode it
+		size = len(EncodeFile(s))
+	}
+	if size > MaxFile {
+		return fmt.Errorf("its metadata.json would have %d bytes or more, the most is %d", size, MaxFile)
+	}
+	return nil
 }
 
 // CheckLabels returns an error if labels can't be stored: a key is like a name, a value any
@@ -150,80 +149,57 @@ const (
 // behind its own line.
 func EncodeFile(s *Snapshot) []byte {
 	b := make([]byte, crcLineLen, 640)
-	b = append(b, `  "id": `...)
-	b = appendString(b, s.ID)
-	b = append(b, ",\n  \"name\": "...)
-	b = appendString(b, s.Name)
-	b = append(b, ",\n  \"parent\": "...)
-	b = appendString(b, s.Parent)
-	b = append(b, ",\n  \"kind\": "...)
-	b = appendString(b, s.Kind.String())
-	b = append(b, ",\n  \"readonly\": "...)
-	b = strconv.AppendBool(b, s.Readonly || s.Kind == Committed)
-	b = append(b, ",\n  \"labels\": {"...)
-	for i, l := range s.Labels {
-		if i > 0 {
-			b = append(b, ',')
-		}
-		b = append(b, "\n    "...)
-		b = appendString(b, l.Key)
-		b = append(b, ": "...)
-		b = appendString(b, l.Value)
-	}
+	b = appendText(b, `  "id": `, s.ID)
+	b = appendText(b, ",\n  \"name\": ", s.Name)
+	b = appendText(b, ",\n  \"parent\": ", s.Parent)
+	b = appendText(b, ",\n  \"kind\": ", s.Kind.String())
+	b = strconv.AppendBool(append(b, ",\n  \"readonly\": "...), s.Readonly || s.Kind == Committed)
+	b = appendLabels(b, ",\n  \"labels\": {", s.Labels, "\n    ", ": ")
 	if len(s.Labels) > 0 {
 		b = append(b, "\n  "...)
 	}
-	b = append(b, "},\n  \"created\": "...)
-	b = appendTime(b, s.Created)
-	b = append(b, ",\n  \"updated\": "...)
-	b = appendTime(b, s.Updated)
-	b = append(b, ",\n  \"usage\": {\n    \"inodes\": "...)
-	b = strconv.AppendInt(b, s.Usage.Inodes, 10)
-	b = append(b, ",\n    \"size\": "...)
-	b = strconv.AppendInt(b, s.Usage.Size, 10)
-	b = append(b, "\n  },\n  \"txn\": "...)
-	b = strconv.AppendUint(b, s.Txn, 10)
+	b = appendTime(b, "},\n  \"created\": ", s.Created)
+	b = appendTime(b, ",\n  \"updated\": ", s.Updated)
+	b = appendInteger(b, ",\n  \"usage\": {\n    \"inodes\": ", s.Usage.Inodes)
+	b = appendInteger(b, ",\n    \"size\": ", s.Usage.Size)
+	b = appendNumber(b, "\n  },\n  \"txn\": ", s.Txn)
 	b = append(b, "\n}\n"...)
-	head := append(b[:0], crcLineStart...)
-	head = appendHex(head, uint64(checksum(b[crcLineLen:])), crcDigits)
+	head := appendHex(b[:0], crcLineStart, uint64(checksum(b[crcLineLen:])), crcDigits)
 	_ = append(head, crcLineEnd...)
 	return b
 }
 
 // appendImage appends a snapshot as it stands in a line of the journal: compact, and without
 // its name, which stands beside it. A nil image is null: there is no snapshot.
-func appendImage(b []byte, s *Snapshot) []byte {
+func appendImage(b []byte, before string, s *Snapshot) []byte {
+	b = append(b, before...)
 	if s == nil {
 		return append(b, "null"...)
 	}
-	b = append(b, `{"id":`...)
-	b = appendString(b, s.ID)
-	b = append(b, `,"parent":`...)
-	b = appendString(b, s.Parent)
-	b = append(b, `,"kind":`...)
-	b = appendString(b, s.Kind.String())
-	b = append(b, `,"readonly":`...)
-	b = strconv.AppendBool(b, s.Readonly || s.Kind == Committed)
-	b = append(b, `,"labels":{`...)
-	for i, l := range s.Labels {
+	b = appendText(b, `{"id":`, s.ID)
+	b = appendText(b, `,"parent":`, s.Parent)
+	b = appendText(b, `,"kind":`, s.Kind.String())
+	b = strconv.AppendBool(append(b, `,"readonly":`...), s.Readonly || s.Kind == Committed)
+	b = appendLabels(b, `,"labels":{`, s.Labels, "", ":")
+	b = appendTime(b, `},"created":`, s.Created)
+	b = appendTime(b, `,"updated":`, s.Updated)
+	b = appendInteger(b, `,"usage":{"inodes":`, s.Usage.Inodes)
+	b = appendInteger(b, `,"size":`, s.Usage.Size)
+	b = appendNumber(b, `},"txn":`, s.Txn)
+	return append(b, '}')
+}
+
+// appendLabels appends literal text, and the members of labels with what stands around each key.
+func appendLabels(b []byte, before string, labels []Label, line, colon string) []byte {
+	b = append(b, before...)
+	for i, l := range labels {
 		if i > 0 {
 			b = append(b, ',')
 		}
-		b = appendString(b, l.Key)
-		b = append(b, ':')
-		b = appendString(b, l.Value)
+		b = appendText(b, line, l.Key)
+		b = appendText(b, colon, l.Value)
 	}
-	b = append(b, `},"created":`...)
-	b = appendTime(b, s.Created)
-	b = append(b, `,"updated":`...)
-	b = appendTime(b, s.Updated)
-	b = append(b, `,"usage":{"inodes":`...)
-	b = strconv.AppendInt(b, s.Usage.Inodes, 10)
-	b = append(b, `,"size":`...)
-	b = strconv.AppendInt(b, s.Usage.Size, 10)
-	b = append(b, `},"txn":`...)
-	b = strconv.AppendUint(b, s.Txn, 10)
-	return append(b, '}')
+	return b
 }
 
 // The members of metadata.json, of an image in a line, and of usage in both.
@@ -243,45 +219,23 @@ func DecodeFile(data []byte) (*Snapshot, error) {
 	case len(data) > MaxFile:
 		return nil, fmt.Errorf("the file has %d bytes, the most is %d", len(data), MaxFile)
 	}
-	sealed := hasCRCLine(data)
-	if sealed {
-		if err := checkFile(data); err != nil {
-			return nil, err
+	_, want, sealed := hexTail(data[:min(len(data), crcLineLen)], crcLineStart, crcLineEnd)
+	if !sealed {
+		s, err := decodeFile(data, []string{"id", "name", "kind", "created", "updated"}, false)
+		if err != nil {
+			return nil, fmt.Errorf("it has no checksum in its second line, as if edited by hand: %w", err)
 		}
+		return s, nil
 	}
-	s, err := decodeFile(data, sealed)
-	if err != nil && !sealed {
-		return nil, fmt.Errorf("it has no checksum in its second line, as if edited by hand: %w", err)
+	if have := checksum(data[crcLineLen:]); have != want {
+		return nil, fmt.Errorf(`the checksum does not match: it says %08x, the file has %08x (after an edit by hand, delete the line of "crc32c")`, want, have)
 	}
-	return s, err
+	return decodeFile(data, []string{"id", "name", "parent", "kind", "created", "updated"}, true)
 }
 
-// hasCRCLine reports whether a file begins in the form in which its second line is a checksum.
-func hasCRCLine(data []byte) bool {
-	return len(data) >= crcLineLen && string(data[:len(crcLineStart)]) == crcLineStart &&
-		string(data[crcLineLen-len(crcLineEnd):crcLineLen]) == crcLineEnd
-}
-
-// checkFile verifies the checksum of a file that has one.
-func checkFile(data []byte) error {
-	digits := data[len(crcLineStart):][:crcDigits]
-	want, ok := parseHex(digits)
-	if !ok {
-		return fmt.Errorf(`member "crc32c" is %q, want 8 lowercase hexadecimal digits`, digits)
-	}
-	if have := checksum(data[crcLineLen:]); uint64(have) != want {
-		return fmt.Errorf(`the checksum does not match: it says %08x, the file has %08x (after an edit by hand, delete the line of "crc32c")`, want, have)
-	}
-	return nil
-}
-
-func decodeFile(data []byte, sealed bool) (*Snapshot, error) {
+func decodeFile(data []byte, required []string, sealed bool) (*Snapshot, error) {
 	r := newReader(data)
-	s, seen := r.snapshot(fileMembers, sealed)
-	r.require(fileMembers, seen, "id", "name", "kind", "created", "updated")
-	if sealed {
-		r.require(fileMembers, seen, "parent")
-	}
+	s := r.snapshot(fileMembers, required, sealed)
 	if err := r.end(); err != nil {
 		return nil, err
 	}
@@ -294,12 +248,12 @@ func decodeFile(data []byte, sealed bool) (*Snapshot, error) {
 
 // snapshot reads the members of a snapshot in one of two forms. With sealed, a checksum has
 // vouched for them: unknown ones are read over.
-func (r *reader) snapshot(known []string, sealed bool) (*Snapshot, memberSet) {
+func (r *reader) snapshot(known, required []string, sealed bool) *Snapshot {
 	s := &Snapshot{}
-	seen := r.object(known, sealed, func(name string) {
+	r.object(known, required, sealed, func(name string) {
 		switch name {
 		case "crc32c":
-			if r.string(); !sealed {
+			if r.hex(crcDigits); !sealed {
 				r.failValue(`must be the second line of the file, written as   "crc32c": "xxxxxxxx", (after an edit by hand, delete it)`)
 			}
 		case "id":
@@ -325,17 +279,16 @@ func (r *reader) snapshot(known []string, sealed bool) (*Snapshot, memberSet) {
 		}
 	})
 	s.Readonly = s.Readonly || s.Kind == Committed
-	return s, seen
+	return s
 }
 
 func (r *reader) snapshotKind() Kind {
 	text := r.string()
 	i := slices.Index(kindNames[:], text)
-	if r.err != nil || i <= 0 {
+	if i <= 0 {
 		r.failValue("is %.64q, want active or committed", text)
-		return 0
 	}
-	return Kind(i)
+	return Kind(max(i, 0))
 }
 
 // labels reads an object of strings.
@@ -347,10 +300,9 @@ func (r *reader) labels() []Label {
 		}
 		labels = append(labels, Label{key, r.string()})
 	})
-	if disorder(labels) < 0 {
-		return labels
+	if disorder(labels) >= 0 {
+		sortLabels(labels)
 	}
-	sortLabels(labels)
 	if i := disorder(labels); i >= 0 {
 		r.fail("member %.64q stands twice", labels[i].Key)
 	}
@@ -358,7 +310,7 @@ func (r *reader) labels() []Label {
 }
 
 func (r *reader) usage(ignore bool) (u Usage) {
-	r.object(usageMembers, ignore, func(name string) {
+	r.object(usageMembers, nil, ignore, func(name string) {
 		switch name {
 		case "inodes":
 			u.Inodes = r.integer()
@@ -392,21 +344,11 @@ func (s *Snapshot) pack() {
 	}
 }
 
-// same reports whether two images say the same, or are both nil.
-func same(a, b *Snapshot) bool {
-	if a == nil || b == nil {
-		return a == b
-	}
-	return a.Txn == b.Txn && a.ID == b.ID && a.Name == b.Name && a.Parent == b.Parent &&
-		a.Kind == b.Kind && a.Readonly == b.Readonly && slices.Equal(a.Labels, b.Labels) &&
-		a.Created.Equal(b.Created) && a.Updated.Equal(b.Updated) && a.Usage == b.Usage
-}
-
 // NameIn returns the member "name" of a metadata.json, in other respects damaged or not, or ""
 // where it can't be read. The caller compares it with the entry, which for a hashed name proves it.
 func NameIn(data []byte) (name string) {
 	text := string(data)
-	r := &reader{text: text}
+	r := reader{text: text}
 	r.members(func(member string) {
 		if member == "name" && name == "" {
 			name = r.string()
@@ -414,24 +356,18 @@ func NameIn(data []byte) (name string) {
 		}
 		r.skip()
 	})
-	if CheckName("name", name) == nil {
-		return strings.Clone(name)
-	}
-	// Damage stands before it: take the first member of that name, at whatever depth.
-	const member = `"name"`
-	for at := strings.Index(text, member); at >= 0; {
-		r := &reader{text: text, pos: at + len(member)}
+	for CheckName("name", name) != nil {
+		// Damage stands before it: take the first member of that name, at whatever depth.
+		_, rest, ok := strings.Cut(text, `"name"`)
+		if !ok {
+			return ""
+		}
+		text = rest
+		r := reader{text: text}
 		if r.peek() == ':' {
 			r.pos++
-			if name := r.string(); CheckName("name", name) == nil {
-				return strings.Clone(name)
-			}
+			name = r.string()
 		}
-		next := strings.Index(text[at+1:], member)
-		if next < 0 {
-			break
-		}
-		at += 1 + next
 	}
-	return ""
+	return strings.Clone(name)
 }

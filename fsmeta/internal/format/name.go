@@ -5,13 +5,13 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"net/url"
 	"strings"
 	"unicode/utf8"
 )
 
 const (
 	hexUpper = "0123456789ABCDEF"
-	hexLower = "0123456789abcdef"
 
 	// Where the escaped form of a name is too long, its entry ends in hashMark and the SHA-256
 	// of the name. The mark is in no escaped name.
@@ -83,39 +83,16 @@ func DecodeName(entry string) (name string, hashed, ok bool) {
 	}
 	if cut := len(entry) - hashTail; cut > 0 && entry[cut] == hashMark {
 		// The next byte of the name did not fit: it takes three bytes, or one.
-		start, ok := unescape(entry[:cut])
-		ok = ok && cut > maxPrefix-3 && EncodeName(start) == entry[:cut] && isHex(entry[cut+1:])
+		start, err := url.PathUnescape(entry[:cut])
+		_, isHash := parseHex(entry[cut+1:], 2*sha256.Size)
+		ok = err == nil && cut > maxPrefix-3 && EncodeName(start) == entry[:cut] && isHash
 		return "", ok, ok
 	}
-	name, ok = unescape(entry)
-	if !ok || CheckName("name", name) != nil || EncodeName(name) != entry {
+	name, err := url.PathUnescape(entry)
+	if err != nil || CheckName("name", name) != nil || EncodeName(name) != entry {
 		return "", false, false
 	}
 	return name, false, true
-}
-
-// unescape replaces each %XX by its byte.
-func unescape(s string) (string, bool) {
-	if strings.IndexByte(s, '%') < 0 {
-		return s, true
-	}
-	b := make([]byte, 0, len(s))
-	for i := 0; i < len(s); i++ {
-		if s[i] != '%' {
-			b = append(b, s[i])
-			continue
-		}
-		if i+2 >= len(s) {
-			return "", false
-		}
-		hi, lo := strings.IndexByte(hexUpper, s[i+1]), strings.IndexByte(hexUpper, s[i+2])
-		if hi < 0 || lo < 0 {
-			return "", false
-		}
-		b = append(b, byte(hi<<4|lo))
-		i += 2
-	}
-	return string(b), true
 }
 
 // IsHashed reports whether an entry is of the hashed form: it does not spell its name out.
@@ -124,19 +101,14 @@ func IsHashed(entry string) bool {
 	return hashed
 }
 
-const linkStart = "../"
-
 // LinkTarget returns the target of the symlink "parent" of a snapshot that stands on parent.
-func LinkTarget(parent string) string { return linkStart + EncodeName(parent) }
+func LinkTarget(parent string) string { return "../" + EncodeName(parent) }
 
 // ParseLinkTarget returns the parent's entry; ok is false for a target that LinkTarget never
 // returns.
 func ParseLinkTarget(target string) (entry string, ok bool) {
-	entry, ok = strings.CutPrefix(target, linkStart)
-	if ok {
-		_, _, ok = DecodeName(entry)
-	}
-	if !ok {
+	entry, _ = strings.CutPrefix(target, "../")
+	if _, _, ok = DecodeName(entry); !ok || len(entry) == len(target) {
 		return "", false
 	}
 	return entry, true

@@ -32,7 +32,7 @@ func HashOfEntry(entry string) (hash uint64, ok bool) {
 	case !ok:
 		return 0, false
 	case hashed:
-		return parseHex(entry[len(entry)-hashTail+1:][:namesDigits])
+		return parseHex(entry[len(entry)-hashTail+1:][:namesDigits], namesDigits)
 	}
 	return HashOfName(name), true
 }
