@@ -18,13 +18,8 @@ func (w *Writer) Close(last func() (bool, error)) error {
 	w.mu.Unlock()
 	w.cancel()
 	err := w.turn.Close()
-	w.mu.Lock()
-	for w.writers > 0 { // they clean up behind their flush
-		w.ended.Wait()
-	}
-	w.mu.Unlock()
 	w.stopLater()
-	w.group.Wait()
+	w.turn.AwaitEnd() // writers clean up behind their flush; a checkpoint ends
 	if err == nil && w.turn.Held() {
 		err = w.Settle(w.view.Tip())
 	}
