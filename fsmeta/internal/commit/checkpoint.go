@@ -1,6 +1,7 @@
 package commit
 
 import (
+	"context"
 	"errors"
 	"maps"
 	"path/filepath"
@@ -18,7 +19,7 @@ func (w *Writer) checkpointIfDue() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	due := size >= max(w.checkpointAt, w.size) || w.condition == dirty && size >= w.checkpointAt
-	if w.checkpointing || w.closing || w.away || !due || w.Failed() != nil {
+	if w.checkpointing || w.away || !due || w.turn.Closing() || w.Failed() != nil {
 		return
 	}
 	w.checkpointing = true
@@ -56,8 +57,8 @@ func (w *Writer) checkpoint() (err error) {
 		return err
 	}
 	next := w.prepareAhead()
-	defer func() { err = errors.Join(err, next.Discard()) }() // unless it is in place
-	if err := w.turn.TakeTurn(w.ctx); err != nil {
+	defer func() { err = errors.Join(err, next.Discard()) }()     // unless it is in place
+	if err := w.turn.TakeTurn(context.Background()); err != nil { // at once when the Writer is closed
 		return err
 	}
 	defer w.turn.Release()
@@ -188,12 +189,10 @@ func (w *Writer) namesAt(j *journal.File, txn uint64) (format.Names, error) {
 // writeNext writes the file that takes the place of old: to next, or, where there is no room
 // for that, to smaller ones. A crash leaves garbage in staging/; an error leaves nothing.
 func (w *Writer) writeNext(old *journal.File, h format.Header, carry *format.Txn, next *journal.Next) (*journal.Next, *journal.File, error) {
-	w.mu.Lock()
-	mark, fill := w.condition == distrusted, w.ahead
-	if w.closing {
+	mark, fill := w.inCondition() == distrusted, w.ahead
+	if w.turn.Closing() {
 		fill = journal.ClosedFill
 	}
-	w.mu.Unlock()
 	var err error
 	for _, fill := range []int{fill, 0} { // filling ahead is for speed alone
 		if next == nil {

@@ -35,8 +35,6 @@ type Writer struct {
 	size  int64 // of the lines, from which on a checkpoint is due
 	ahead int   // how far a journal is filled ahead, and the size of the ballast
 
-	ctx     context.Context // ends with Close
-	cancel  context.CancelFunc
 	failure atomic.Pointer[error]
 
 	// The holder of the turn may use these.
@@ -57,7 +55,6 @@ type Writer struct {
 	checkpointing bool
 	checkpointAt  int64       // size of the journal from which on a checkpoint is due
 	later         *time.Timer // relaxed: until settleLater settles, nil where there is nothing to settle
-	closing       bool
 }
 
 // written is a transaction with a written line, on its way to be published.
@@ -105,7 +102,6 @@ func New(c Config) *Writer {
 		dir: c.Dir, owner: c.Owner, tree: c.Tree, view: c.View, size: CheckpointSize, ahead: Ahead(c.Dir),
 		given: map[string]bool{}, lagging: map[string]error{}, away: true,
 	}
-	w.ctx, w.cancel = context.WithCancel(context.Background())
 	w.turn = turn.New(lock.New(filepath.Join(c.Dir.Path, format.StagingDir)), lock.New(filepath.Join(c.Dir.Path, format.SnapshotsDir)), turn.Hooks{
 		Make:     w.tree.Prepare,
 		TakeOver: w.takeOver,

@@ -62,7 +62,7 @@ func (t *Turn) prepare(ctx context.Context, r *report) error {
 			return err
 		}
 	}
-	if t.closing.Err() != nil {
+	if t.Closing() {
 		return fault.ErrClosed
 	}
 	return nil
@@ -205,7 +205,7 @@ func (t *Turn) wait(ctx context.Context, r *report) (unlock func() error, err er
 	switch {
 	case err == nil:
 		return unlock, nil
-	case t.closing.Err() != nil:
+	case t.Closing():
 		return nil, fault.ErrClosed
 	case ctx.Err() != nil:
 		return nil, r.gaveUp(ctx)

@@ -129,7 +129,7 @@ func (t *Turn) Join() {
 // enter waits for the turn. It reports whether the process is ready to write without prepare.
 func (t *Turn) enter(ctx context.Context, r *report) (ready bool, err error) {
 	t.mu.Lock()
-	if t.closing.Err() != nil {
+	if t.Closing() {
 		t.mu.Unlock()
 		return false, fault.ErrClosed
 	}
@@ -246,7 +246,7 @@ func (t *Turn) retire() {
 	_ = t.giveBack() // the process still has the lock, and the timer tries again
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if !t.is(free) && t.closing.Err() == nil {
+	if !t.is(free) && !t.Closing() {
 		t.lingerLocked()
 	}
 	t.releaseLocked()
@@ -256,7 +256,7 @@ func (t *Turn) retire() {
 // without waiting, with take-over; Drop gives it back. Close waits for the holder of the turn. A second call does nothing.
 func (t *Turn) Close() error {
 	t.mu.Lock()
-	if t.closing.Err() != nil {
+	if t.Closing() {
 		t.mu.Unlock()
 		return nil
 	}
@@ -274,6 +274,9 @@ func (t *Turn) Close() error {
 	t.mu.Unlock()
 	return nil
 }
+
+// Closing reports whether Close has begun. Any goroutine may ask.
+func (t *Turn) Closing() bool { return t.closing.Err() != nil }
 
 // AwaitEnd waits until all writers have called End.
 func (t *Turn) AwaitEnd() {
