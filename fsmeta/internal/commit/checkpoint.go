@@ -142,8 +142,8 @@ func (w *Writer) syncTree(txn uint64) (synced, error) {
 	return synced{}, w.fail(errors.Join(err, j.Supersede()))
 }
 
-// replace puts a new journal in place of the old one, without the lines whose content s says that
-// the tree holds, and with a line for the names that lag. All lines are published, or
+// replace puts a new journal in place of the old one, without the lines that by s need not be kept:
+// the tree holds what they say. It has a line for the names that lag. All lines are published, or
 // known to be committed. Identifiers go on at nextID. It is our turn, and the process has the
 // lock. next, unless it is nil, is a file made ready for it.
 //
