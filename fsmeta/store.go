@@ -114,7 +114,7 @@ func (s *Store) openFiles(o options) error {
 	}
 	owner, err := disk.OwnerOf(s.root.File)
 	if err == nil {
-		s.writer = commit.New(commit.Config{Dir: s.root, Owner: owner, Tree: s.tree, View: s.view, Relaxed: o.relaxed})
+		s.writer = commit.New(commit.Config{Dir: s.root, Owner: owner, Tree: s.tree, View: s.view})
 	}
 	return err
 }

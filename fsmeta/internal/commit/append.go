@@ -18,6 +18,11 @@ import (
 // A crash leaves the transaction written or not: a whole line will be committed. An error
 // leaves nothing of it, and Append can be called again.
 func (w *Writer) Append(changes []format.Change, nextID uint64, staged func(int)) (uint64, error) {
+	return w.append(format.Txn{Changes: changes}, nextID, staged)
+}
+
+// append is Append. Where t.Names is known, the line says that rather than the count so far.
+func (w *Writer) append(t format.Txn, nextID uint64, staged func(int)) (uint64, error) {
 	if err := w.Failed(); err != nil {
 		return 0, err
 	}
@@ -26,14 +31,14 @@ func (w *Writer) Append(changes []format.Change, nextID uint64, staged func(int)
 			return 0, err
 		}
 	}
-	if adds(changes) {
+	if adds(t.Changes) {
 		if err := w.checkRoom(); err != nil {
 			return 0, err
 		}
 	}
-	full, err := w.tryAppend(changes, nextID, staged)
-	for try := 0; full && w.makeRoom(try, !adds(changes)); try++ {
-		full, err = w.tryAppend(changes, nextID, staged)
+	full, err := w.tryAppend(t, nextID, staged)
+	for try := 0; full && w.makeRoom(try, !adds(t.Changes)); try++ {
+		full, err = w.tryAppend(t, nextID, staged)
 	}
 	if err != nil {
 		return 0, err
@@ -41,20 +46,20 @@ func (w *Writer) Append(changes []format.Change, nextID uint64, staged func(int)
 	return w.view.Tip(), nil
 }
 
-// tryAppend is Append, but for what has to come before. It is full where there is no room for
+// tryAppend is append, but for what has to come before. It is full where there is no room for
 // the line.
-func (w *Writer) tryAppend(changes []format.Change, nextID uint64, staged func(int)) (full bool, err error) {
-	txn := w.view.Tip() + 1
-	for _, c := range changes {
+func (w *Writer) tryAppend(t format.Txn, nextID uint64, staged func(int)) (full bool, err error) {
+	t.Number = w.view.Tip() + 1
+	for _, c := range t.Changes {
 		if c.After != nil {
-			c.After.Txn = txn
+			c.After.Txn = t.Number
 		}
 	}
-	work, err := w.tree.Stage(changes, staged)
+	work, err := w.tree.Stage(t.Changes, staged)
 	if err != nil {
 		return false, err
 	}
-	if err = w.writeLine(&format.Txn{Number: txn, Changes: changes}, nextID, work); err != nil {
+	if err = w.writeLine(&t, nextID, work); err != nil {
 		full = fault.NoRoom(err) && !errors.Is(err, fault.ErrSync)
 		return full, errors.Join(err, w.tree.Discard(work))
 	}

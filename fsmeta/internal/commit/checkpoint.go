@@ -1,6 +1,7 @@
 package commit
 
 import (
+	"context"
 	"errors"
 	"maps"
 	"path/filepath"
@@ -18,12 +19,12 @@ func (w *Writer) checkpointIfDue() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	due := size >= max(w.checkpointAt, w.size) || w.condition == dirty && size >= w.checkpointAt
-	if w.checkpointing || w.closing || w.away || !due || w.Failed() != nil {
+	if w.checkpointing || w.away || !due || w.turn.Closing() || w.Failed() != nil {
 		return
 	}
 	w.checkpointing = true
 	w.turn.Join() // so that the process keeps the lock, which it has now: see leave
-	w.group.Go(func() {
+	go func() {
 		defer w.turn.End()
 		err := w.checkpoint()
 		size := w.view.Journal().Size()
@@ -36,7 +37,7 @@ func (w *Writer) checkpointIfDue() {
 			// fails as well.
 			w.checkpointAt = size + w.size
 		}
-	})
+	}()
 }
 
 // checkpoint drops the lines that the tree holds durably. The tree is synced while this
@@ -46,37 +47,31 @@ func (w *Writer) checkpointIfDue() {
 //
 // A crash leaves the old journal or the new one, and the tree with everything that the one
 // at hand doesn't have. An error keeps the old one; if a sync has failed, writing has ended.
-func (w *Writer) checkpoint() error {
-	lagging, err := w.retryLagging()
-	if err != nil {
+func (w *Writer) checkpoint() (err error) {
+	if err := w.retryLagging(); err != nil {
 		return err
 	}
 	j := w.view.Journal()
-	w.mu.Lock()
-	upTo := w.applied
-	w.mu.Unlock()
-	names, err := j.Names(j.Header().Txn, upTo)
+	s, err := w.syncTree(w.upTo())
 	if err != nil {
-		return err
-	}
-	if err := w.syncTree(names, lagging, j.Foreign()); err != nil {
 		return err
 	}
 	next := w.prepareAhead()
-	if err := w.turn.TakeTurn(w.ctx); err != nil {
-		return errors.Join(err, next.Discard())
+	defer func() { err = errors.Join(err, next.Discard()) }()     // unless it is in place
+	if err := w.turn.TakeTurn(context.Background()); err != nil { // at once when the Writer is closed
+		return err
 	}
 	defer w.turn.Release()
 	err = w.Settle(w.view.Tip())
-	if err == nil && w.view.Journal() != j {
-		return next.Discard() // a transaction had to make a checkpoint itself
-	}
-	if err != nil {
-		return errors.Join(err, next.Discard())
+	if err != nil || w.view.Journal() != j { // a transaction had to make a checkpoint itself
+		return err
 	}
 	// A name may have come to lag since the tree was synced; its lines may be dropped.
-	maps.Copy(lagging, w.Lagging())
-	return w.replace(upTo, lagging, next, names)
+	maps.Copy(s.lagging, w.Lagging())
+	w.mu.Lock()
+	reserved := w.ids.reserved
+	w.mu.Unlock()
+	return w.replace(s, reserved, next)
 }
 
 // Fold makes a checkpoint of everything: it leaves no line in the journal but one for the
@@ -85,7 +80,7 @@ func (w *Writer) Fold() error {
 	if err := w.Settle(w.view.Tip()); err != nil {
 		return err
 	}
-	if _, err := w.retryLagging(); err != nil {
+	if err := w.retryLagging(); err != nil {
 		return err
 	}
 	if done, err := w.folded(); done || err != nil {
@@ -96,28 +91,16 @@ func (w *Writer) Fold() error {
 
 // fold is Fold where everything is settled.
 func (w *Writer) fold() error {
-	j, lagging := w.view.Journal(), w.Lagging()
-	names, err := j.Names(j.Header().Txn, j.Tip())
+	s, err := w.syncTree(w.view.Journal().Tip())
 	if err != nil {
-		return err
-	}
-	if err := w.syncTree(names, lagging, j.Foreign()); err != nil {
 		return err
 	}
 	w.mu.Lock()
 	if w.condition == distrusted { // not any more: all of it was built anew, and synced
 		w.condition = dirty
 	}
-	reserved := w.ids.reserved
-	w.ids.reserved = w.ids.next // the rest of the block is given back
 	w.mu.Unlock()
-	err = w.replace(j.Tip(), lagging, nil, names)
-	if err != nil && w.view.Journal() == j {
-		w.mu.Lock()
-		w.ids.reserved = reserved
-		w.mu.Unlock()
-	}
-	return err
+	return w.replace(s, w.NextID(), nil) // the rest of the block of identifiers is given back
 }
 
 // folded reports whether the journal has no lines, and says what it should.
@@ -130,83 +113,87 @@ func (w *Writer) folded() (bool, error) {
 	return placed && j.Tip() == h.Txn && w.condition == clean && h.NextID == w.ids.next && h.Names.Known && !j.OtherBoot(), err
 }
 
-// syncTree makes the named snapshots durable, but for those that lag: it adds to lagging
+// synced is what the tree holds durably, so that the journal can forget it.
+type synced struct {
+	txn     uint64           // the last of the lines
+	names   []string         // that the lines are about
+	lagging map[string]error // those that the tree does not hold durably, and why
+}
+
+// syncTree makes the snapshots durable that the lines up to txn name, but for those that lag: also
 // those that can't be opened. After a failed sync writing has ended, and the journal says so to
 // the process that takes the lock next.
-func (w *Writer) syncTree(names []string, lagging map[string]error, foreign bool) error {
-	names = slices.DeleteFunc(slices.Clone(names), func(name string) bool { _, lags := lagging[name]; return lags })
-	unsynced, err := w.tree.Sync(names, foreign)
+func (w *Writer) syncTree(txn uint64) (synced, error) {
+	j, lagging := w.view.Journal(), w.Lagging()
+	names, err := j.Names(j.Header().Txn, txn)
+	if err != nil {
+		return synced{}, err
+	}
+	sound := slices.DeleteFunc(slices.Clone(names), func(name string) bool { _, lags := lagging[name]; return lags })
+	unsynced, err := w.tree.Sync(sound, j.Foreign())
 	if !errors.Is(err, fault.ErrSync) {
 		maps.Copy(lagging, unsynced)
 		w.noteLag(nil, unsynced)
-		return err
+		return synced{txn, names, lagging}, err
 	}
 	// A journal that ends as if superseded, with no successor, has to be replayed in full.
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.fail(errors.Join(err, w.view.Journal().Supersede()))
+	return synced{}, w.fail(errors.Join(err, j.Supersede()))
 }
 
-// replace puts a new journal in place of the old one, with the lines after txn, and a line
-// for the names that lag; the tree holds the others durably. All lines are published, or
-// known to be committed. It is our turn, and the process has the lock. next, unless it is
-// nil, is a file made ready for it; names are those that the dropped lines are about.
+// replace puts a new journal in place of the old one, without the lines that by s need not be kept:
+// the tree holds what they say. It has a line for the names that lag. All lines are published, or
+// known to be committed. Identifiers go on at nextID. It is our turn, and the process has the
+// lock. next, unless it is nil, is a file made ready for it.
 //
 // A crash leaves either file. Nothing is acknowledged in the new one before it is in its
 // place for good, which its header's newline says. An error keeps the old one, unless the
 // directory could not be synced: then which of the two a power cut leaves is unknown, and
 // writing has ended.
-func (w *Writer) replace(txn uint64, lagging map[string]error, next *journal.Next, names []string) error {
+func (w *Writer) replace(s synced, nextID uint64, next *journal.Next) error {
 	old := w.view.Journal()
-	carry, err := w.carryOver(lagging, old)
+	carry, err := w.carryOver(s.lagging, old, nextID)
 	if err != nil {
 		return errors.Join(err, next.Discard())
 	}
-	next, j, err := w.writeNext(old, txn, carry, next)
+	names, err := w.namesAt(old, s.txn)
+	if err != nil {
+		return errors.Join(err, next.Discard())
+	}
+	next, j, err := w.writeNext(old, format.Header{Txn: s.txn, NextID: nextID, Names: names}, carry, next)
 	if err != nil {
 		return err
 	}
 	// Readers that find the mark look for the new file from now on, so it has to be there
 	// before the old one is out of sight.
-	if err := w.exchange(old, next); err != nil {
-		return errors.Join(err, next.Discard(), j.Close())
-	}
-	if err := w.syncDir(); err != nil {
-		return errors.Join(err, j.Close())
-	}
-	return w.adopt(j, carry, names)
-}
-
-// exchange ends old and puts next in its place, unless writing has ended: a sync of the tree may
-// have failed meanwhile, and old says so then. A crash leaves either file, and old with its mark
-// or not. An error leaves old, without its mark if that can be.
-func (w *Writer) exchange(old *journal.File, next *journal.Next) error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if err := w.Failed(); err != nil {
-		return err
-	}
-	err := old.Supersede()
-	if err == nil {
-		err = next.Replace()
+	if err = w.exchange(old, next); err == nil {
+		err = w.syncDir()
 	}
 	if err != nil {
-		err = errors.Join(err, w.keepLocked(old))
+		return errors.Join(err, next.Discard(), j.Close())
 	}
-	return err
+	return w.adopt(j, carry, s.names)
+}
+
+// namesAt returns which snapshots there are after txn. It counts them where a person wrote the header.
+func (w *Writer) namesAt(j *journal.File, txn uint64) (format.Names, error) {
+	if names := j.NamesAt(txn); names.Known {
+		return names, nil
+	}
+	at := w.view.Base()
+	at.At = txn
+	return w.view.Count(at)
 }
 
 // writeNext writes the file that takes the place of old: to next, or, where there is no room
 // for that, to smaller ones. A crash leaves garbage in staging/; an error leaves nothing.
-func (w *Writer) writeNext(old *journal.File, txn uint64, carry *format.Txn, next *journal.Next) (*journal.Next, *journal.File, error) {
-	h, fill, err := w.nextHeader(old, txn)
-	if err != nil {
-		return nil, nil, errors.Join(err, next.Discard())
+func (w *Writer) writeNext(old *journal.File, h format.Header, carry *format.Txn, next *journal.Next) (*journal.Next, *journal.File, error) {
+	mark, fill := w.inCondition() == distrusted, w.ahead
+	if w.turn.Closing() {
+		fill = journal.ClosedFill
 	}
-	if carry != nil {
-		carry.NextID = h.NextID
-	}
-	mark := w.inCondition() == distrusted
+	var err error
 	for _, fill := range []int{fill, 0} { // filling ahead is for speed alone
 		if next == nil {
 			next, err = w.prepare(fill)
@@ -227,25 +214,6 @@ func (w *Writer) writeNext(old *journal.File, txn uint64, carry *format.Txn, nex
 	return nil, nil, err
 }
 
-// nextHeader returns the header of the file that takes the place of old, and how far the file
-// is filled ahead.
-func (w *Writer) nextHeader(old *journal.File, txn uint64) (h format.Header, fill int, err error) {
-	h = format.Header{Txn: txn, Names: old.NamesAt(txn)}
-	if !h.Names.Known { // a person wrote the header
-		at := w.view.Base()
-		at.At = txn
-		h.Names, err = w.view.Count(at)
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	h.NextID = w.ids.reserved
-	fill = w.ahead
-	if w.closing {
-		fill = journal.ClosedFill
-	}
-	return h, fill, err
-}
-
 // prepare makes a file in staging/ that a journal can be written to.
 func (w *Writer) prepare(fill int) (*journal.Next, error) {
 	return journal.Prepare(filepath.Join(w.dir.Path, format.JournalFile), filepath.Join(w.dir.Path, format.StagingDir), fill, w.owner)
@@ -263,6 +231,25 @@ func (w *Writer) prepareAhead() *journal.Next {
 		return nil
 	}
 	return next
+}
+
+// exchange ends old and puts next in its place, unless writing has ended: a sync of the tree may
+// have failed meanwhile, and old says so then. A crash leaves either file, and old with its mark
+// or not. An error leaves old, without its mark if that can be.
+func (w *Writer) exchange(old *journal.File, next *journal.Next) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err := w.Failed(); err != nil {
+		return err
+	}
+	err := old.Supersede()
+	if err == nil {
+		err = next.Replace()
+	}
+	if err != nil {
+		err = errors.Join(err, w.keepLocked(old))
+	}
+	return err
 }
 
 // keepLocked takes the mark of old back. Where it can't, the next transaction makes a
@@ -290,10 +277,9 @@ func (w *Writer) adopt(j *journal.File, carry *format.Txn, names []string) error
 	if carry != nil { // which may be long, and stays
 		w.checkpointAt = j.Size() + w.size
 	}
-	if w.applied == w.settled {
-		w.applied = j.Tip()
+	if w.settled == w.view.Tip() { // else a recovery brings the tree up later
+		w.settled = j.Tip()
 	}
-	w.settled = j.Tip()
 	err := w.view.Adopt(j, carry, names)
 	placed := j.Place()
 	switch {

@@ -13,18 +13,9 @@ import (
 //
 // A crash leaves what is durable, for the next process that takes the lock.
 func (w *Writer) Close(last func() (bool, error)) error {
-	w.mu.Lock()
-	w.closing = true // behind it, no checkpoint begins
-	w.mu.Unlock()
-	w.cancel()
-	err := w.turn.Close()
-	w.mu.Lock()
-	for w.writers > 0 { // they clean up behind their flush
-		w.ended.Wait()
-	}
-	w.mu.Unlock()
+	err := w.turn.Close() // behind it, no checkpoint begins
 	w.stopLater()
-	w.group.Wait()
+	w.turn.AwaitEnd() // writers clean up behind their flush; a checkpoint ends
 	if err == nil && w.turn.Held() {
 		err = w.Settle(w.view.Tip())
 	}

@@ -23,7 +23,7 @@ func TestNoCheckpointAfterAFailedSync(t *testing.T) {
 	_ = h.fail(errors.Join(fault.ErrSync, h.view.Journal().Supersede()))
 	h.mu.Unlock()
 	j := h.view.Journal()
-	if err := h.replace(j.Tip(), nil, nil, []string{"one"}); !errors.Is(err, fault.ErrFailed) {
+	if err := h.replace(synced{txn: j.Tip(), names: []string{"one"}}, h.NextID(), nil); !errors.Is(err, fault.ErrFailed) {
 		t.Errorf("replace: %v", err)
 	}
 	h.Release()

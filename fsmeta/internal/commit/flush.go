@@ -15,7 +15,7 @@ import (
 // store is opened anew.
 func (w *Writer) Settle(txn uint64) error {
 	w.flush.Lock()
-	if w.settledUpTo() >= txn {
+	if w.upTo() >= txn {
 		w.flush.Unlock()
 		return nil
 	}
@@ -31,7 +31,8 @@ func (w *Writer) Settle(txn uint64) error {
 	return nil
 }
 
-func (w *Writer) settledUpTo() uint64 {
+// upTo is the last transaction that is settled.
+func (w *Writer) upTo() uint64 {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.settled
@@ -80,7 +81,7 @@ func (w *Writer) publish(batch []*written) {
 		}
 	})
 	w.ids.safe = last.nextID
-	w.settled, w.applied = last.txn, last.txn
+	w.settled = last.txn
 }
 
 // relaxedFor is how long a relaxed commit may have to wait before its sync begins.
@@ -98,9 +99,7 @@ func (w *Writer) SettleLater(txn uint64) {
 		return
 	}
 	w.turn.Join()
-	w.group.Add(1)
 	w.later = time.AfterFunc(relaxedFor, func() {
-		defer w.group.Done()
 		w.mu.Lock()
 		w.later = nil
 		w.mu.Unlock()
@@ -119,14 +118,19 @@ func (w *Writer) stopLater() {
 	w.mu.Unlock()
 	if planned {
 		w.turn.End()
-		w.group.Done()
 	}
 }
 
 // Commit writes changes, as a transaction that nothing else of this process can come
 // between, and returns when it is durable. It is our turn.
-func (w *Writer) Commit(changes []format.Change) error {
-	txn, err := w.Append(changes, 0, nil)
+func (w *Writer) Commit(changes []format.Change) error { return w.CommitAs(changes, format.Names{}) }
+
+// CommitAs is Commit. Where names is known, the line says that these snapshots are there after it:
+// a repair knows better than the count so far.
+//
+// A crash leaves the transaction whole or not at all; so does an error.
+func (w *Writer) CommitAs(changes []format.Change, names format.Names) error {
+	txn, err := w.append(format.Txn{Changes: changes, Names: names}, 0, nil)
 	if err == nil {
 		err = w.Settle(txn)
 	}

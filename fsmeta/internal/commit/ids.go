@@ -16,6 +16,9 @@ const idBlock = 256
 // MaxID is the highest identifier, and the highest nextID.
 const MaxID = format.MaxNumber
 
+// UsedUp reports whether no identifier is handed out any more, where the next would be next.
+func UsedUp(next uint64) bool { return next >= MaxID-idBlock }
+
 // ids are the identifiers that this process may hand out: from next on, those below safe.
 type ids struct {
 	next     uint64 // the next to be handed out
@@ -68,7 +71,7 @@ func (w *Writer) NewID() (string, error) {
 		}
 		w.mu.Unlock()
 		switch {
-		case id >= MaxID-idBlock:
+		case UsedUp(id):
 			return "", errors.New("identifiers are used up")
 		case free:
 			return strconv.FormatUint(id, 10), nil

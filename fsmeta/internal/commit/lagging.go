@@ -69,7 +69,7 @@ func (w *Writer) checkRoom() error {
 		if err := w.Settle(w.view.Tip()); err != nil {
 			return err
 		}
-		if err := w.bringUp([]string{name}); err != nil {
+		if err := w.retry(name); err != nil {
 			return err
 		}
 		if w.lags(name) {
@@ -78,42 +78,38 @@ func (w *Writer) checkRoom() error {
 	}
 }
 
-// bringUp tries again to bring names up to what is durable.
-func (w *Writer) bringUp(names []string) error {
+// retry tries again to bring names up to what is settled.
+func (w *Writer) retry(names ...string) error {
 	if len(names) == 0 {
 		return nil
 	}
 	w.flush.Lock()
 	defer w.flush.Unlock()
-	w.mu.Lock()
-	upTo := w.applied
-	w.mu.Unlock()
-	versions, err := w.view.Versions(names, upTo)
+	return w.bringUp(names, w.upTo(), false)
+}
+
+// retryLagging tries all names that lag again.
+func (w *Writer) retryLagging() error {
+	return w.retry(slices.Collect(maps.Keys(w.Lagging()))...)
+}
+
+// bringUp makes the tree hold the versions of names at txn, which is durable. It notes those that
+// lag. rebuild: what can be read of the tree may not be on disk.
+func (w *Writer) bringUp(names []string, txn uint64, rebuild bool) error {
+	versions, err := w.view.Versions(names, txn)
 	if err != nil {
 		return err
 	}
-	work := tree.Wanted(versions, false)
-	w.noteLag(names, w.tree.BringUp(work, never))
+	work := tree.Wanted(versions, rebuild)
+	w.noteLag(names, w.tree.BringUp(work, nil))
 	w.tree.Recycle(work)
 	return nil
 }
 
-func never(string) bool { return false }
-
-// retryLagging tries all names that lag again, and returns those that still do.
-func (w *Writer) retryLagging() (map[string]error, error) {
-	lagging := w.Lagging()
-	if len(lagging) == 0 {
-		return lagging, nil
-	}
-	err := w.bringUp(slices.Collect(maps.Keys(lagging)))
-	return w.Lagging(), err
-}
-
 // carryOver returns the transaction that names what lags, as it is, so that the lines
-// before it can go: the new journal of a checkpoint begins with it. It changes nothing. It
+// before it can go: the new journal of a checkpoint ends with it. It changes nothing. It
 // is nil where nothing lags.
-func (w *Writer) carryOver(lagging map[string]error, old *journal.File) (*format.Txn, error) {
+func (w *Writer) carryOver(lagging map[string]error, old *journal.File, nextID uint64) (*format.Txn, error) {
 	if len(lagging) == 0 {
 		return nil, nil
 	}
@@ -122,7 +118,7 @@ func (w *Writer) carryOver(lagging map[string]error, old *journal.File) (*format
 	if err != nil {
 		return nil, err
 	}
-	t := &format.Txn{Number: old.Tip() + 1, Time: time.Now().UTC(), Synced: old.Tip()}
+	t := &format.Txn{Number: old.Tip() + 1, Time: time.Now().UTC(), NextID: nextID, Synced: old.Tip()}
 	for _, name := range names {
 		if m, known := versions[name]; known {
 			t.Changes = append(t.Changes, format.Change{Name: name, Before: m, After: m})

@@ -3,10 +3,11 @@ package commit
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/fsmeta/fsmeta/fsmeta/internal/fault"
 	"github.com/fsmeta/fsmeta/fsmeta/internal/journal"
-	"github.com/fsmeta/fsmeta/fsmeta/internal/tree"
 )
 
 // takeOver makes this process the writer: it has just got the lock on staging/. It takes in
@@ -25,21 +26,16 @@ func (w *Writer) takeOver() error {
 		return err
 	}
 	untouched, err := w.untouched()
-	if err == nil && !untouched {
-		err = w.catchUp()
-	}
-	if err == nil && !untouched && !w.visited {
-		err = w.passCopied()
-	}
-	if err == nil && untouched {
+	if untouched {
 		err = w.view.Journal().Lock()
+	} else if err == nil {
+		err = w.catchUp()
 	}
 	if err != nil {
 		return errors.Join(err, w.view.Journal().Unlock())
 	}
-	w.visited = true
 	w.mu.Lock()
-	w.settled, w.away = w.view.Journal().Tip(), false
+	w.away = false
 	w.mu.Unlock()
 	w.view.Hold(true)
 	return nil
@@ -50,7 +46,7 @@ func (w *Writer) takeOver() error {
 func (w *Writer) untouched() (bool, error) {
 	j := w.view.Journal()
 	w.mu.Lock()
-	done := w.visited && w.condition == clean && w.applied == j.Tip() && w.left == mark{j, j.Tip()}
+	done := w.visited && w.condition == clean && w.settled == j.Tip() && w.left == mark{j, j.Tip()}
 	w.mu.Unlock()
 	if !done || j.Damage() != nil {
 		return false, nil
@@ -74,25 +70,47 @@ func (w *Writer) catchUp() error {
 	if err := w.view.Ready(); err != nil {
 		return err
 	}
-	if !w.visited {
-		if err := w.firstVisit(j); err != nil {
-			return err
-		}
-	}
-	needed, err := w.needsRecovery(j, tail)
+	unfinished, err := w.unfinished(j, tail)
 	if err != nil {
 		return err
 	}
-	if needed {
-		return w.recover(tail)
+	if unfinished || !w.visited {
+		_ = w.tree.Clean() // garbage that can't be deleted harms nothing, and the next process tries again
 	}
+	if !w.visited {
+		w.keepBallast()
+	}
+	if !w.visited && j.Header().Txn == 0 { // the maker of the store may have died before its last sync
+		if err := w.syncDir(); err != nil {
+			return err
+		}
+	}
+	if unfinished {
+		err = w.recover(tail)
+	} else {
+		err = w.goOn(j)
+	}
+	if err == nil && !w.visited {
+		err = w.passCopied()
+		w.visited = err == nil
+	}
+	return err
+}
+
+// unfinished reports whether the last holder of the lock left something to be done, or a
+// file that this process can't go on in.
+func (w *Writer) unfinished(j *journal.File, tail journal.Tail) (bool, error) {
+	placed, err := j.Placed()
+	return !placed || tail.Torn || tail.Superseded || j.Published() < j.Tip() ||
+		j.OtherBoot() || !j.Header().Names.Known || w.inCondition() != clean, err
+}
+
+// goOn takes the journal's lock, and brings the tree up to the lines of others.
+func (w *Writer) goOn(j *journal.File) error {
 	if err := j.Lock(); err != nil {
 		return err
 	}
-	w.mu.Lock()
-	from := max(w.applied, j.Header().Txn)
-	w.mu.Unlock()
-	if err := w.bringUpLines(from, false); err != nil {
+	if err := w.bringUpLines(max(w.upTo(), j.Header().Txn), false); err != nil {
 		return err
 	}
 	if w.left != (mark{j, j.Tip()}) {
@@ -103,29 +121,6 @@ func (w *Writer) catchUp() error {
 	return nil
 }
 
-// needsRecovery reports whether the last holder of the lock left something unfinished, or a
-// file that this process can't go on in.
-func (w *Writer) needsRecovery(j *journal.File, tail journal.Tail) (bool, error) {
-	placed, err := j.Placed()
-	if err != nil {
-		return false, err
-	}
-	return !placed || tail.Torn || tail.Superseded || j.Published() < j.Tip() ||
-		j.OtherBoot() || !j.Header().Names.Known || w.inCondition() != clean, nil
-}
-
-// firstVisit does what every Writer does once, when it gets the lock.
-func (w *Writer) firstVisit(j *journal.File) error {
-	// Garbage that can't be deleted harms nothing, and the next process tries again.
-	_ = w.tree.Clean()
-	w.keepBallast()
-	if j.Header().Txn > 0 {
-		return nil
-	}
-	// The maker of the store may have died before its last sync.
-	return w.syncDir()
-}
-
 // recover finishes what a holder of the lock that is gone has left. Lines that may be known
 // to the page cache alone become durable first, in a new file: the tree must not be ahead of
 // them, and syncing the old file could succeed though an earlier sync of it has failed.
@@ -133,9 +128,6 @@ func (w *Writer) firstVisit(j *journal.File) error {
 // A crash leaves the old file or one with the same lines, and the tree somewhere on its way
 // up to them.
 func (w *Writer) recover(tail journal.Tail) error {
-	if w.visited {
-		_ = w.tree.Clean() // see firstVisit
-	}
 	j := w.view.Journal()
 	w.mu.Lock()
 	w.ids.goOn(j.NextID())
@@ -146,10 +138,9 @@ func (w *Writer) recover(tail journal.Tail) error {
 	} else {
 		w.condition = max(w.condition, dirty)
 	}
-	w.settled = j.Tip()
 	w.mu.Unlock()
 	if j.Published() < j.Tip() {
-		if err := w.replace(j.Header().Txn, nil, nil, nil); err != nil {
+		if err := w.replace(synced{txn: j.Header().Txn}, w.NextID(), nil); err != nil {
 			return err
 		}
 	} else if err := j.Lock(); err != nil {
@@ -163,26 +154,20 @@ func (w *Writer) recover(tail journal.Tail) error {
 }
 
 // bringUpLines makes the tree hold the last version of every name in the lines after from,
-// but for those that lag.
+// and of those that lag. All of these lines are durable.
 func (w *Writer) bringUpLines(from uint64, rebuild bool) error {
 	j := w.view.Journal()
 	names, err := j.Names(from, j.Tip())
 	if err != nil {
 		return err
 	}
-	for name := range w.Lagging() {
-		names = append(names, name)
-	}
-	versions, err := w.view.Versions(names, j.Tip())
-	if err != nil {
+	names = slices.AppendSeq(names, maps.Keys(w.Lagging()))
+	if err := w.bringUp(names, j.Tip(), rebuild); err != nil {
 		return err
 	}
-	work := tree.Wanted(versions, rebuild)
-	w.noteLag(names, w.tree.BringUp(work, never))
-	w.tree.Recycle(work)
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.applied = j.Tip()
+	w.settled = j.Tip()
 	return nil
 }
 

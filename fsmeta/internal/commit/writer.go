@@ -27,19 +27,15 @@ import (
 //
 // Lock order: the turn, flush, mu, then those of the view.
 type Writer struct {
-	dir     *disk.Dir // the store, open since before the first write
-	owner   disk.Owner
-	tree    *tree.Tree
-	view    *view.View
-	turn    *turn.Turn
-	relaxed bool
-	size    int64 // of the lines, from which on a checkpoint is due
-	ahead   int   // how far a journal is filled ahead, and the size of the ballast
+	dir   *disk.Dir // the store, open since before the first write
+	owner disk.Owner
+	tree  *tree.Tree
+	view  *view.View
+	turn  *turn.Turn
+	size  int64 // of the lines, from which on a checkpoint is due
+	ahead int   // how far a journal is filled ahead, and the size of the ballast
 
-	ctx     context.Context // ends with Close
-	cancel  context.CancelFunc
 	failure atomic.Pointer[error]
-	group   sync.WaitGroup // background checkpoints
 
 	// The holder of the turn may use these.
 	visited bool // this Writer has held the lock on staging/ before
@@ -53,16 +49,12 @@ type Writer struct {
 	ids           ids
 	given         map[string]bool  // identifiers that NewID has returned and no snapshot has got
 	queue         []*written       // lines written and not published, oldest first
-	settled       uint64           // every line up to here is durable and published
-	applied       uint64           // the tree was brought up to every line up to here, but for the lagging names
+	settled       uint64           // every line up to here is durable and published, and the tree brought up to it but for the lagging names
 	lagging       map[string]error // names that could not be brought up, and why
 	away          bool             // the lock on staging/ was given back, or not taken yet
 	checkpointing bool
 	checkpointAt  int64       // size of the journal from which on a checkpoint is due
 	later         *time.Timer // relaxed: until settleLater settles, nil where there is nothing to settle
-	closing       bool
-	writers       int        // callers of Begin that have not called End
-	ended         *sync.Cond // the last of them has
 }
 
 // written is a transaction with a written line, on its way to be published.
@@ -90,11 +82,10 @@ const (
 
 // Config is what a Writer needs. It works on what is open already.
 type Config struct {
-	Dir     *disk.Dir
-	Owner   disk.Owner
-	Tree    *tree.Tree
-	View    *view.View
-	Relaxed bool
+	Dir   *disk.Dir
+	Owner disk.Owner
+	Tree  *tree.Tree
+	View  *view.View
 }
 
 // checkpointSize is how long the lines may get, in bytes, before a checkpoint drops them.
@@ -108,11 +99,9 @@ var CheckpointSize int64 = checkpointSize
 // is taken.
 func New(c Config) *Writer {
 	w := &Writer{
-		dir: c.Dir, owner: c.Owner, tree: c.Tree, view: c.View, relaxed: c.Relaxed, size: CheckpointSize, ahead: Ahead(c.Dir),
+		dir: c.Dir, owner: c.Owner, tree: c.Tree, view: c.View, size: CheckpointSize, ahead: Ahead(c.Dir),
 		given: map[string]bool{}, lagging: map[string]error{}, away: true,
 	}
-	w.ended = sync.NewCond(&w.mu)
-	w.ctx, w.cancel = context.WithCancel(context.Background())
 	w.turn = turn.New(lock.New(filepath.Join(c.Dir.Path, format.StagingDir)), lock.New(filepath.Join(c.Dir.Path, format.SnapshotsDir)), turn.Hooks{
 		Make:     w.tree.Prepare,
 		TakeOver: w.takeOver,
@@ -125,26 +114,14 @@ func New(c Config) *Writer {
 
 // Begin waits for the turn, with everything known that others have written. The caller
 // calls End in the end, whatever is returned, and after nil Release before.
-func (w *Writer) Begin(ctx context.Context) error {
-	w.mu.Lock()
-	w.writers++
-	w.mu.Unlock()
-	return w.turn.Take(ctx)
-}
+func (w *Writer) Begin(ctx context.Context) error { return w.turn.Take(ctx) }
 
 // Release gives the turn to the next writer of this process.
 func (w *Writer) Release() { w.turn.Release() }
 
 // End says that nothing of a writer's is under way any more. The last one sees to it that
 // the lock on staging/ is given back.
-func (w *Writer) End() {
-	w.turn.End()
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.writers--; w.writers == 0 {
-		w.ended.Broadcast()
-	}
-}
+func (w *Writer) End() { w.turn.End() }
 
 // leave prepares for the lock on staging/ to be given back. It is our turn, and nothing is
 // written that is not published, unless the Writer has failed.

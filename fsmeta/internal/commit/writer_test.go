@@ -295,7 +295,7 @@ func TestJournalWithoutFill(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		return h.replace(h.view.Journal().Header().Txn, nil, next, nil)
+		return h.replace(synced{txn: h.view.Journal().Header().Txn}, h.ids.reserved, next)
 	}))
 	if _, lines := h.lines(); len(lines) == 0 {
 		t.Error("lines were dropped")

@@ -52,11 +52,13 @@ func (t *Tree) BringUp(w *Work, skip func(name string) bool) (lagging map[string
 	}
 	// 3. Snapshots that stay or are new.
 	for i := range w.steps {
-		switch s := &w.steps[i]; s.how {
+		s := &w.steps[i]
+		if s.how == replace && t.update(w, s, format.EncodeName(s.name)) != nil {
+			w.withdraw(s)
+		}
+		switch s.how {
 		case create:
-			note(s.name, t.create(w, s))
-		case replace:
-			note(s.name, t.replace(w, s))
+			note(s.name, t.build(w, s))
 		case compare:
 			note(s.name, t.compare(w, s))
 		}
@@ -69,63 +71,50 @@ func (w *Work) withdraw(s *step) {
 	if s.after == nil {
 		return
 	}
-	if s.entry != "" {
-		w.left = append(w.left, leftover{s.entry, s.how != create, s.after.Parent})
-		s.entry = ""
-	}
+	w.leave(s, s.how != create)
 	if s.how == move {
 		w.steps[s.from].how = remove
 	}
 	s.how = compare
 }
 
-// create puts a staged directory in its place. A crash leaves it there or in staging/; an error
-// leaves it in staging/, and its place as it was or empty.
-func (t *Tree) create(w *Work, s *step) error {
-	err := t.place(w, s.entry, format.EncodeName(s.name))
-	if err != nil {
-		w.left = append(w.left, leftover{s.entry, false, s.after.Parent})
+// leave makes the staged entry of a step, a file or a directory, one that is left over.
+func (w *Work) leave(s *step, file bool) {
+	if s.entry != "" {
+		w.left = append(w.left, leftover{s.entry, file, s.after.Parent})
+		s.entry = ""
 	}
-	s.entry = ""
-	return err
-}
-
-// replace puts a staged file in the place of the old one, or builds the directory anew where
-// that can't be done. A crash leaves the old file, the new one, or no directory; an error the same.
-func (t *Tree) replace(w *Work, s *step) error {
-	dir, err := t.snapshots.At().Enter(format.EncodeName(s.name))
-	if err == nil {
-		err = t.putFile(w, s, dir)
-		if err == nil && s.parent != s.after.Parent {
-			_ = t.setLink(dir, s.after.Parent) // the file decides; a check finds the difference
-		}
-		err = errors.Join(err, dir.Close())
-	}
-	if err == nil {
-		return nil
-	}
-	w.withdraw(s)
-	return t.buildAfter(err, w, s)
 }
 
 // move makes the directory of a key that of the snapshot that it was committed as: the
 // file first, so that no crash leaves the name with the key's content. A crash leaves key and name
 // before, after or between the steps; an error the same.
 func (t *Tree) move(w *Work, s *step) error {
-	snapshots := t.snapshots.At()
-	key, entry := format.EncodeName(w.steps[s.from].name), format.EncodeName(s.name)
-	dir, err := snapshots.Enter(key)
+	key := format.EncodeName(w.steps[s.from].name)
+	if err := t.update(w, s, key); err != nil {
+		return err
+	}
+	return t.renameNew(w, t.snapshots.At(), key, format.EncodeName(s.name))
+}
+
+// update makes a directory of snapshots/ hold the version of s: its file and its link. A step that
+// compares stages the file, unless the directory has it. A crash leaves the old file or the new one;
+// an error the same, and perhaps the staged file.
+func (t *Tree) update(w *Work, s *step, entry string) error {
+	dir, err := t.snapshots.At().Enter(entry)
 	if err != nil {
 		return err
 	}
-	err = t.putFile(w, s, dir)
-	if err == nil && s.parent != s.after.Parent {
+	if s.how == compare && !holds(dir, s.after) {
+		s.entry, err = t.stageFile(s.after)
+	}
+	if err == nil && s.entry != "" {
+		err = t.putFile(w, s, dir)
+	}
+	if err == nil && (s.how == compare || s.parent != s.after.Parent) {
 		_ = t.setLink(dir, s.after.Parent) // the file decides; a check finds the difference
 	}
-	if err = errors.Join(err, dir.Close()); err != nil {
-		return err
-	}
-	return t.renameNew(w, snapshots, key, entry)
+	return errors.Join(err, dir.Close())
 }
 
 // putFile gives the staged file of s the place of metadata.json in a directory. The old file
@@ -152,26 +141,16 @@ func (t *Tree) compare(w *Work, s *step) error {
 	if w.rebuild {
 		return t.build(w, s)
 	}
-	dir, err := t.snapshots.At().Enter(format.EncodeName(s.name))
-	if err != nil {
-		return t.buildAfter(err, w, s)
-	}
-	if !holds(dir, s.after) {
-		if s.entry, err = t.stageFile(s.after); err == nil {
-			err = t.putFile(w, s, dir)
-		}
-	}
+	err := t.update(w, s, format.EncodeName(s.name))
 	if err == nil {
-		_ = t.setLink(dir, s.after.Parent) // the file decides; a check finds the difference
+		return nil
 	}
-	if err = errors.Join(err, dir.Close()); err != nil {
-		if s.entry != "" {
-			w.left = append(w.left, leftover{entry: s.entry, file: true})
-			s.entry = ""
-		}
-		return t.buildAfter(err, w, s)
+	w.leave(s, true)
+	berr := t.build(w, s)
+	if berr == nil || errors.Is(err, fs.ErrNotExist) || noDirectory(err) {
+		return berr
 	}
-	return nil
+	return errors.Join(err, berr)
 }
 
 // holds reports whether a directory has exactly this version's file. A file that can't be read
@@ -182,32 +161,19 @@ func holds(dir disk.At, s *format.Snapshot) bool {
 	return err == nil && bytes.Equal(data, want)
 }
 
-// buildAfter builds the directory of s because of err, and forgets err if it can.
-func (t *Tree) buildAfter(err error, w *Work, s *step) error {
-	berr := t.build(w, s)
-	if berr == nil || errors.Is(err, fs.ErrNotExist) || noDirectory(err) {
-		return berr
+// build puts the directory of s in its place: the staged one, or else one that it stages before the old
+// one is taken away. A crash or an error leaves the old one, the version, or nothing.
+func (t *Tree) build(w *Work, s *step) (err error) {
+	if s.entry == "" {
+		if s.entry, err = t.stageDir(s.after); err != nil {
+			return err
+		}
 	}
-	return errors.Join(err, berr)
-}
-
-// build stages the directory of s and puts it in its place. The directory is staged before the
-// old one is taken away. A crash or an error leaves the old one, the version, or nothing.
-func (t *Tree) build(w *Work, s *step) error {
-	entry, err := t.stageDir(s.after)
-	if err != nil {
-		return err
+	if err = t.renameNew(w, t.staging.At(), s.entry, format.EncodeName(s.name)); err != nil {
+		w.leave(s, false)
 	}
-	if err = t.place(w, entry, format.EncodeName(s.name)); err != nil {
-		w.left = append(w.left, leftover{entry, false, s.after.Parent})
-	}
+	s.entry = ""
 	return err
-}
-
-// place renames a staged directory to an entry of snapshots/. A crash or an error leaves it in
-// staging/, and its place as it was or empty.
-func (t *Tree) place(w *Work, staged, entry string) error {
-	return t.renameNew(w, t.staging.At(), staged, entry)
 }
 
 // renameNew renames a directory to an entry of snapshots/. Anything in its place goes out to
@@ -228,20 +194,16 @@ func (t *Tree) renameNew(w *Work, from disk.At, old, entry string) error {
 // it where it is. A mount point stays: its content is not the store's. parent is the parent that
 // its link should say. A crash leaves it here, there or, while it is deleted, a part of it; an error the same.
 func (t *Tree) clear(w *Work, entry, parent string) error {
-	snapshots, staging, to := t.snapshots.At(), t.staging.At(), t.newName()
-	rename := func() error { return disk.Rename(snapshots, entry, staging, to) }
-	err := rename()
+	snapshots, to := t.snapshots.At(), t.newName()
+	err := t.withRoom(func() error { return disk.Rename(snapshots, entry, t.staging.At(), to) })
+	if err == nil {
+		w.left = append(w.left, leftover{to, false, parent})
+		return nil
+	}
 	if errors.Is(err, fs.ErrNotExist) { // or it is staging/ that is gone
 		if there, lerr := t.ExistsEntry(entry); lerr == nil && !there {
 			return nil
 		}
-	}
-	if err != nil && !errors.Is(err, unix.EBUSY) && t.dropSpares() {
-		err = rename()
-	}
-	if err == nil {
-		w.left = append(w.left, leftover{to, false, parent})
-		return nil
 	}
 	if errors.Is(err, unix.EBUSY) {
 		return err
@@ -256,7 +218,7 @@ func (t *Tree) clear(w *Work, entry, parent string) error {
 // once more after the spares are deleted.
 func (t *Tree) withRoom(call func() error) error {
 	err := call()
-	if fault.NoRoom(err) && t.dropSpares() {
+	if fault.NoRoom(err) && t.DropSpares() {
 		err = call()
 	}
 	return err

@@ -248,7 +248,7 @@ func TestFull(t *testing.T) {
 			if i < 10 {
 				t.Fatalf("it is full after %d", i)
 			}
-			if n := len(tree.spares.dirs) + len(tree.spares.files); n > 0 {
+			if n := len(tree.spares[false]) + len(tree.spares[true]); n > 0 {
 				t.Errorf("%d are kept while staging finds no room", n)
 			}
 			v.check(t, tree)
@@ -347,7 +347,7 @@ func TestOwnership(t *testing.T) {
 	tree.DropSpares()
 	v.apply(t, tree, versions{"x": nil, "d": next(v["d"], "4")})
 	v.check(t, tree)
-	if n := len(tree.spares.dirs) + len(tree.spares.files); n > 0 {
+	if n := len(tree.spares[false]) + len(tree.spares[true]); n > 0 {
 		t.Errorf("%d of another owner are kept", n)
 	}
 }

@@ -1,7 +1,6 @@
 package tree
 
 import (
-	"errors"
 	"slices"
 
 	"github.com/fsmeta/fsmeta/fsmeta/internal/disk"
@@ -18,48 +17,24 @@ import (
 // it, or a mixture, and asks the journal.
 const maxSpares = 64 // of each kind
 
-// spares are the entries of staging/ that a Tree keeps for later.
-type spares struct {
-	dirs  []spareDir
-	files []string
-}
-
-// spareDir is a directory of a snapshot that is not used.
-type spareDir struct {
-	entry  string
-	parent string // name of the parent that its link should say, "" for none
-}
-
-// takeDir takes a kept directory, one with a link to the parent rather than another. ok is
-// false where there is none.
-func (t *Tree) takeDir(parent string) (entry string, ok bool) {
+// takeSpare takes a kept file or directory; of the directories one with a link to the parent rather
+// than another. ok is false where there is none.
+func (t *Tree) takeSpare(file bool, parent string) (entry string, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	i := len(t.spares.dirs) - 1
+	kept := t.spares[file]
+	i := len(kept) - 1
 	if i < 0 {
 		return "", false
 	}
-	for j := i; j >= 0; j-- {
-		if t.spares.dirs[j].parent == parent {
+	for j := i; j >= 0 && !file; j-- {
+		if kept[j].parent == parent {
 			i = j
 			break
 		}
 	}
-	entry = t.spares.dirs[i].entry
-	t.spares.dirs = slices.Delete(t.spares.dirs, i, i+1)
-	return entry, true
-}
-
-// takeFile takes a kept file.
-func (t *Tree) takeFile() (entry string, ok bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	last := len(t.spares.files) - 1
-	if last < 0 {
-		return "", false
-	}
-	entry = t.spares.files[last]
-	t.spares.files = t.spares.files[:last]
+	entry = kept[i].entry
+	t.spares[file] = slices.Delete(kept, i, i+1)
 	return entry, true
 }
 
@@ -75,78 +50,64 @@ func (t *Tree) Recycle(w *Work) {
 	w.left = nil
 }
 
-// keep keeps an entry of staging/, unless there are enough or Stage could not have made it. Another process may make hard links of it later; so a file is looked at again when it is taken.
+// keep keeps an entry of staging/, unless there are enough or Stage could not have made it. Another process
+// may make hard links of it later; so a file is looked at again when it is taken.
 func (t *Tree) keep(l leftover) bool {
 	t.mu.Lock()
-	full := len(t.spares.dirs) >= maxSpares
-	if l.file {
-		full = len(t.spares.files) >= maxSpares
-	}
+	full := len(t.spares[l.file]) >= maxSpares
 	t.mu.Unlock()
-	if full {
-		return false
-	}
-	if l.file {
-		is, err := t.staging.At().Lstat(l.entry)
-		if err != nil || !is.Plain(format.FileMode, t.owner) {
-			return false
-		}
-	} else if plain, err := t.plainDir(l.entry); err != nil || !plain {
+	if full || !t.plain(l) {
 		return false
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if l.file {
-		t.spares.files = append(t.spares.files, l.entry)
-	} else {
-		t.spares.dirs = append(t.spares.dirs, spareDir{l.entry, l.parent})
-	}
+	t.spares[l.file] = append(t.spares[l.file], l)
 	return true
 }
 
-// plainDir reports whether a directory in staging/ holds the files of a snapshot and nothing
-// else.
-func (t *Tree) plainDir(entry string) (bool, error) {
-	dir, err := t.staging.At().EnterToRead(entry)
-	if err != nil {
-		return false, err
+// plain reports whether an entry of staging/ is a file that may be overwritten, or a directory
+// that holds the files of a snapshot and nothing else.
+func (t *Tree) plain(l leftover) bool {
+	staging := t.staging.At()
+	if l.file {
+		is, err := staging.Lstat(l.entry)
+		return err == nil && is.Plain(format.FileMode, t.owner)
 	}
-	plain, err := plainSnapshot(dir, t.owner)
-	return plain, errors.Join(err, dir.Close())
+	dir, err := staging.EnterToRead(l.entry)
+	if err != nil {
+		return false
+	}
+	plain := plainSnapshot(dir, t.owner)
+	return dir.Close() == nil && plain
 }
 
-func plainSnapshot(dir disk.At, owner disk.Owner) (bool, error) {
+func plainSnapshot(dir disk.At, owner disk.Owner) bool {
 	is, err := dir.Stat()
 	if err != nil || is.Perm != format.DirMode || is.UID != owner.UID {
-		return false, err
+		return false
 	}
 	if is, err = dir.Lstat(format.MetadataFile); err != nil || !is.Plain(format.FileMode, owner) {
-		return false, err
+		return false
 	}
-	return dir.HoldsOnly(format.MetadataFile, format.ParentLink)
+	only, err := dir.HoldsOnly(format.MetadataFile, format.ParentLink)
+	return err == nil && only
 }
 
-// DropSpares deletes the spares, to make room. An entry that can't be deleted is left for Clean. A
-// crash or an error leaves a part.
-func (t *Tree) DropSpares() { t.dropSpares() }
-
-// dropSpares reports whether anything was kept.
-func (t *Tree) dropSpares() bool {
+// DropSpares deletes the spares, to make room, and reports whether there were any. An entry that can't be
+// deleted is left for Clean. A crash or an error leaves a part.
+func (t *Tree) DropSpares() bool {
 	s := t.forget()
-	for _, d := range s.dirs {
-		_ = t.staging.At().RemoveAll(d.entry) // else Clean deletes it, or says why it can't be
+	for _, l := range slices.Concat(s[true], s[false]) {
+		_ = t.staging.At().RemoveAll(l.entry) // else Clean deletes it, or says why it can't be
 	}
-	for _, entry := range s.files {
-		_ = t.staging.At().RemoveAll(entry) // likewise
-	}
-	return len(s.dirs)+len(s.files) > 0
+	return len(s[true])+len(s[false]) > 0
 }
 
 // forget keeps nothing any more, and returns the spares.
-func (t *Tree) forget() spares {
+func (t *Tree) forget() map[bool][]leftover {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	s := t.spares
-	t.spares = spares{}
+	t.spares = map[bool][]leftover{}
 	return s
 }

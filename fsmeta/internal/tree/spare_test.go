@@ -84,7 +84,7 @@ func TestSpareThatIsNotPlain(t *testing.T) {
 				must(t, err)
 				must(t, before(path))
 			})
-			if len(tree.spares.dirs) > 0 {
+			if len(tree.spares[false]) > 0 {
 				t.Error("it is kept")
 			}
 			v.apply(t, tree, versions{"new": snapshot("new", "base")})
@@ -108,8 +108,8 @@ func TestSpareThatIsCopied(t *testing.T) {
 	copies := t.TempDir()
 	was := map[string]string{}
 	for i, path := range []string{
-		tree.staging.Path + "/" + tree.spares.dirs[0].entry + "/metadata.json",
-		tree.staging.Path + "/" + tree.spares.files[0],
+		tree.staging.Path + "/" + tree.spares[false][0].entry + "/metadata.json",
+		tree.staging.Path + "/" + tree.spares[true][0].entry,
 		tree.file("base"),
 	} {
 		to := fmt.Sprint(copies, "/", i)
@@ -138,9 +138,9 @@ func TestSpareThatIsGone(t *testing.T) {
 				tree, v := spareTree(t, nil)
 				o := newOutside(t)
 				v.apply(t, tree, versions{"base": next(v["base"], "x")})
-				path := tree.staging.Path + "/" + tree.spares.dirs[0].entry
+				path := tree.staging.Path + "/" + tree.spares[false][0].entry
 				must(t, os.RemoveAll(filepath.Clean(path+"/"+gone)))
-				file := tree.staging.Path + "/" + tree.spares.files[0]
+				file := tree.staging.Path + "/" + tree.spares[true][0].entry
 				must(t, os.Remove(file))
 				if instead {
 					must(t, os.Symlink(o.path, filepath.Clean(path+"/"+gone)))
@@ -171,11 +171,11 @@ func TestSparesAreFew(t *testing.T) {
 	if !canExchange {
 		files = 0
 	}
-	if n := len(tree.spares.files); n != files {
+	if n := len(tree.spares[true]); n != files {
 		t.Errorf("%d files are kept, want %d", n, files)
 	}
 	v.apply(t, tree, remove)
-	if n := len(tree.spares.dirs); n != maxSpares {
+	if n := len(tree.spares[false]); n != maxSpares {
 		t.Errorf("%d directories are kept, want %d", n, maxSpares)
 	}
 	v.check(t, tree)

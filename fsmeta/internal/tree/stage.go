@@ -150,7 +150,7 @@ func (t *Tree) Discard(w *Work) error {
 // and returns its entry. A crash leaves garbage; an error leaves nothing, or joins that of deleting it.
 func (t *Tree) stageDir(s *format.Snapshot) (string, error) {
 	data := format.EncodeFile(s)
-	if entry, ok := t.takeDir(s.Parent); ok {
+	if entry, ok := t.takeSpare(false, s.Parent); ok {
 		if t.fill(entry, data, s, true) == nil {
 			return entry, nil
 		}
@@ -176,7 +176,8 @@ func (t *Tree) newDir(data []byte, s *format.Snapshot) (string, error) {
 }
 
 // fill writes the file and the link into a directory in staging/, a kept one or an empty
-// one. A crash or an error leaves any mixture in it.
+// one. The file decides, so a link that can't be made anew fails nothing, unless for room or for its
+// owner. A crash or an error leaves any mixture in it.
 func (t *Tree) fill(entry string, data []byte, s *format.Snapshot, kept bool) error {
 	dir, err := t.staging.At().Enter(entry)
 	if err != nil {
@@ -184,28 +185,19 @@ func (t *Tree) fill(entry string, data []byte, s *format.Snapshot, kept bool) er
 	}
 	if kept {
 		err = dir.Overwrite(format.MetadataFile, data, format.FileMode, t.owner)
-	} else {
-		err = dir.Create(format.MetadataFile, data, format.FileMode, t.owner)
+		if err == nil {
+			err = t.setLink(dir, s.Parent)
+		}
+		return errors.Join(err, dir.Close())
 	}
-	if err == nil && (kept || s.Parent != "") {
-		err = t.linkStaged(dir, s.Parent, kept)
+	err = dir.Create(format.MetadataFile, data, format.FileMode, t.owner)
+	if err == nil && s.Parent != "" {
+		err = dir.Symlink(format.LinkTarget(s.Parent), format.ParentLink, t.owner)
+		if !t.owner.Hand && !fault.NoRoom(err) {
+			err = nil
+		}
 	}
 	return errors.Join(err, dir.Close())
-}
-
-// linkStaged makes the parent link of a staged directory. The file decides, so a link that can't be
-// made fails nothing, unless for room or for its owner. Errors as setLink.
-func (t *Tree) linkStaged(dir disk.At, parent string, kept bool) error {
-	var err error
-	if kept {
-		err = t.setLink(dir, parent)
-	} else {
-		err = dir.Symlink(format.LinkTarget(parent), format.ParentLink, t.owner)
-	}
-	if kept || t.owner.Hand || fault.NoRoom(err) {
-		return err
-	}
-	return nil
 }
 
 // setLink makes the parent link in a directory say parent, "" for no link. A crash or an
@@ -234,7 +226,7 @@ func (t *Tree) setLink(dir disk.At, parent string) error {
 // one, and returns its entry. A crash leaves garbage; an error leaves nothing, or joins that of deleting it.
 func (t *Tree) stageFile(s *format.Snapshot) (string, error) {
 	data, staging := format.EncodeFile(s), t.staging.At()
-	if entry, ok := t.takeFile(); ok {
+	if entry, ok := t.takeSpare(true, ""); ok {
 		if staging.Overwrite(entry, data, format.FileMode, t.owner) == nil {
 			return entry, nil
 		}

@@ -45,10 +45,10 @@ type Tree struct {
 	syncing  sync.Mutex // held while the tree is synced
 	unsynced error      // guarded by syncing: a sync has failed
 
-	mu     sync.Mutex // guards the fields below
-	prefix string     // of the names in staging/ that this Tree gives
-	given  uint64     // how many it gave
-	spares spares
+	mu     sync.Mutex          // guards the fields below
+	prefix string              // of the names in staging/ that this Tree gives
+	given  uint64              // how many it gave
+	spares map[bool][]leftover // entries of staging/ that are kept: files (true) and directories
 }
 
 // Open opens snapshots/ in dir. staging/ is opened by Prepare. A snapshots/ that is missing or no
@@ -65,7 +65,7 @@ func Open(dir *disk.Dir) (*Tree, error) {
 		}
 		return nil, err
 	}
-	return &Tree{root: dir, snapshots: snapshots, owner: owner, prefix: fmt.Sprintf("%08x-", rand.Uint32())}, nil
+	return &Tree{root: dir, snapshots: snapshots, owner: owner, prefix: fmt.Sprintf("%08x-", rand.Uint32()), spares: map[bool][]leftover{}}, nil
 }
 
 // Close closes the directories that Open and Prepare opened. It waits for reading methods; later ones return
@@ -84,9 +84,8 @@ func (t *Tree) EntryPath(entry string) string { return t.snapshots.Path + "/" + 
 
 // Same reports whether two Trees are of one directory.
 func (t *Tree) Same(o *Tree) bool {
-	a, errA := t.snapshots.File.Stat()
-	b, errB := o.snapshots.File.Stat()
-	return errA == nil && errB == nil && os.SameFile(a, b)
+	same, err := sameDir(t.snapshots, o.snapshots)
+	return same && err == nil
 }
 
 // Read returns the snapshot name as its directory has it, nil where there is none. Content that

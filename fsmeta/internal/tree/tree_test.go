@@ -106,10 +106,9 @@ func (v versions) check(t testing.TB, tree *Tree) {
 	}
 	staged, err := tree.staging.Names()
 	must(t, err)
-	for _, d := range tree.spares.dirs {
-		staged = slices.DeleteFunc(staged, func(name string) bool { return name == d.entry })
+	for _, l := range slices.Concat(tree.spares[false], tree.spares[true]) {
+		staged = slices.DeleteFunc(staged, func(name string) bool { return name == l.entry })
 	}
-	staged = slices.DeleteFunc(staged, func(name string) bool { return slices.Contains(tree.spares.files, name) })
 	if len(staged) > 0 {
 		t.Errorf("in staging/ there are %q", staged)
 	}
@@ -241,8 +240,8 @@ func TestChanges(t *testing.T) {
 
 	v.apply(t, tree, versions{"base": nil, "done": nil, longName + "2": nil})
 	v.check(t, tree)
-	if len(tree.spares.dirs) != 3 {
-		t.Errorf("%d directories are kept", len(tree.spares.dirs))
+	if len(tree.spares[false]) != 3 {
+		t.Errorf("%d directories are kept", len(tree.spares[false]))
 	}
 }
 
@@ -416,7 +415,7 @@ func TestWanted(t *testing.T) {
 				if what == "nothing" && !rebuild && (inode(t, tree.Path("a")) != dir || inode(t, tree.file("a")) != file) {
 					t.Error("what was right was built again")
 				}
-				if rebuild && len(tree.spares.dirs) > 0 {
+				if rebuild && len(tree.spares[false]) > 0 {
 					t.Error("what may not be on disk is kept")
 				}
 			})
@@ -592,14 +591,14 @@ func TestPrepare(t *testing.T) {
 	tree, v := newTree(t), versions{}
 	v.apply(t, tree, versions{"a": snapshot("a", ""), "b": snapshot("b", "")})
 	v.apply(t, tree, versions{"a": nil, "b": next(v["b"], "")})
-	kept := len(tree.spares.dirs)
+	kept := len(tree.spares[false])
 	must(t, tree.Prepare())
-	if kept == 0 || len(tree.spares.dirs) != kept {
-		t.Errorf("%d directories are kept, then %d", kept, len(tree.spares.dirs))
+	if kept == 0 || len(tree.spares[false]) != kept {
+		t.Errorf("%d directories are kept, then %d", kept, len(tree.spares[false]))
 	}
 	must(t, os.RemoveAll(tree.staging.Path))
 	must(t, tree.Prepare())
-	if n := len(tree.spares.dirs) + len(tree.spares.files); n > 0 {
+	if n := len(tree.spares[false]) + len(tree.spares[true]); n > 0 {
 		t.Errorf("%d are kept of another staging/", n)
 	}
 	v.apply(t, tree, versions{"c": snapshot("c", "b"), "b": next(v["b"], "2")})
@@ -636,7 +635,7 @@ func TestClean(t *testing.T) {
 	must(t, os.Symlink(o.path, tree.staging.Path+"/l"))
 	must(t, os.MkdirAll(tree.staging.Path+"/x/y/z", 0o700))
 	must(t, tree.Clean())
-	if names, err := tree.staging.Names(); err != nil || len(names) > 0 || len(tree.spares.dirs)+len(tree.spares.files) > 0 {
+	if names, err := tree.staging.Names(); err != nil || len(names) > 0 || len(tree.spares[false])+len(tree.spares[true]) > 0 {
 		t.Errorf("%q are left, %v", names, err)
 	}
 	o.check(t)

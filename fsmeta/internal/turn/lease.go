@@ -41,7 +41,7 @@ func (t *Turn) Held() bool { return state(t.state.Load()) >= held }
 
 // prepare makes sure that the process may write. A process that waits is let in first. The
 // caller has the turn.
-func (t *Turn) prepare(ctx context.Context) error {
+func (t *Turn) prepare(ctx context.Context, r *report) error {
 	t.Look() // also while all transactions are empty
 	if t.is(awaited) {
 		if err := t.hooks.Settle(); err != nil {
@@ -58,11 +58,11 @@ func (t *Turn) prepare(ctx context.Context) error {
 		if err := t.hooks.Make(); err != nil {
 			return err
 		}
-		if err := t.obtain(ctx); err != nil {
+		if err := t.obtain(ctx, r); err != nil {
 			return err
 		}
 	}
-	if t.closing.Err() != nil {
+	if t.Closing() {
 		return fault.ErrClosed
 	}
 	return nil
@@ -70,10 +70,10 @@ func (t *Turn) prepare(ctx context.Context) error {
 
 // obtain waits for the lock until ctx ends, and takes over. After an error of the wait
 // the state is free.
-func (t *Turn) obtain(ctx context.Context) error {
-	if t.unlock == nil {
+func (t *Turn) obtain(ctx context.Context, r *report) error {
+	if t.is(free) {
 		t.become(waiting)
-		unlock, err := t.wait(ctx)
+		unlock, err := t.wait(ctx, r)
 		if err != nil {
 			t.become(free)
 			return err
@@ -114,7 +114,6 @@ func (t *Turn) drop() error {
 	if err := t.unlock(); err != nil {
 		return err
 	}
-	t.unlock = nil
 	t.become(free)
 	return nil
 }
@@ -125,7 +124,7 @@ func (t *Turn) Acquire() (ok bool, err error) {
 	if t.Held() {
 		return true, nil
 	}
-	if t.unlock == nil {
+	if t.is(free) {
 		if err := t.hooks.Make(); err != nil {
 			return false, err
 		}
@@ -136,10 +135,8 @@ func (t *Turn) Acquire() (ok bool, err error) {
 		t.unlock = unlock
 		t.become(locked)
 	}
-	if err := t.takeOver(); err != nil {
-		return false, err
-	}
-	return true, nil
+	err = t.takeOver()
+	return err == nil, err
 }
 
 // Drop gives the lock back, if the process has it. Its callers are those of Acquire. After
@@ -197,10 +194,8 @@ const (
 
 // wait waits for the lock on staging/ until ctx ends or Close begins. An error leaves nothing
 // locked.
-func (t *Turn) wait(ctx context.Context) (unlock func() error, err error) {
-	t.mu.Lock()
-	t.watchLocked()
-	t.mu.Unlock()
+func (t *Turn) wait(ctx context.Context, r *report) (unlock func() error, err error) {
+	r.start()
 	inner, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(t.closing, cancel)()
@@ -210,13 +205,10 @@ func (t *Turn) wait(ctx context.Context) (unlock func() error, err error) {
 	switch {
 	case err == nil:
 		return unlock, nil
-	case t.closing.Err() != nil:
+	case t.Closing():
 		return nil, fault.ErrClosed
 	case ctx.Err() != nil:
-		t.mu.Lock()
-		c := t.holder
-		t.mu.Unlock()
-		return nil, t.gaveUp(ctx, &c, t.processes(t.now()-c.got))
+		return nil, r.gaveUp(ctx)
 	}
 	return nil, fmt.Errorf("wait for other processes: %w", err)
 }

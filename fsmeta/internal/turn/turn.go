@@ -46,42 +46,30 @@ type Turn struct {
 	state atomic.Uint32 // a state; see there for its changes
 
 	// The holder of the turn alone uses these.
-	unlock   func() error // of staging; nil in the states free and waiting, not nil in the others
+	unlock   func() error // of staging, from the state locked on
 	distrust bool         // the last wait for the turnstile was in vain
 
 	mu sync.Mutex // guards the rest
 
-	closed  bool
-	taken   bool     // the turn has a holder
-	holder  claim    // of the turn, where taken; the zero claim is the Turn itself
-	queue   []*claim // the claims that wait for the turn, in order of arrival
+	taken   bool          // the turn has a holder
+	since   time.Duration // when the holder got it
+	queue   []chan error  // the claims that wait for the turn, in order of arrival: each receives nil with it, or why it won't come
 	writers int
+	ended   *sync.Cond // the last writer has
 
 	idle      *time.Timer // gives the lock back when it is not used any more
 	lingering bool        // idle is set
-	uses      uint64      // how often the last writer has ended
-	usesSeen  uint64      // uses when idle was set
-
-	report    *time.Timer // reports waits that last long
-	reporting bool        // report is set
+	used      bool        // the lock was used since then
 
 	lookAt      time.Duration // when Look may look again
 	ignore      time.Duration // for how long the turnstile was ignored last, 0 if it is trusted
 	ignoreUntil time.Duration // until when it is ignored
 }
 
-// claim is one call of Take or TakeTurn.
-type claim struct {
-	caller  caller
-	began   time.Duration // when it was made
-	got     time.Duration // when it got the turn
-	warned  bool          // its wait was reported
-	granted chan error    // receives nil with the turn or the error that ends the wait; has room for one
-}
-
 // New returns a Turn that is free. It does not touch the disk.
 func New(staging, turnstile *lock.Lock, hooks Hooks) *Turn {
 	t := &Turn{staging: staging, turnstile: turnstile, hooks: hooks, born: time.Now()}
+	t.ended = sync.NewCond(&t.mu)
 	t.closing, t.cancel = context.WithCancel(context.Background())
 	return t
 }
@@ -94,23 +82,33 @@ func (t *Turn) now() time.Duration { return time.Since(t.born) }
 // writer of the process may go on, before End. The error is ctx's (with the holder, see below), fault.ErrClosed after Close has begun,
 // or that of a hook.
 //
-// A caller that waits over a second is told the holder of the turn: by a slog warning once per wait, and by the error
-// when ctx ends. In this process the holder is the caller of Take (function and line of the first frame outside of this
-// module's fsmeta packages), with the time since; in another it is the process's id and command, from /proc/locks, where that can be had.
+// A caller that waits over a second is told which process has the turn, and since when: by a slog warning once per wait, and
+// by the error when ctx ends. Of another process that is its id and command, from /proc/locks, where that can be had.
 //
 // While the process has the lock and the turn is free, Take makes no system call but for one look at the turnstile in a
 // millisecond.
 func (t *Turn) Take(ctx context.Context) error {
+	t.Join()
+	return t.take(ctx, true)
+}
+
+// TakeTurn takes the goroutine's turn alone, by a caller that has Joined (so the lock is held or not needed). After nil
+// the caller calls Release. It does not count a writer in: the End of the Join is enough.
+func (t *Turn) TakeTurn(ctx context.Context) error { return t.take(ctx, false) }
+
+// take is Take, or TakeTurn, without counting in. After an error the caller does not have the turn.
+func (t *Turn) take(ctx context.Context, lock bool) error {
 	if err := ctx.Err(); err != nil {
-		t.Join()
 		return err
 	}
-	ready, err := t.enter(ctx, 1, callerOfCaller())
-	if err != nil {
+	r := report{turn: t, began: t.now()}
+	defer r.stop()
+	ready, err := t.enter(ctx, &r)
+	if err != nil || !lock {
 		return err
 	}
 	if !ready {
-		err = t.prepare(ctx)
+		err = t.prepare(ctx, &r)
 	}
 	if err == nil {
 		err = t.hooks.Failed() // while the process had the lock all along
@@ -121,16 +119,6 @@ func (t *Turn) Take(ctx context.Context) error {
 	return err
 }
 
-// TakeTurn takes the goroutine's turn alone, by a caller that has Joined (so the lock is held or not needed). After nil
-// the caller calls Release. It does not count a writer in: the End of the Join is enough.
-func (t *Turn) TakeTurn(ctx context.Context) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	_, err := t.enter(ctx, 0, callerOfCaller())
-	return err
-}
-
 // Join counts a writer in that does not take the turn: the process keeps the lock until it calls End.
 func (t *Turn) Join() {
 	t.mu.Lock()
@@ -138,52 +126,43 @@ func (t *Turn) Join() {
 	t.writers++
 }
 
-// enter counts writers in and waits for the turn. It reports whether the process is ready to
-// write without prepare.
-func (t *Turn) enter(ctx context.Context, writers int, from caller) (ready bool, err error) {
-	now := t.now()
+// enter waits for the turn. It reports whether the process is ready to write without prepare.
+func (t *Turn) enter(ctx context.Context, r *report) (ready bool, err error) {
 	t.mu.Lock()
-	t.writers += writers
-	if t.closed {
+	if t.Closing() {
 		t.mu.Unlock()
 		return false, fault.ErrClosed
 	}
 	if t.taken {
-		c := t.queueUpLocked(from, now)
-		t.mu.Unlock()
-		return false, t.await(ctx, c)
+		return false, t.awaitUnlock(ctx, r)
 	}
-	t.taken, t.holder = true, claim{caller: from, began: now, got: now}
-	ready = t.is(held) && !t.lookDueLocked(now)
+	t.taken, t.since = true, r.began
+	ready = t.is(held) && !t.lookDueLocked(r.began)
 	t.mu.Unlock()
 	return ready, nil
 }
 
-func (t *Turn) queueUpLocked(from caller, now time.Duration) *claim {
-	c := &claim{caller: from, began: now, granted: make(chan error, 1)}
-	t.queue = append(t.queue, c)
-	t.watchLocked()
-	return c
-}
-
-// await waits until the claim has the turn, ctx ends or Close ends the wait.
-func (t *Turn) await(ctx context.Context, c *claim) error {
+// awaitUnlock queues and unlocks mu. It waits until the claim has the turn, ctx ends or Close ends the wait.
+func (t *Turn) awaitUnlock(ctx context.Context, r *report) error {
+	granted := make(chan error, 1)
+	t.queue = append(t.queue, granted)
+	t.mu.Unlock()
+	r.start()
 	select {
-	case err := <-c.granted:
+	case err := <-granted:
 		return err
 	case <-ctx.Done():
 	}
 	t.mu.Lock()
-	i := slices.Index(t.queue, c)
+	i := slices.Index(t.queue, granted)
 	if i >= 0 {
 		t.queue = slices.Delete(t.queue, i, i+1)
 	}
-	o := t.obstacleLocked()
 	t.mu.Unlock()
 	if i >= 0 {
-		return t.gaveUp(ctx, c, o.String())
+		return r.gaveUp(ctx)
 	}
-	if err := <-c.granted; err != nil {
+	if err := <-granted; err != nil {
 		return err
 	}
 	t.Release() // the turn came just then
@@ -204,9 +183,8 @@ func (t *Turn) releaseLocked() {
 	}
 	next := t.queue[0]
 	t.queue = slices.Delete(t.queue, 0, 1)
-	next.got = t.now()
-	t.holder = *next
-	next.granted <- nil
+	t.since = t.now()
+	next <- nil
 }
 
 // linger is how long a process keeps the lock that none of its writers uses, so that
@@ -219,29 +197,43 @@ const linger = time.Millisecond
 func (t *Turn) End() {
 	failed := t.hooks.Failed() != nil
 	t.mu.Lock()
-	t.writers--
+	if t.writers--; t.writers == 0 {
+		t.ended.Broadcast()
+	}
+	t.used = true
+	t.restUnlock(failed)
+}
+
+// lingered gives the lock back if it was not used since the timer was set.
+func (t *Turn) lingered() {
+	t.mu.Lock()
+	t.lingering = false
+	t.restUnlock(!t.used)
+}
+
+// restUnlock unlocks mu. Where no writer needs the lock, it gives it back, or lingers unless enough.
+func (t *Turn) restUnlock(enough bool) {
 	if t.writers > 0 || t.taken || t.is(free) {
-		t.mu.Unlock()
+		t.mu.Unlock() // the last writer's End comes here again
 		return
 	}
-	if t.is(held) && !failed {
-		t.uses++
+	if t.is(held) && !enough {
 		t.lingerLocked()
 		t.mu.Unlock()
 		return
 	}
-	t.taken, t.holder = true, claim{}
+	t.taken, t.since = true, t.now()
 	t.mu.Unlock()
 	t.retire()
 }
 
 // lingerLocked sets the timer idle unless it is set. It is not set anew for every
-// transaction, because that wakes threads: when it fires, it compares uses.
+// transaction, because that wakes threads: when it fires, it looks at used.
 func (t *Turn) lingerLocked() {
 	if t.lingering {
 		return
 	}
-	t.lingering, t.usesSeen = true, t.uses
+	t.lingering, t.used = true, false
 	if t.idle == nil {
 		t.idle = time.AfterFunc(linger, t.lingered)
 	} else {
@@ -249,30 +241,12 @@ func (t *Turn) lingerLocked() {
 	}
 }
 
-// lingered gives the lock back if it was not used since the timer was set.
-func (t *Turn) lingered() {
-	t.mu.Lock()
-	t.lingering = false
-	if t.writers > 0 || t.taken || t.is(free) {
-		t.mu.Unlock() // the last writer's End sets the timer again
-		return
-	}
-	if t.is(held) && t.uses != t.usesSeen {
-		t.lingerLocked()
-		t.mu.Unlock()
-		return
-	}
-	t.taken, t.holder = true, claim{}
-	t.mu.Unlock()
-	t.retire()
-}
-
 // retire gives the lock back, and then the turn, which the caller has.
 func (t *Turn) retire() {
 	_ = t.giveBack() // the process still has the lock, and the timer tries again
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if !t.is(free) && !t.closed {
+	if !t.is(free) && !t.Closing() {
 		t.lingerLocked()
 	}
 	t.releaseLocked()
@@ -281,25 +255,34 @@ func (t *Turn) retire() {
 // Close ends all waiting, and takes the turn for good; the lock stays as it is. Acquire then tries to take the lock on staging/
 // without waiting, with take-over; Drop gives it back. Close waits for the holder of the turn. A second call does nothing.
 func (t *Turn) Close() error {
-	from := callerOfCaller()
 	t.mu.Lock()
-	if t.closed {
+	if t.Closing() {
 		t.mu.Unlock()
 		return nil
 	}
-	t.closed = true
-	for _, c := range t.queue {
-		c.granted <- fault.ErrClosed
+	t.cancel()
+	for _, granted := range t.queue {
+		granted <- fault.ErrClosed
 	}
 	t.queue = nil
-	if !t.taken {
-		t.taken, t.holder = true, claim{}
-		t.mu.Unlock()
-		t.cancel()
-		return nil
+	if t.taken {
+		r := report{turn: t, began: t.now()}
+		defer r.stop()
+		return t.awaitUnlock(context.Background(), &r)
 	}
-	c := t.queueUpLocked(from, t.now())
+	t.taken = true
 	t.mu.Unlock()
-	t.cancel()
-	return t.await(context.Background(), c)
+	return nil
+}
+
+// Closing reports whether Close has begun. Any goroutine may ask.
+func (t *Turn) Closing() bool { return t.closing.Err() != nil }
+
+// AwaitEnd waits until all writers have called End.
+func (t *Turn) AwaitEnd() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for t.writers > 0 {
+		t.ended.Wait()
+	}
 }

@@ -12,28 +12,6 @@ import (
 	"github.com/fsmeta/fsmeta/lock"
 )
 
-func TestInternal(t *testing.T) {
-	const module = "github.com/fsmeta/fsmeta"
-	for function, want := range map[string]bool{
-		module + "/fsmeta.(*Store).Update":                  true,
-		module + "/fsmeta.Open.func1":                       true,
-		module + "/fsmeta/internal/commit.(*Writer).Begin":  true,
-		module + "/fsmeta/internal/turn.TestInternal":       true,
-		module + "/fsmeta/internal/turn_test.TestX":         false,
-		module + "/fsmeta_test.TestX":                       false,
-		module + ".TestX":                                   false,
-		module + "/lock.(*Lock).Lock":                       false,
-		module + "/containerd/storage.(*MetaStore).Begin":   false,
-		"example.com/fsmeta.Run":                            false,
-		"main.main":                                         false,
-		"example.com/a%2eb.(*T[go.shape.int]).Method.func1": false,
-	} {
-		if got := internal(function); got != want {
-			t.Errorf("internal(%q) = %v", function, got)
-		}
-	}
-}
-
 // An unlock that fails leaves the process with the lock. It takes over again before it
 // writes, and tries again to unlock.
 func TestUnlockFails(t *testing.T) {
