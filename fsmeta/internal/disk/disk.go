@@ -107,6 +107,14 @@ func (d *Dir) Lstat(name string) (Stat, error) {
 	return at.Lstat(name)
 }
 
+// RefusesName reports whether the filesystem finds name too long for an entry of d.
+func (d *Dir) RefusesName(name string) bool {
+	at := d.hold()
+	defer d.mu.RUnlock()
+	var stat unix.Stat_t
+	return retry(func() error { return unix.Fstatat(at.fd, name, &stat, unix.AT_SYMLINK_NOFOLLOW) }) == unix.ENAMETOOLONG
+}
+
 // Enter opens a directory in d, as [At.Enter] does.
 func (d *Dir) Enter(name string) (At, error) {
 	at := d.hold()

@@ -21,8 +21,9 @@ type source struct {
 }
 
 const (
-	firstStep = 4 << 10 // mostly there is one new line, or none
+	firstStep = 512 // mostly there is one new line, or none
 	lastStep  = 256 << 10
+	nulStep   = 8 << 10 // over NUL bytes, always into the same buffer
 )
 
 // longest is the most bytes that are read as one line; it is less in tests.
@@ -112,8 +113,10 @@ func (s *source) read() error {
 	return noEOF(err)
 }
 
-// skip moves to the next byte that is not NUL. It returns false where there is none.
+// skip moves to the next byte that is not NUL. It returns false where there is none. Behind the
+// lines of a journal, NUL bytes are all that there is to read, and they may be many.
 func (s *source) skip() (bool, error) {
+	var nul []byte
 	for {
 		rest := trimNUL(s.buf)
 		s.drop(len(s.buf) - len(rest))
@@ -125,8 +128,12 @@ func (s *source) skip() (bool, error) {
 			s.eof = true
 			return false, nil
 		}
-		s.off = at
-		if err := s.read(); err != nil {
+		if nul == nil {
+			nul = make([]byte, nulStep)
+		}
+		n, err := s.file.ReadAt(nul, at)
+		s.off, s.buf, s.eof = at, nul[:n], err == io.EOF
+		if noEOF(err) != nil {
 			return false, err
 		}
 	}
@@ -165,14 +172,14 @@ func indexEnd(b []byte) int {
 	return -1
 }
 
-// zeros are for writing and comparing.
+// zeros are for writing.
 var zeros [FillChunk]byte
 
-// trimNUL returns b without the NUL bytes that it begins with. There may be many.
+// trimNUL returns b without the NUL bytes that it begins with. There may be many: where they are
+// all, each byte is the same as the one before it.
 func trimNUL(b []byte) []byte {
-	const piece = 4 << 10
-	for len(b) >= piece && bytes.Equal(b[:piece], zeros[:piece]) {
-		b = b[piece:]
+	if len(b) > 0 && b[0] == 0 && bytes.Equal(b[1:], b[:len(b)-1]) {
+		return nil
 	}
 	return bytes.TrimLeft(b, "\x00")
 }

@@ -49,11 +49,12 @@ func Read(dir string) error {
 	return nil
 }
 
+var longestName = strings.Repeat("n", format.MaxEntry)
+
 // CheckNames refuses a filesystem on which names are too short for the entries of snapshots.
 func CheckNames(dir *disk.Dir) error {
-	_, err := dir.Lstat(strings.Repeat("n", format.MaxEntry))
-	if errors.Is(err, unix.ENAMETOOLONG) {
-		return fmt.Errorf("%w: the filesystem takes no names of %d bytes, which a store needs: %w", fault.ErrNotStore, format.MaxEntry, err)
+	if dir.RefusesName(longestName) {
+		return fmt.Errorf("%w: the filesystem takes no names of %d bytes, which a store needs: %w", fault.ErrNotStore, format.MaxEntry, unix.ENAMETOOLONG)
 	}
 	return nil
 }
