@@ -4,6 +4,7 @@ package fsmeta_test
 
 import (
 	"fmt"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -93,6 +94,31 @@ var changes = []struct{ name, script, x, n string }{
 	{"commit", "commit x n", "", "committed v= on=base"},
 	{"remove and create", "remove x\nput x", "active v= on=", ""},
 	{"update and commit", "label x 1\ncommit x n", "", "committed v= on=base"},
+}
+
+// The first name that begins to lag is logged, with its cause and where to look, and so is that
+// none lags any more. The transactions between are not.
+func TestLaggingIsLogged(t *testing.T) {
+	var log logged
+	before := slog.Default()
+	slog.SetDefault(slog.New(slog.NewTextHandler(&log, nil)))
+	defer slog.SetDefault(before)
+	dir := newDir(t)
+	a := useDamaged(t, dir)
+	mustDo(t, a, "put x", "put y")
+	x, y := obstacles[0].put(t, filepath.Join(dir, "snapshots", "x")), obstacles[0].put(t, filepath.Join(dir, "snapshots", "y"))
+	mustDo(t, a, "label x 1", "label x 2", "label y 1", "put z")
+	if text := log.String(); strings.Count(text, "level=") != 1 || !strings.Contains(text, "level=WARN") ||
+		!strings.Contains(text, "name=x") || !strings.Contains(text, "cause=") || !strings.Contains(text, dir) {
+		t.Errorf("logged:\n%s\nwant one warning with the name, the cause and the store", text)
+	}
+	x()
+	y()
+	log.Reset()
+	mustDo(t, a, "close")
+	if text := log.String(); strings.Count(text, "level=") != 1 || !strings.Contains(text, "level=INFO") {
+		t.Errorf("logged when nothing lags any more:\n%s", text)
+	}
 }
 
 func TestLaggingNameStopsNoOther(t *testing.T) {

@@ -3,7 +3,6 @@ package commit
 import (
 	"errors"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"time"
 
@@ -30,8 +29,8 @@ type Copied struct{ format.Backup }
 // read is a *fault.Damaged. One that is no regular file is ignored.
 func ReadCopied(dir *disk.Dir) (*Copied, error) {
 	path := filepath.Join(dir.Path, format.BackupFile)
-	info, err := os.Lstat(path)
-	if errors.Is(err, fs.ErrNotExist) || err == nil && !info.Mode().IsRegular() {
+	is, err := dir.Lstat(format.BackupFile)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && is.Type != 0 {
 		return nil, nil
 	}
 	if err != nil {
@@ -39,7 +38,7 @@ func ReadCopied(dir *disk.Dir) (*Copied, error) {
 	}
 	data, err := dir.ReadFile(format.BackupFile, mostBackup)
 	if err != nil {
-		return nil, err
+		return nil, fault.Unreadable("", path, err)
 	}
 	b, err := format.DecodeBackup(data)
 	if err != nil {

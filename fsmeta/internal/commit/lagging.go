@@ -2,6 +2,7 @@ package commit
 
 import (
 	"fmt"
+	"log/slog"
 	"maps"
 	"slices"
 	"time"
@@ -27,16 +28,27 @@ func (w *Writer) lags(name string) bool {
 	return lags
 }
 
-// noteLag notes which of the names lag now, and why.
+// noteLag notes which of the names lag now, and why. It logs the first that begins to lag, and
+// that none lags any more: the operator may be able to remove the cause.
 func (w *Writer) noteLag(names []string, lagging map[string]error) {
 	w.mu.Lock()
-	defer w.mu.Unlock()
-	if len(w.lagging) > 0 {
+	before := len(w.lagging)
+	if before > 0 {
 		for _, name := range names {
 			delete(w.lagging, name)
 		}
 	}
 	maps.Copy(w.lagging, lagging)
+	after := len(w.lagging)
+	w.mu.Unlock()
+	switch {
+	case before == 0 && after > 0:
+		name := slices.Min(slices.Collect(maps.Keys(lagging)))
+		slog.Warn("fsmeta: the directory of a snapshot can't be brought up to the journal, which decides for it; it is tried again at each checkpoint, and a check of the store lists all of them",
+			"store", w.dir.Path, "name", name, "cause", lagging[name])
+	case before > 0 && after == 0:
+		slog.Info("fsmeta: the directories of all snapshots are brought up to the journal again", "store", w.dir.Path)
+	}
 }
 
 // Lagging returns the names that lag, and why.

@@ -1,8 +1,6 @@
 package fsck
 
 import (
-	"bytes"
-	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -29,7 +27,7 @@ type salvaged struct {
 // salvage reads the header and the lines that verify one by one.
 func salvage(root *disk.Dir) (*salvaged, error) {
 	v := &salvaged{next: 1, last: map[string]*format.Snapshot{}, at: map[string]uint64{}}
-	h, lines, err := readDamaged(root)
+	h, lines, err := journal.Salvage(root.Path + "/" + format.JournalFile)
 	if err != nil {
 		return nil, err
 	}
@@ -49,29 +47,6 @@ func salvage(root *disk.Dir) (*salvaged, error) {
 		}
 	}
 	return v, nil
-}
-
-// readDamaged returns the header, zero where it can't be read, and the lines in order.
-func readDamaged(root *disk.Dir) (h format.Header, lines []format.Line, err error) {
-	j, err := journal.Open(root.Path+"/"+format.JournalFile, false)
-	if err == nil {
-		lines, err = j.Stray()
-		return j.Header(), lines, errors.Join(err, j.Close())
-	}
-	if fault.DamageOf(err) == nil {
-		return h, nil, err
-	}
-	data, err := root.ReadFile(format.JournalFile, format.MaxLine)
-	if err != nil {
-		return h, nil, nil // it is missing, or no file that a store has there
-	}
-	for raw := range bytes.FieldsFuncSeq(data, func(c rune) bool { return c == 0 || c == '\n' }) {
-		if l, ok := format.ParseLine(raw); ok {
-			lines = append(lines, l)
-		}
-	}
-	slices.SortStableFunc(lines, func(a, b format.Line) int { return cmp.Compare(a.Txn, b.Txn) })
-	return h, lines, nil
 }
 
 // note takes what a snapshot tells of the highest transaction and identifier.

@@ -78,6 +78,18 @@ func (r *ref) end() int64 { return r.off + int64(r.n) }
 // regular or begins with no header at all (it is empty, or its first byte is NUL or a newline)
 // is a *fault.Damaged error. A header that breaks a rule makes a File with Damage.
 func Open(path string, writable bool) (*File, error) {
+	file, err := openFile(path, writable)
+	if err != nil {
+		return nil, err
+	}
+	f := &File{path: path, file: file}
+	if err := f.readHeader(); err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	return f, nil
+}
+
+func openFile(path string, writable bool) (*os.File, error) {
 	flag := os.O_RDONLY
 	if writable {
 		flag = os.O_RDWR
@@ -89,14 +101,8 @@ func Open(path string, writable bool) (*File, error) {
 		return nil, &fault.Damaged{Path: path, Err: errors.New("the file is missing")}
 	case errors.Is(err, unix.ELOOP), errors.Is(err, unix.EMLINK), errors.Is(err, unix.EISDIR), errors.Is(err, unix.ENXIO):
 		return nil, notRegular(path)
-	case err != nil:
-		return nil, err
 	}
-	f := &File{path: path, file: file}
-	if err := f.readHeader(); err != nil {
-		return nil, errors.Join(err, file.Close())
-	}
-	return f, nil
+	return file, err
 }
 
 func notRegular(path string) error {

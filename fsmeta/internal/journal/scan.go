@@ -3,10 +3,12 @@ package journal
 import (
 	"bytes"
 	"cmp"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"slices"
 
+	"github.com/fsmeta/fsmeta/fsmeta/internal/fault"
 	"github.com/fsmeta/fsmeta/fsmeta/internal/format"
 )
 
@@ -262,6 +264,26 @@ func (f *File) Stray() ([]format.Line, error) {
 	}
 	slices.SortStableFunc(lines, func(a, b format.Line) int { return cmp.Compare(a.Txn, b.Txn) })
 	return slices.CompactFunc(lines, func(a, b format.Line) bool { return a.Txn == b.Txn }), nil
+}
+
+// Salvage reads of the journal at path, which may be damaged in any way, what Stray does, and the
+// header, zero where it can't be read. Of what is missing or no regular file it reads nothing.
+func Salvage(path string) (h format.Header, lines []format.Line, err error) {
+	file, err := openFile(path, false)
+	if fault.DamageOf(err) != nil {
+		return h, nil, nil
+	}
+	if err != nil {
+		return h, nil, err
+	}
+	f := &File{path: path, file: file}
+	if err = f.readHeader(); fault.DamageOf(err) != nil {
+		err = nil
+	}
+	if err == nil && f.info.Mode().IsRegular() {
+		lines, err = f.Stray()
+	}
+	return f.header, lines, errors.Join(err, file.Close())
 }
 
 // reread reads the known line of txn out of the file again. Changed bytes are damage. It writes

@@ -381,6 +381,41 @@ func TestStray(t *testing.T) {
 	}
 }
 
+// What is left of a journal is read whatever has become of its header. What is no journal file has
+// nothing.
+func TestSalvage(t *testing.T) {
+	data := encode("++x-+~+", 0)
+	header := bytes.IndexByte(data, '\n')
+	for what, c := range map[string]struct {
+		alter func(b []byte)
+		txn   uint64
+	}{
+		"whole":          {func([]byte) {}, 10},
+		"header of NULs": {func(b []byte) { clear(b[:header+1]) }, 0},
+		"header changed": {func(b []byte) { b[5] = '?' }, 0},
+	} {
+		b := newBench(t)
+		changed := bytes.Clone(data)
+		c.alter(changed)
+		b.examine(t, changed)
+		h, lines, err := Salvage(b.path)
+		must(t, err)
+		got := ""
+		for _, l := range lines {
+			got += fmt.Sprint(l.Txn, " ")
+		}
+		if got != "11 12 14 15 16 " || h.Txn != c.txn {
+			t.Errorf("%s: lines %s, header %+v", what, got, h)
+		}
+	}
+	dir := t.TempDir()
+	for _, path := range []string{dir, dir + "/none"} {
+		if h, lines, err := Salvage(path); err != nil || len(lines) > 0 || h.Txn > 0 {
+			t.Errorf("%s: %+v, %d lines, %v", path, h, len(lines), err)
+		}
+	}
+}
+
 // More bytes than a line may have are no line, and take no more memory.
 func TestLongRun(t *testing.T) {
 	defer func(n int) { longest = n }(longest)
