@@ -94,6 +94,12 @@ func write(fd int, data []byte) error {
 	return nil
 }
 
+// Link gives an entry of another directory a second name in this one, which must not exist; a
+// symlink itself rather than its target. An error leaves nothing.
+func (a At) Link(from At, old, name string) error {
+	return linkError("link", from, old, a, name, retry(func() error { return unix.Linkat(from.fd, old, a.fd, name, 0) }))
+}
+
 // Unlink deletes an entry that is no directory. An error leaves it.
 func (a At) Unlink(name string) error {
 	return a.call("unlink", name, func() error { return unix.Unlinkat(a.fd, name, 0) })

@@ -93,9 +93,10 @@ func plainSnapshot(dir disk.At, owner disk.Owner) bool {
 	return err == nil && only
 }
 
-// DropSpares deletes the spares, to make room, and reports whether there were any. An entry that can't be
-// deleted is left for Clean. A crash or an error leaves a part.
+// DropSpares deletes the spares and the kept links, to make room, and reports whether there were any
+// spares. An entry that can't be deleted is left for Clean. A crash or an error leaves a part.
 func (t *Tree) DropSpares() bool {
+	t.dropLinks()
 	s := t.forget()
 	for _, l := range slices.Concat(s[true], s[false]) {
 		_ = t.staging.At().RemoveAll(l.entry) // else Clean deletes it, or says why it can't be
@@ -103,11 +104,11 @@ func (t *Tree) DropSpares() bool {
 	return len(s[true])+len(s[false]) > 0
 }
 
-// forget keeps nothing any more, and returns the spares.
+// forget keeps nothing any more, links neither, and returns the spares.
 func (t *Tree) forget() map[bool][]leftover {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	s := t.spares
-	t.spares = map[bool][]leftover{}
+	t.spares, t.links = map[bool][]leftover{}, map[string]string{}
 	return s
 }

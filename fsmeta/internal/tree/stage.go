@@ -2,9 +2,7 @@ package tree
 
 import (
 	"errors"
-	"io/fs"
 
-	"github.com/fsmeta/fsmeta/fsmeta/internal/disk"
 	"github.com/fsmeta/fsmeta/fsmeta/internal/fault"
 	"github.com/fsmeta/fsmeta/fsmeta/internal/format"
 )
@@ -192,34 +190,12 @@ func (t *Tree) fill(entry string, data []byte, s *format.Snapshot, kept bool) er
 	}
 	err = dir.Create(format.MetadataFile, data, format.FileMode, t.owner)
 	if err == nil && s.Parent != "" {
-		err = dir.Symlink(format.LinkTarget(s.Parent), format.ParentLink, t.owner)
+		err = t.makeLink(dir, s.Parent)
 		if !t.owner.Hand && !fault.NoRoom(err) {
 			err = nil
 		}
 	}
 	return errors.Join(err, dir.Close())
-}
-
-// setLink makes the parent link in a directory say parent, "" for no link. A crash or an
-// error leaves the old one, the new one or none.
-func (t *Tree) setLink(dir disk.At, parent string) error {
-	has, err := dir.Readlink(format.ParentLink)
-	missing := errors.Is(err, fs.ErrNotExist)
-	if missing && parent == "" {
-		return nil
-	}
-	if err == nil && parent != "" && has == format.LinkTarget(parent) {
-		return nil
-	}
-	if !missing { // also another type of file
-		if err := dir.Unlink(format.ParentLink); err != nil {
-			return err
-		}
-	}
-	if parent == "" {
-		return nil
-	}
-	return dir.Symlink(format.LinkTarget(parent), format.ParentLink, t.owner)
 }
 
 // stageFile builds the metadata.json of a snapshot in staging/, of a kept one where there is
@@ -239,14 +215,4 @@ func (t *Tree) stageFile(s *format.Snapshot) (string, error) {
 		return "", err
 	}
 	return entry, nil
-}
-
-// FixLink makes the parent link of a snapshot say what its metadata says (for repairs). A crash or
-// an error leaves the old link, the new one or none.
-func (t *Tree) FixLink(s *format.Snapshot) error {
-	dir, err := t.snapshots.At().Enter(format.EncodeName(s.Name))
-	if err != nil {
-		return err
-	}
-	return errors.Join(t.setLink(dir, s.Parent), dir.Close())
 }

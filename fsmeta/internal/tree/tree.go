@@ -49,6 +49,7 @@ type Tree struct {
 	prefix string              // of the names in staging/ that this Tree gives
 	given  uint64              // how many it gave
 	spares map[bool][]leftover // entries of staging/ that are kept: files (true) and directories
+	links  map[string]string   // others: a link to each of these parents, "" after the first use of one
 }
 
 // Open opens snapshots/ in dir. staging/ is opened by Prepare. A snapshots/ that is missing or no
@@ -65,7 +66,7 @@ func Open(dir *disk.Dir) (*Tree, error) {
 		}
 		return nil, err
 	}
-	return &Tree{root: dir, snapshots: snapshots, owner: owner, prefix: fmt.Sprintf("%08x-", rand.Uint32()), spares: map[bool][]leftover{}}, nil
+	return &Tree{root: dir, snapshots: snapshots, owner: owner, prefix: fmt.Sprintf("%08x-", rand.Uint32()), spares: map[bool][]leftover{}, links: map[string]string{}}, nil
 }
 
 // Close closes the directories that Open and Prepare opened. It waits for reading methods; later ones return

@@ -109,6 +109,9 @@ func (v versions) check(t testing.TB, tree *Tree) {
 	for _, l := range slices.Concat(tree.spares[false], tree.spares[true]) {
 		staged = slices.DeleteFunc(staged, func(name string) bool { return name == l.entry })
 	}
+	for _, entry := range tree.links {
+		staged = slices.DeleteFunc(staged, func(name string) bool { return name == entry })
+	}
 	if len(staged) > 0 {
 		t.Errorf("in staging/ there are %q", staged)
 	}
