@@ -5,11 +5,14 @@ package fsmeta_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/fsmeta/fsmeta/fsmeta"
 )
@@ -315,4 +318,52 @@ func TestJournalOfAnotherBoot(t *testing.T) {
 	mustDo(t, w, "close")
 	mustDo(t, r, "close")
 	wantClean(t, dir)
+}
+
+// A listing that reads every snapshot from disk ends, after a few tries at the most, and is right
+// beside a writer of another process that makes a checkpoint every few transactions.
+func TestListingBesideABusyWriter(t *testing.T) {
+	dir := newDir(t)
+	var lines, want []string
+	for i := range 600 {
+		name := fmt.Sprintf("s%03d", i)
+		lines, want = append(lines, "put "+name), append(want, name)
+	}
+	build(t, dir, lines...)
+	w := start(t)
+	mustDo(t, w, "open "+dir)
+	stop, ended := make(chan struct{}), make(chan error, 1)
+	var written atomic.Int64
+	go func() {
+		for {
+			select {
+			case <-stop:
+				ended <- nil
+				return
+			default:
+			}
+			if _, err := w.do("label s000 " + strings.Repeat("x", 6_000)); err != nil {
+				ended <- err
+				return
+			}
+			written.Add(1)
+		}
+	}()
+	for range 5 {
+		before := written.Load()
+		r := useDamaged(t, dir, fsmeta.ReadOnly()) // which knows nothing yet
+		got, err := r.do("walk")
+		for try := 0; errors.Is(err, fsmeta.ErrOutdated) && try < 20; try++ { // two checkpoints between two looks
+			got, err = r.do("walk")
+		}
+		if err != nil || got != strings.Join(want, " ") {
+			t.Errorf("walk: %q, %v", got, err)
+		}
+		mustDo(t, r, "close")
+		for written.Load() < before+50 { // two checkpoints at least
+			time.Sleep(time.Millisecond)
+		}
+	}
+	close(stop)
+	succeed(t, <-ended)
 }

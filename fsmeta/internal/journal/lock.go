@@ -15,21 +15,22 @@ import (
 // staging/ back. It belongs to the open file: a process that ends loses it, and other descriptors
 // of the same process do not.
 
-// lockTries is how often Lock tries, a millisecond apart. A child process that a killed
-// writer was just starting may hold its lock until it executes its program.
-const lockTries = 200
+// lockPatience is how long Lock tries. The files of a killed writer are closed one after the other,
+// staging/ perhaps first, and a child process that it was just starting holds its lock until
+// that executes its program. Where processors are short, both may take long.
+var lockPatience = 10 * time.Second
 
 // Lock says that this process's writer is at work on the file, which must be open for
-// writing. It does not wait for another writer: that is a fault.ErrInUse, after a fraction of
-// a second. It writes nothing; a crash releases the lock.
+// writing. Another writer is a fault.ErrInUse, after ten seconds: the caller has the lock on
+// staging/, so that there is none that lives. It writes nothing; a crash releases the lock.
 func (f *File) Lock() error {
-	for try := 1; ; try++ {
+	for end := time.Now().Add(lockPatience); ; {
 		ok, err := f.tryLock()
 		if err == nil && ok {
 			f.locked.Store(true)
 			return nil
 		}
-		if err == nil && try == lockTries {
+		if err == nil && time.Now().After(end) {
 			err = fmt.Errorf("%w: another process writes to the journal", fault.ErrInUse)
 		}
 		if err != nil {
@@ -42,7 +43,11 @@ func (f *File) Lock() error {
 // Unlock says that this process's writer is no longer at work on the file. It writes nothing.
 func (f *File) Unlock() error {
 	f.locked.Store(false)
-	if err := f.unlock(); err != nil {
+	err := f.unlock()
+	if err != nil {
+		err = f.unlock() // once more: no other process could write as long as it stays
+	}
+	if err != nil {
 		return &fs.PathError{Op: "unlock", Path: f.path, Err: err}
 	}
 	return nil

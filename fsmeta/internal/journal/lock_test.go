@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/fsmeta/fsmeta/fsmeta/internal/fault"
 	"github.com/fsmeta/fsmeta/fsmeta/internal/format"
@@ -52,6 +53,8 @@ func TestLock(t *testing.T) {
 		wantAtWork(t, w, true)
 		wantAtWork(t, reader, true)
 		wantAtWork(t, other, true)
+		defer func(d time.Duration) { lockPatience = d }(lockPatience)
+		lockPatience = 5 * time.Millisecond
 		wantError(t, other.Lock(), fault.ErrInUse)
 		must(t, w.Lock()) // held already
 	}
