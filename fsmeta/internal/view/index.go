@@ -87,6 +87,7 @@ func newIndex(path string, txn uint64, names format.Names) *index {
 
 // addLines takes lines in, which follow the tip. Several are decoded when more than a few
 // single names are needed: a process that looks up one or two does not pay for a long journal.
+// (Measured: it opens a store with 325 lines in 0.75 to 1.2 ms, and in 4 to 5.5 ms if it decodes them.)
 func (ix *index) addLines(lines []format.Line) {
 	if len(lines) == 0 {
 		return
