@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -209,4 +210,57 @@ func openPlain(t *testing.T, dir string) *fsmeta.Store {
 	s, err := fsmeta.Open(dir)
 	succeed(t, err)
 	return s
+}
+
+// While a process takes over, its readers take in what others have written. None of them takes a
+// line of its own writer for another's: the snapshots that stand on one would be counted twice.
+func TestChildrenAreCountedOnce(t *testing.T) {
+	dir := newDir(t)
+	b := use(t, dir)
+	mustDo(t, b, "layer P", "put k P")
+	const others = 40
+	for range 12 {
+		mustDo(t, b, "begin")
+		for i := range others {
+			mustDo(t, b, fmt.Sprintf("put x%d P", i))
+		}
+		mustDo(t, b, "end")
+		a := use(t, dir)
+		mustFail(t, a, "remove P", fsmeta.ErrHasChildren) // they are counted
+		stop := make(chan struct{})
+		var all sync.WaitGroup
+		for range 32 {
+			all.Go(func() {
+				for {
+					select {
+					case <-stop:
+						return
+					default:
+					}
+					if _, reader, err := a.store.TransactionContext(context.Background(), false); err == nil {
+						_ = reader.Rollback()
+					}
+				}
+			})
+		}
+		all.Go(func() {
+			other := &local{store: b.store}
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				_, _ = other.do("put y")
+				_, _ = other.do("remove y")
+			}
+		})
+		for i := range others {
+			mustDo(t, a, fmt.Sprintf("remove x%d", i))
+		}
+		mustFail(t, a, "remove P", fsmeta.ErrHasChildren)
+		close(stop)
+		all.Wait()
+		mustDo(t, a, "close")
+	}
 }

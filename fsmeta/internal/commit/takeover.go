@@ -27,17 +27,18 @@ func (w *Writer) takeOver() error {
 	}
 	untouched, err := w.untouched()
 	if untouched {
+		w.view.Hold(true)
 		err = w.view.Journal().Lock()
 	} else if err == nil {
 		err = w.catchUp()
 	}
 	if err != nil {
+		w.view.Hold(false)
 		return errors.Join(err, w.view.Journal().Unlock())
 	}
 	w.mu.Lock()
 	w.away = false
 	w.mu.Unlock()
-	w.view.Hold(true)
 	return nil
 }
 
@@ -70,6 +71,7 @@ func (w *Writer) catchUp() error {
 	if err := w.view.Ready(); err != nil {
 		return err
 	}
+	w.view.Hold(true) // from here on this process writes
 	unfinished, err := w.unfinished(j, tail)
 	if err != nil {
 		return err

@@ -110,6 +110,9 @@ func (ix *index) addLines(lines []format.Line) {
 func (ix *index) addTxn(t *format.Txn) {
 	ix.mu.Lock()
 	defer ix.mu.Unlock()
+	if t.Number <= ix.tip {
+		return // a reader has found its line
+	}
 	ix.addTxnLocked(t)
 	ix.tip = t.Number
 	ix.generations.Add(1)

@@ -68,7 +68,12 @@ func (v *View) Journal() *journal.File { return v.journal.Load() }
 
 // Hold says whether this process is the one that writes, with everything known that others
 // have written: then readers need not look for more.
+//
+// It waits for a reader that looks just now: what this process writes from now on, no reader
+// takes in as another's line.
 func (v *View) Hold(held bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
 	if !held { // after a failed sync, lines may be left for others to commit
 		j := v.Journal()
 		v.unsettled.Store(j.Published() < j.Tip())
@@ -171,6 +176,9 @@ func (v *View) Look() error {
 	defer v.mu.Unlock()
 	if v.closed {
 		return fault.ErrClosed
+	}
+	if v.held.Load() { // since the question above
+		return nil
 	}
 	_, err := v.catchUpLocked(false, false)
 	return err
