@@ -137,9 +137,10 @@ func (w *Writer) syncTree(txn uint64) (synced, error) {
 		return synced{txn, names, lagging}, err
 	}
 	// A journal that ends as if superseded, with no successor, has to be replayed in full.
+	// That is the one in place now: a transaction may have made a checkpoint meanwhile.
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return synced{}, w.fail(errors.Join(err, j.Supersede()))
+	return synced{}, w.fail(errors.Join(err, w.view.Journal().Supersede()))
 }
 
 // replace puts a new journal in place of the old one, without the lines that by s need not be kept:
