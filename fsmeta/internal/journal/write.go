@@ -52,8 +52,13 @@ func (f *File) Append(t *format.Txn) error {
 		raw = format.EncodeLine(t, prev)
 	}
 	n := len(raw)
-	// With the NUL bytes behind it: where the file has holes, these make sure of the room.
-	if err := f.put(append(raw, zeros[:room(0)]...), off); err != nil {
+	// The NUL bytes behind it come first: where the file has holes, they make sure of the room. So
+	// a write that fails never leaves a whole line, which a reader could take in before it is
+	// taken back.
+	if err := f.put(zeros[:room(0)], off+int64(n)); err != nil {
+		return err
+	}
+	if err := f.put(raw, off); err != nil {
 		return err
 	}
 	f.mu.Lock()
