@@ -54,8 +54,12 @@ func (s *Store) backup(ctx context.Context, dir string, progress func(done, tota
 	if damage := s.view.Damage(); damage != nil {
 		return damage
 	}
-	if inside, err := s.holdsPath(dir); err != nil || inside {
-		return errors.Join(err, fmt.Errorf("%s is in the store: choose another place", dir))
+	inside, err := s.holdsPath(dir)
+	if err == nil && inside {
+		err = fmt.Errorf("%s is in the store: choose another place", dir)
+	}
+	if err != nil {
+		return err
 	}
 	snapshots, next, err := s.everything(ctx)
 	if err != nil {

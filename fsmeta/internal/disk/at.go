@@ -27,6 +27,7 @@ type Stat struct {
 	Links uint64
 	UID   int
 	Size  int64
+	Dev   uint64 // the filesystem
 }
 
 // Plain reports whether a regular file may be overwritten in place: it has no other name
@@ -36,7 +37,7 @@ func (s Stat) Plain(perm fs.FileMode, o Owner) bool {
 }
 
 func statOf(s *unix.Stat_t) Stat {
-	is := Stat{Perm: fs.FileMode(s.Mode) & fs.ModePerm, Links: uint64(s.Nlink), UID: int(s.Uid), Size: s.Size}
+	is := Stat{Perm: fs.FileMode(s.Mode) & fs.ModePerm, Links: uint64(s.Nlink), UID: int(s.Uid), Size: s.Size, Dev: uint64(s.Dev)}
 	switch s.Mode & unix.S_IFMT {
 	case unix.S_IFREG:
 	case unix.S_IFDIR:

@@ -12,6 +12,7 @@ import (
 	"github.com/fsmeta/fsmeta/fsmeta/internal/fault"
 	"github.com/fsmeta/fsmeta/fsmeta/internal/format"
 	"github.com/fsmeta/fsmeta/fsmeta/internal/layout"
+	"github.com/fsmeta/fsmeta/fsmeta/internal/tree"
 	"github.com/fsmeta/fsmeta/fsmeta/internal/view"
 )
 
@@ -154,14 +155,19 @@ func (c *checker) checkDirectories() (whole bool, err error) {
 	if staging && !stagingIsDir {
 		c.found(Finding{Path: c.path(format.StagingDir), Problem: problem, Meaning: "nothing can be written", Advice: adviseRepair})
 	}
-	return isDir && staging == stagingIsDir, nil
+	if !isDir || staging != stagingIsDir {
+		return false, nil
+	}
+	if err = c.openTree(); errors.Is(err, tree.ErrMounted) {
+		c.found(Finding{Path: c.path(format.SnapshotsDir), Problem: "another filesystem is mounted on it",
+			Meaning: "the store can't be opened; its own snapshots are below the mount", Advice: "unmount it (findmnt -R shows it)"})
+		return false, nil
+	}
+	return err == nil, err
 }
 
-// openJournal opens the tree and the journal, as a read-only Store does.
+// openJournal opens the journal, as a read-only Store does.
 func (c *checker) openJournal() error {
-	if err := c.openTree(); err != nil {
-		return err
-	}
 	v, err := view.Open(c.dir, c.tree, false)
 	if err == nil {
 		c.view, err = v, v.Damage()

@@ -25,7 +25,7 @@ func (c *checker) checkQuiet() error {
 	l := lock.New(staging)
 	ctx, cancel := context.WithTimeout(c.ctx, quietTime)
 	defer cancel()
-	unlock, err := l.Lock(ctx)
+	unlock, err := c.queue(ctx, l)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		c.found(Finding{Path: staging, Harmless: true,
@@ -43,6 +43,22 @@ func (c *checker) checkQuiet() error {
 		return err
 	}
 	return errors.Join(c.checkStaging(), c.compare(), unlock())
+}
+
+// queue waits for the lock on staging/ as a writer does: at the turnstile, where a busy writer
+// sees that another process waits. One that is stopped there hinders nothing for longer than a moment.
+func (c *checker) queue(ctx context.Context, staging *lock.Lock) (unlock func() error, err error) {
+	moment, cancel := context.WithTimeout(ctx, quietTime/2)
+	defer cancel()
+	pass, perr := lock.New(c.path(format.SnapshotsDir)).Lock(moment)
+	unlock, err = staging.Lock(ctx)
+	if perr != nil {
+		return unlock, err // the turnstile is only fairness
+	}
+	if perr = pass(); perr != nil && err == nil {
+		return nil, errors.Join(perr, unlock())
+	}
+	return unlock, err
 }
 
 // checkStaging looks at what is in staging/.

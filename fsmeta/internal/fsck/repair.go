@@ -106,6 +106,9 @@ func (r *repair) explain(left []Finding) []Finding {
 // run repairs the parts of the store from the outside in: each needs those before it.
 func (r *repair) run() error {
 	if err := r.openTree(); err != nil {
+		if errors.Is(err, tree.ErrMounted) {
+			return err
+		}
 		return fmt.Errorf("%w: %s", err, adviseRestore)
 	}
 	r.shelf = shelf{root: r.root, owner: r.owner}

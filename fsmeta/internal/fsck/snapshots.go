@@ -263,7 +263,7 @@ func (c *checker) checkIdentifiers() {
 	for _, m := range c.content.byName() {
 		if other, two := owners[m.ID]; two {
 			c.found(Finding{Path: c.metadata(m.Name), Name: m.Name, Problem: fmt.Sprintf("snapshot %.256q has the same identifier, %s", other, m.ID),
-				Meaning: "both have the same content, and removing one deletes it", Advice: "find out which of them the content is of, and remove or renumber the other, see docs/repair.md"})
+				Meaning: "both have the same content, and removing one deletes it", Advice: "remove neither: find out which of them the content is of, and give the other an identifier of its own, see 'Two snapshots with one identifier' in docs/repair.md"})
 		}
 		owners[m.ID] = m.Name
 		if id, err := format.ParseID(m.ID); err == nil && id >= next && next > 0 && !commit.UsedUp(next) {

@@ -52,8 +52,8 @@ type Tree struct {
 	links  map[string]string   // others: a link to each of these parents, "" after the first use of one
 }
 
-// Open opens snapshots/ in dir. staging/ is opened by Prepare. A snapshots/ that is missing or no
-// directory is a *fault.Damaged. The caller closes dir, after the Tree.
+// Open opens snapshots/ in dir. staging/ is opened by Prepare. A snapshots/ that is missing, no
+// directory or on another filesystem is a *fault.Damaged. The caller closes dir, after the Tree.
 func Open(dir *disk.Dir) (*Tree, error) {
 	owner, err := disk.OwnerOf(dir.File)
 	if err != nil {
@@ -66,7 +66,22 @@ func Open(dir *disk.Dir) (*Tree, error) {
 		}
 		return nil, err
 	}
+	if err := sameFilesystem(dir, snapshots); err != nil {
+		return nil, errors.Join(err, snapshots.Close())
+	}
 	return &Tree{root: dir, snapshots: snapshots, owner: owner, prefix: fmt.Sprintf("%08x-", rand.Uint32()), spares: map[bool][]leftover{}, links: map[string]string{}}, nil
+}
+
+// ErrMounted is the damage of a snapshots/ that hides the store's own.
+var ErrMounted = errors.New("another filesystem is mounted on it: unmount it (findmnt -R shows it); all of a store is on one filesystem")
+
+func sameFilesystem(dir, snapshots *disk.Dir) error {
+	of, err := dir.At().Stat()
+	is, serr := snapshots.At().Stat()
+	if err = errors.Join(err, serr); err == nil && of.Dev != is.Dev {
+		err = &fault.Damaged{Path: snapshots.Path, Err: ErrMounted}
+	}
+	return err
 }
 
 // Close closes the directories that Open and Prepare opened. It waits for reading methods; later ones return
