@@ -3,6 +3,7 @@ package fsmeta_test
 import (
 	"errors"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -127,4 +128,27 @@ func TestChangesWithAWrongLink(t *testing.T) {
 			wantClean(t, dir)
 		})
 	}
+}
+
+// Two faults at once: directories that have changed places, and a damaged line that has committed
+// one of them. The checksum of the file says which snapshot it is, so that none is lost.
+func TestExchangedBesideADamagedLine(t *testing.T) {
+	dir := newDir(t)
+	crashed(t, dir, "layer B", "put keyA", "commit keyA A", "put k A", "label k 1")
+	succeed(t, os.Rename(entry(dir, "A"), entry(dir, "other")), os.Rename(entry(dir, "B"), entry(dir, "A")), os.Rename(entry(dir, "other"), entry(dir, "B")))
+	text := readFile(t, filepath.Join(dir, "journal"))
+	at := strings.Index(text, `{"name":"keyA","before":{`)
+	if at < 0 {
+		t.Fatal("the journal has no line that commits keyA:\n" + text)
+	}
+	flip(t, filepath.Join(dir, "journal"), at+12)
+	repair(t, dir)
+	a := useDamaged(t, dir)
+	got, err := a.do("walk")
+	for _, name := range []string{"A", "B", "k"} {
+		if !strings.Contains(" "+got+" ", " "+name+" ") {
+			t.Errorf("walk gives %q, %v, and not %s", got, err, name)
+		}
+	}
+	wantStat(t, a, "k", "active v=1 on=A")
 }

@@ -160,8 +160,7 @@ func (r *repair) makeAnew(c *content, found map[string]*format.Snapshot) (at map
 		switch {
 		case err != nil || !there:
 		case found[place] != nil:
-			at[place] = fmt.Sprintf(".misplaced-%x", time.Now().UnixNano())
-			err = disk.RenameNew(r.snapshots.At(), place, r.snapshots.At(), at[place])
+			at[place], err = r.displace(place)
 		default:
 			err = r.shelf.move(r.snapshots, place, format.SnapshotsDir+"/"+place)
 		}
@@ -173,6 +172,16 @@ func (r *repair) makeAnew(c *content, found map[string]*format.Snapshot) (at map
 		return at, err
 	}
 	return at, r.writer.Fold()
+}
+
+// displace gives an entry of snapshots/ that belongs elsewhere a name there that no snapshot has. A
+// crash leaves it under either, an error under its own.
+func (r *repair) displace(entry string) (to string, err error) {
+	to = fmt.Sprintf(".misplaced-%x", time.Now().UnixNano())
+	if err := disk.RenameNew(r.snapshots.At(), entry, r.snapshots.At(), to); err != nil {
+		return entry, err
+	}
+	return to, nil
 }
 
 // loss is an entry of snapshots/ that is to be set aside, and the finding that says why.

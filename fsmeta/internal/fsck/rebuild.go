@@ -112,9 +112,10 @@ func (r *repair) rebuild(damage *fault.Damaged) error {
 // carried returns the last versions that can be read, where they are later than what the tree has.
 // What that has of them is set aside. A crash leaves each in its place or set aside.
 func (r *repair) carried(v *salvaged, c *content) map[string]*format.Snapshot {
-	carried, owners := map[string]*format.Snapshot{}, map[string]bool{}
-	for _, m := range c.good {
-		owners[m.ID] = true
+	carried, owners := map[string]*format.Snapshot{}, map[string]string{}
+	misplaced := c.misplaced(r.snapshots)
+	for _, m := range slices.Concat(c.byName(), slices.Collect(maps.Values(misplaced))) {
+		owners[m.ID] = m.Name
 	}
 	for _, name := range slices.Sorted(maps.Keys(v.last)) {
 		after, f := v.last[name], Finding{Path: r.tree.Path(name), Name: name, Problem: "the journal says that it was removed"}
@@ -125,8 +126,12 @@ func (r *repair) carried(v *salvaged, c *content) map[string]*format.Snapshot {
 		there, _, err := exists(r.snapshots, entry)
 		switch to := format.SnapshotsDir + "/" + entry; {
 		case err != nil:
-		case !there && (after == nil || owners[after.ID]):
+		case !there && (after == nil || owners[after.ID] != "" && owners[after.ID] != name):
 			continue // it was committed under another name
+		case there && misplaced[entry] != nil: // perhaps the only copy of another, for mendTree
+			if _, err = r.displace(entry); err == nil && after == nil {
+				continue
+			}
 		case after == nil:
 			if err = r.setAside(r.snapshots, entry, to, f); err == nil {
 				continue
