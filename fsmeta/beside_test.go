@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/fsmeta/fsmeta/fsmeta"
+	"github.com/fsmeta/fsmeta/fsmeta/internal/commit"
 	"github.com/fsmeta/fsmeta/lock"
 )
 
@@ -262,5 +263,43 @@ func TestChildrenAreCountedOnce(t *testing.T) {
 		close(stop)
 		all.Wait()
 		mustDo(t, a, "close")
+	}
+}
+
+// What was acknowledged in one process is seen by every reader that begins in another one
+// afterwards, also by those that begin while others there go on in the file of a checkpoint.
+func TestAcknowledgedIsSeenOverCheckpoints(t *testing.T) {
+	defer func(size int64) { commit.CheckpointSize = size }(commit.CheckpointSize)
+	commit.CheckpointSize = 3000
+	dir := newDir(t)
+	b, a := use(t, dir), use(t, dir)
+	mustDo(t, b, "put x")
+	for n := int64(0); n < 6000; {
+		for range 6 {
+			n++
+			inOne(t, b.store, func(ctx context.Context) error {
+				_, err := b.store.SetUsage(ctx, "x", fsmeta.Usage{Size: n})
+				return err
+			})
+		}
+		var all sync.WaitGroup
+		begin := make(chan struct{})
+		for range 8 {
+			all.Go(func() {
+				<-begin
+				err := a.store.WithTransaction(context.Background(), false, func(ctx context.Context) error {
+					info, err := a.store.Stat(ctx, "x")
+					if err == nil && info.Usage.Size < n {
+						err = fmt.Errorf("a reader saw %d after %d was acknowledged", info.Usage.Size, n)
+					}
+					return err
+				})
+				if err != nil && !errors.Is(err, fsmeta.ErrOutdated) { // two checkpoints between two looks
+					t.Error(err)
+				}
+			})
+		}
+		close(begin)
+		all.Wait()
 	}
 }

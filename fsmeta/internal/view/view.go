@@ -196,10 +196,10 @@ func (v *View) CatchUp() (journal.Tail, error) {
 // file where one has taken over. With whole it reads to the end of the file. The holder of
 // the lock is alone.
 func (v *View) catchUpLocked(whole, alone bool) (journal.Tail, error) {
-	// As soon as the lines are read, the journal is quiet again: readers that begin before the
-	// lines are published here come behind them.
-	v.unsettled.Store(true)
 	for {
+		// As soon as the lines are read, the journal is quiet again: readers that begin before the
+		// lines are published here come behind them. So it is with each file.
+		v.unsettled.Store(true)
 		j := v.Journal()
 		if j.Damage() != nil {
 			return journal.Tail{}, v.strayLocked()
