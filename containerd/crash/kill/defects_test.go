@@ -22,8 +22,8 @@ func TestKillSeesDefects(t *testing.T) {
 		},
 		"no line": {
 			File: "internal/journal/write.go",
-			Old:  "\tif err := f.put(raw, off); err != nil {\n\t\treturn err\n\t}\n",
-			New:  "",
+			Old:  "off+int64(n)); err != nil {\n\t\treturn err\n\t}\n\tif err := f.put(raw, off); err != nil {\n",
+			New:  "off+int64(n)); err != nil {\n",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
