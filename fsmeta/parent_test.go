@@ -150,5 +150,5 @@ func TestExchangedBesideADamagedLine(t *testing.T) {
 			t.Errorf("walk gives %q, %v, and not %s", got, err, name)
 		}
 	}
-	wantStat(t, a, "k", "active v=1 on=A")
+	mustSay(t, a, "stat k", "active v=1 on=A")
 }
