@@ -352,6 +352,43 @@ func (r *remote) send(line string) {
 	}
 }
 
+// repeatedly lets a process do a command over and over. more waits until it has done that so many times
+// more; stop ends it. Both require that each time succeeded.
+func repeatedly(t *testing.T, r *remote, line string) (more func(times int), stop func()) {
+	done, stopped, ended := make(chan struct{}), make(chan struct{}), make(chan error, 1)
+	go func() {
+		for {
+			if _, err := r.do(line); err != nil {
+				ended <- err
+				return
+			}
+			select {
+			case <-stopped:
+				ended <- nil
+				return
+			case done <- struct{}{}:
+			default:
+			}
+		}
+	}()
+	more = func(times int) {
+		t.Helper()
+		for range times {
+			select {
+			case <-done:
+			case err := <-ended:
+				t.Fatalf("%.40s: %v", line, err)
+			}
+		}
+	}
+	stop = func() {
+		t.Helper()
+		close(stopped)
+		succeed(t, <-ended)
+	}
+	return more, stop
+}
+
 // hangs is the time after which a command that has no answer counts as hanging.
 const hangs = time.Minute
 

@@ -108,13 +108,19 @@ func (l *logged) Reset() {
 	l.text.Reset()
 }
 
+// captureLog takes what is logged from now on to the end of the test.
+func captureLog(t *testing.T) *logged {
+	t.Helper()
+	log, before := &logged{}, slog.Default()
+	slog.SetDefault(slog.New(slog.NewTextHandler(log, nil)))
+	t.Cleanup(func() { slog.SetDefault(before) })
+	return log
+}
+
 // A wait of over a second for the writer's turn is logged, with the process that has the turn and
 // since when, and so says the error.
 func TestLongWaitSaysTheHolder(t *testing.T) {
-	var log logged
-	before := slog.Default()
-	slog.SetDefault(slog.New(slog.NewTextHandler(&log, nil)))
-	defer slog.SetDefault(before)
+	log := captureLog(t)
 
 	dir := newDir(t)
 	a := use(t, dir)

@@ -4,7 +4,6 @@ package fsmeta_test
 
 import (
 	"fmt"
-	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -99,10 +98,7 @@ var changes = []struct{ name, script, x, n string }{
 // The first name that begins to lag is logged, with its cause and where to look, and so is that
 // none lags any more. The transactions between are not.
 func TestLaggingIsLogged(t *testing.T) {
-	var log logged
-	before := slog.Default()
-	slog.SetDefault(slog.New(slog.NewTextHandler(&log, nil)))
-	defer slog.SetDefault(before)
+	log := captureLog(t)
 	dir := newDir(t)
 	a := useDamaged(t, dir)
 	mustDo(t, a, "put x", "put y")

@@ -41,27 +41,12 @@ func TestCheckBesideABusyWriter(t *testing.T) {
 	dir := newDir(t)
 	w := start(t)
 	mustDo(t, w, "open "+dir, "put x")
-	stop, ended := make(chan struct{}), make(chan error, 1)
-	go func() {
-		for {
-			select {
-			case <-stop:
-				ended <- nil
-				return
-			default:
-			}
-			if _, err := w.do("label x 1"); err != nil {
-				ended <- err
-				return
-			}
-		}
-	}()
+	_, stop := repeatedly(t, w, "label x 1")
 	for range 5 {
 		findings, err := fsmeta.Check(t.Context(), dir, nil)
 		if err != nil || len(findings) > 0 {
 			t.Errorf("check beside a writer: %v, %v", findings, err)
 		}
 	}
-	close(stop)
-	succeed(t, <-ended)
+	stop()
 }

@@ -10,9 +10,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/fsmeta/fsmeta/fsmeta"
 )
@@ -332,25 +330,8 @@ func TestListingBesideABusyWriter(t *testing.T) {
 	build(t, dir, lines...)
 	w := start(t)
 	mustDo(t, w, "open "+dir)
-	stop, ended := make(chan struct{}), make(chan error, 1)
-	var written atomic.Int64
-	go func() {
-		for {
-			select {
-			case <-stop:
-				ended <- nil
-				return
-			default:
-			}
-			if _, err := w.do("label s000 " + strings.Repeat("x", 6_000)); err != nil {
-				ended <- err
-				return
-			}
-			written.Add(1)
-		}
-	}()
+	more, stop := repeatedly(t, w, "label s000 "+strings.Repeat("x", 6_000))
 	for range 5 {
-		before := written.Load()
 		r := useDamaged(t, dir, fsmeta.ReadOnly()) // which knows nothing yet
 		got, err := r.do("walk")
 		for try := 0; errors.Is(err, fsmeta.ErrOutdated) && try < 20; try++ { // two checkpoints between two looks
@@ -360,10 +341,7 @@ func TestListingBesideABusyWriter(t *testing.T) {
 			t.Errorf("walk: %q, %v", got, err)
 		}
 		mustDo(t, r, "close")
-		for written.Load() < before+50 { // two checkpoints at least
-			time.Sleep(time.Millisecond)
-		}
+		more(50) // two checkpoints at least
 	}
-	close(stop)
-	succeed(t, <-ended)
+	stop()
 }

@@ -122,19 +122,6 @@ func (w *Writer) bringUp(names []string, txn uint64, rebuild bool) error {
 // before it can go: the new journal of a checkpoint ends with it. It changes nothing. It
 // is nil where nothing lags.
 func (w *Writer) carryOver(lagging map[string]error, old *journal.File, nextID uint64) (*format.Txn, error) {
-	if len(lagging) == 0 {
-		return nil, nil
-	}
-	names := slices.Sorted(maps.Keys(lagging))
-	versions, err := w.view.Versions(names, old.Tip())
-	if err != nil {
-		return nil, err
-	}
-	t := &format.Txn{Number: old.Tip() + 1, Time: time.Now().UTC(), NextID: nextID, Synced: old.Tip()}
-	for _, name := range names {
-		if m, known := versions[name]; known {
-			t.Changes = append(t.Changes, format.Change{Name: name, Before: m, After: m})
-		}
-	}
-	return t, nil
+	versions, err := w.view.Versions(slices.Collect(maps.Keys(lagging)), old.Tip())
+	return format.CarryOver(old.Tip(), nextID, versions, time.Now()), err
 }

@@ -4,9 +4,12 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"reflect"
+	"slices"
 	"strings"
+	"time"
 )
 
 // journalFormat is the member "format" of a journal's header.
@@ -335,6 +338,19 @@ func same(a, b *Snapshot) bool {
 		return a == b
 	}
 	return a.Txn == b.Txn && reflect.DeepEqual(a, b) // the number first: comparing all is slow
+}
+
+// CarryOver returns the transaction behind txn that carries names over from one journal to the next, as
+// they are; nil for none. Its time is that of the caller.
+func CarryOver(txn, nextID uint64, versions map[string]*Snapshot, now time.Time) *Txn {
+	if len(versions) == 0 {
+		return nil
+	}
+	t := &Txn{Number: txn + 1, Time: now.UTC(), NextID: nextID, Synced: txn}
+	for _, name := range slices.Sorted(maps.Keys(versions)) {
+		t.Changes = append(t.Changes, Change{Name: name, Before: versions[name], After: versions[name]})
+	}
+	return t
 }
 
 // CarriesOver reports whether t changes nothing and carries the names in it over from one

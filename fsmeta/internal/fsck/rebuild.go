@@ -102,7 +102,7 @@ func (r *repair) rebuild(damage *fault.Damaged) error {
 		}
 		done += "; the former one was set aside, in " + r.shelf.path()
 	}
-	if err := layout.WriteJournal(r.root, r.owner, h, lineOf(h, carried), journal.ClosedFill); err != nil {
+	if err := layout.WriteJournal(r.root, r.owner, h, format.CarryOver(h.Txn, h.NextID, carried, time.Now()), journal.ClosedFill); err != nil {
 		return err
 	}
 	r.mended(damage.Path, "", problemOf(damage), done)
@@ -161,16 +161,4 @@ func (r *repair) newHeader(v *salvaged, carried map[string]*format.Snapshot) (h 
 		}
 	}
 	return h, done, err
-}
-
-// lineOf returns the transaction that carries names over, nil for none.
-func lineOf(h format.Header, carried map[string]*format.Snapshot) *format.Txn {
-	if len(carried) == 0 {
-		return nil
-	}
-	t := &format.Txn{Number: h.Txn + 1, Time: time.Now().UTC(), NextID: h.NextID, Synced: h.Txn}
-	for _, name := range slices.Sorted(maps.Keys(carried)) {
-		t.Changes = append(t.Changes, format.Change{Name: name, Before: carried[name], After: carried[name]})
-	}
-	return t
 }
