@@ -48,7 +48,11 @@ func (s *Store) backup(ctx context.Context, dir string, progress func(done, tota
 	unfinished := dir + ".unfinished"
 	for _, path := range []string{dir, unfinished} {
 		if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
-			return errors.Join(err, fmt.Errorf("%s: %w", path, fs.ErrExist))
+			err = errors.Join(err, fmt.Errorf("%s: %w", path, fs.ErrExist))
+			if path == unfinished {
+				err = fmt.Errorf("%w: delete it if no backup is running, one that was killed has left it", err)
+			}
+			return err
 		}
 	}
 	if damage := s.view.Damage(); damage != nil {

@@ -238,3 +238,15 @@ func TestBackupFails(t *testing.T) {
 		t.Errorf("left: %v, %v", left, err)
 	}
 }
+
+// What a killed backup has left is not overwritten, and the error says what to do with it.
+func TestBackupBesideAnUnfinishedOne(t *testing.T) {
+	dir, to := newDir(t), filepath.Join(t.TempDir(), "x")
+	build(t, dir, "put a")
+	s := use(t, dir)
+	succeed(t, os.Mkdir(to+".unfinished", 0o700))
+	if err := s.store.Backup(t.Context(), to, nil); !errors.Is(err, fs.ErrExist) || !strings.Contains(err.Error(), to+".unfinished: file already exists: delete it") {
+		t.Errorf("%v, want that it exists and is to be deleted", err)
+	}
+	succeed(t, os.Remove(to+".unfinished"), s.store.Backup(t.Context(), to, nil))
+}

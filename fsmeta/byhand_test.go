@@ -125,3 +125,20 @@ func TestJournalWrittenByHand(t *testing.T) {
 		t.Errorf("the header that the writer made: %+v", written)
 	}
 }
+
+// A nextID that a person has written too low gives no identifier to a second snapshot.
+func TestHeaderByHandReusesNoIdentifier(t *testing.T) {
+	for _, next := range []string{"1", "2", "300"} {
+		dir := newDir(t)
+		build(t, dir, "put a", "put b", "put c", "remove c")
+		writeFile(t, filepath.Join(dir, "journal"), `{"format":"fsmeta journal","version":2,"txn":9,"nextID":`+next+"}\n")
+		a := use(t, dir)
+		ids := map[string]bool{mustDo(t, a, "id a"): true, mustDo(t, a, "id b"): true}
+		mustDo(t, a, "put d")
+		if id := mustDo(t, a, "id d"); ids[id] {
+			t.Errorf("nextID %s: %s has two snapshots", next, id)
+		}
+		mustDo(t, a, "close")
+		wantClean(t, dir)
+	}
+}

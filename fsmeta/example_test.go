@@ -369,10 +369,13 @@ func ExampleRepair() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	fmt.Println(len(findings), "was repaired:", findings[0].Repaired != "")
+	for _, f := range findings {
+		fmt.Printf("%q was repaired: %v, is harmless: %v\n", f.Name, f.Repaired != "", f.Harmless)
+	}
 	// Output:
 	// web is harmless: false
-	// 1 was repaired: true
+	// "web" was repaired: true, is harmless: false
+	// "" was repaired: false, is harmless: true
 }
 
 // A node that is rebuilt rather than repaired need not wait for its disk.

@@ -154,11 +154,15 @@ func (w *Writer) syncTree(txn uint64) (synced, error) {
 // writing has ended.
 func (w *Writer) replace(s synced, nextID uint64, next *journal.Next) error {
 	old := w.view.Journal()
-	carry, err := w.carryOver(s.lagging, old, nextID)
+	names, highest, err := w.namesAt(old, s.txn)
 	if err != nil {
 		return errors.Join(err, next.Discard())
 	}
-	names, err := w.namesAt(old, s.txn)
+	if highest >= nextID { // others may have been handed out above, and be gone
+		w.RaiseID(highest + 1 + UnknownIDs)
+		nextID = w.NextID()
+	}
+	carry, err := w.carryOver(s.lagging, old, nextID)
 	if err != nil {
 		return errors.Join(err, next.Discard())
 	}
@@ -177,14 +181,20 @@ func (w *Writer) replace(s synced, nextID uint64, next *journal.Next) error {
 	return w.adopt(j, carry, s.names)
 }
 
-// namesAt returns which snapshots there are after txn. It counts them where a person wrote the header.
-func (w *Writer) namesAt(j *journal.File, txn uint64) (format.Names, error) {
+// namesAt returns which snapshots there are after txn. Where a person wrote the header it counts
+// them, and returns their highest identifier, too.
+func (w *Writer) namesAt(j *journal.File, txn uint64) (names format.Names, highest uint64, err error) {
 	if names := j.NamesAt(txn); names.Known {
-		return names, nil
+		return names, 0, nil
 	}
 	at := w.view.Base()
 	at.At = txn
-	return w.view.Count(at)
+	names, err = w.view.Count(at, func(m *format.Snapshot) {
+		if id, err := format.ParseID(m.ID); err == nil {
+			highest = max(highest, id)
+		}
+	})
+	return names, highest, err
 }
 
 // writeNext writes the file that takes the place of old: to next, or, where there is no room

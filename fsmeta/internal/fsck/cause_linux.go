@@ -6,24 +6,49 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// obstacleAt says what keeps an entry of a directory from being changed by any process, ""
+// obstacleAt says what keeps an entry of a directory from being changed by this process, ""
 // for nothing or where that can't be told.
 func obstacleAt(dir *disk.Dir, entry string) string {
-	var is unix.Statx_t
-	if unix.Statx(int(dir.File.Fd()), entry, unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT, 0, &is) != nil {
-		return ""
-	}
-	switch {
-	case is.Attributes&unix.STATX_ATTR_IMMUTABLE != 0:
-		return "immutable"
-	case is.Attributes&unix.STATX_ATTR_APPEND != 0:
-		return "append-only"
-	case is.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0:
+	switch flag := flagAt(dir, entry); {
+	case flag != "":
+		return flag
+	case isMounted(dir, entry):
 		return mountPoint
 	case unix.Faccessat(int(dir.File.Fd()), entry, unix.W_OK, unix.AT_EACCESS) == unix.EACCES:
 		return "not writable for this user: permission denied"
 	}
 	return ""
+}
+
+// flagAt says which flag keeps every process from changing an entry, "" for none.
+func flagAt(dir *disk.Dir, entry string) string {
+	switch is := attributes(dir, entry); {
+	case is&unix.STATX_ATTR_IMMUTABLE != 0:
+		return "immutable"
+	case is&unix.STATX_ATTR_APPEND != 0:
+		return "append-only"
+	}
+	return ""
+}
+
+// isMounted reports whether something is mounted on an entry.
+func isMounted(dir *disk.Dir, entry string) bool {
+	return attributes(dir, entry)&unix.STATX_ATTR_MOUNT_ROOT != 0
+}
+
+// attributes returns the attributes of an entry, none where they can't be told.
+func attributes(dir *disk.Dir, entry string) uint64 {
+	var is unix.Statx_t
+	if unix.Statx(int(dir.File.Fd()), entry, unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT, 0, &is) != nil {
+		return 0
+	}
+	return is.Attributes
+}
+
+// readOnly reports whether the filesystem of a directory is mounted read-only.
+func readOnly(dir *disk.Dir) bool {
+	var is unix.Statfs_t
+	return unix.Fstatfs(int(dir.File.Fd()), &is) == nil && is.Flags&unix.ST_RDONLY != 0
 }
 
 // noRoom says that the filesystem is full, "" where it is not or that can't be told.

@@ -4,8 +4,10 @@ package fsck
 
 import "github.com/fsmeta/fsmeta/fsmeta/internal/disk"
 
-// obstacleAt says nothing here.
-func obstacleAt(*disk.Dir, string) string { return "" }
+// None of these can tell anything here.
 
-// noRoom says nothing here.
-func noRoom(*disk.Dir) string { return "" }
+func obstacleAt(*disk.Dir, string) string { return "" }
+func flagAt(*disk.Dir, string) string     { return "" }
+func isMounted(*disk.Dir, string) bool    { return false }
+func readOnly(*disk.Dir) bool             { return false }
+func noRoom(*disk.Dir) string             { return "" }

@@ -45,6 +45,7 @@ type checker struct {
 	content    *content
 	lost       *fault.Damaged    // snapshots are missing, or there are too many
 	odd        map[string]string // see oddLinks
+	mounted    []string          // entries of snapshots/ that something is mounted on
 	strangers  []string          // paths of what belongs to another user than the store
 }
 
@@ -58,6 +59,7 @@ func (c *checker) check() error {
 	if err := c.checkBeside(); err != nil {
 		return err
 	}
+	c.checkWritable()
 	if whole, err := c.checkDirectories(); err != nil || !whole {
 		return err
 	}
@@ -122,19 +124,45 @@ func (c *checker) checkCopied() {
 
 // checkAside counts what repairs have set aside.
 func (c *checker) checkAside() error {
-	times, snapshots := 0, 0
-	err := eachIn(c.root, format.DamagedDir, func(*disk.Dir, string) error { times++; return nil })
-	err = errors.Join(err, eachAside(c.root, func(_ *disk.Dir, part, _ string) error {
+	things, snapshots, unknown := 0, 0, 0
+	err := eachIn(c.root, format.DamagedDir, func(damaged *disk.Dir, time string) error {
+		return eachIn(damaged, time, func(*disk.Dir, string) error { things++; return nil })
+	})
+	err = errors.Join(err, eachAside(c.root, func(dir *disk.Dir, part, entry string) error {
 		if part == format.SnapshotsDir {
 			snapshots++
 		}
-		return nil
+		_, err := idIn(dir, part, entry)
+		if fault.DamageOf(err) != nil {
+			unknown, err = unknown+1, nil
+		}
+		return err
 	}))
-	if times > 0 {
-		c.found(Finding{Path: c.path(format.DamagedDir), Harmless: true, Problem: fmt.Sprintf("repairs have set aside what is in it; %d of snapshots/", snapshots),
-			Meaning: "the store does not have it any more", Advice: "look at it, and move it away when nothing of it is needed"})
+	if things == 0 {
+		return err
 	}
+	f := Finding{Path: c.path(format.DamagedDir), Harmless: true, Problem: fmt.Sprintf("repairs have set aside what is in it; %d of snapshots/", snapshots),
+		Meaning: "the store does not have it any more", Advice: "look at it, and move it away when nothing of it is needed"}
+	if unknown > 0 {
+		f.Problem += fmt.Sprintf(", and of %d the identifier can't be told", unknown)
+		f.Meaning += "; until it is moved away, no content counts as an orphan, and drivers delete none"
+	}
+	c.found(f)
 	return err
+}
+
+// checkWritable looks for what keeps any process from writing.
+func (c *checker) checkWritable() {
+	for _, part := range []string{".", format.JournalFile, format.SnapshotsDir, format.StagingDir} {
+		if flag := flagAt(c.root, part); flag != "" {
+			c.found(Finding{Path: c.path(part), Problem: "it is " + flag, Meaning: "programs can't write, or get no further than the journal",
+				Advice: "chattr -i -a " + c.path(part)})
+		}
+	}
+	if readOnly(c.root) {
+		c.found(Finding{Path: c.dir, Harmless: true, Problem: "its filesystem is mounted read-only", Meaning: "the store can be read, and nothing can be written",
+			Advice: "if that is not meant, look in dmesg for an error of the disk before mounting it anew"})
+	}
 }
 
 // checkDirectories looks whether there are those that the rest needs. For a staging/ that is
@@ -160,7 +188,7 @@ func (c *checker) checkDirectories() (whole bool, err error) {
 	}
 	if err = c.openTree(); errors.Is(err, tree.ErrMounted) {
 		c.found(Finding{Path: c.path(format.SnapshotsDir), Problem: "another filesystem is mounted on it",
-			Meaning: "the store can't be opened; its own snapshots are below the mount", Advice: "unmount it (findmnt -R shows it)"})
+			Meaning: "the store can't be opened; its own snapshots are below the mount", Advice: adviseUnmount})
 		return false, nil
 	}
 	return err == nil, err

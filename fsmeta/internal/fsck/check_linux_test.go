@@ -139,6 +139,71 @@ func TestCheckReadOnlyMount(t *testing.T) {
 		s.put(meta("alone"), "{")
 		s.remove("staging")
 		s.check(syscall.Mount("", s.dir, "", syscall.MS_REMOUNT|syscall.MS_BIND|syscall.MS_RDONLY, ""))
-		s.wantCheck(wanted{meta("alone"), false, "as if edited by hand"}, wanted{format.StagingDir, true, "missing"})
+		s.wantCheck(wanted{"", true, "read-only"}, wanted{meta("alone"), false, "as if edited by hand"}, wanted{format.StagingDir, true, "missing"})
 	}
+}
+
+// What no process can write to is found, in a store that is in order otherwise.
+func TestCheckFlags(t *testing.T) {
+	for _, part := range []string{".", "journal", "snapshots", "staging"} {
+		s := specimen(t, false)
+		free, err := immutable(s.at(part))
+		if err != nil {
+			t.Skip("nothing can be made immutable here: ", err)
+		}
+		t.Cleanup(func() { _ = free() }) // so that it can be deleted
+		s.wantCheck(wanted{part, false, "it is immutable"})
+		s.check(free())
+		s.wantCheck()
+	}
+}
+
+// A filesystem over the directory of one snapshot hides it, and is no reason to set anything
+// aside: when it is gone, all is there.
+func TestMountedOverASnapshot(t *testing.T) {
+	s := specimen(t, false)
+	path := s.at(dirOf("base"))
+	if err := syscall.Mount("none", path, "tmpfs", 0, ""); err != nil {
+		t.Skip("nothing can be mounted here: ", err)
+	}
+	t.Cleanup(func() { _ = syscall.Unmount(path, 0) })
+	hidden := []wanted{{dirOf("base"), false, "it is a mount point"}, {meta("base"), false, "no such file"}}
+	s.wantCheck(hidden...)
+	for _, accept := range []bool{false, true} {
+		s.wantRepair(RepairOptions{AcceptTree: accept}, nil, hidden)
+	}
+	found, err := Check(bg, s.dir, nil)
+	s.check(err)
+	for _, f := range found {
+		if f.Advice != adviseUnmount {
+			t.Errorf("%+v, want the advice to unmount it", f)
+		}
+	}
+	s.check(syscall.Unmount(path, 0))
+	s.wantCheck()
+	s.wantList()
+}
+
+// A repair that has no room says so.
+func TestRepairWithoutRoom(t *testing.T) {
+	dir := t.TempDir()
+	if err := syscall.Mount("none", dir, "tmpfs", 0, "size=1m"); err != nil {
+		t.Skip("nothing can be mounted here: ", err)
+	}
+	t.Cleanup(func() { _ = syscall.Unmount(dir, syscall.MNT_DETACH) })
+	s := &tamper{t, filepath.Join(dir, "store")}
+	openStore(t, s.dir).close(true)
+	s.put("journal", "damaged")
+	fill, err := os.Create(filepath.Join(dir, "fill"))
+	s.check(err)
+	for err == nil {
+		_, err = fill.Write(make([]byte, 4096))
+	}
+	s.check(fill.Close())
+	_, err = Repair(bg, s.dir, RepairOptions{}, nil)
+	if !errors.Is(err, unix.ENOSPC) || !strings.HasSuffix(err.Error(), "make some room on the filesystem and run it again") {
+		t.Errorf("%v, want that there is no room, and to make some", err)
+	}
+	s.check(os.Remove(fill.Name()))
+	s.wantRepair(RepairOptions{}, []done{{"journal", "made anew"}}, nil)
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -40,7 +41,9 @@ var checkTable = []struct {
 		s.mkdir("damaged/20261126T000000.000000000Z/staging")
 		s.put("damaged/notes", "")
 	}, []wanted{{"damaged", true, "1 of snapshots/"}}},
-	{"nothing set aside", false, func(s *tamper) { s.mkdir("damaged") }, nil},
+	{"set aside, without an identifier", false, func(s *tamper) { s.mkdir("damaged/20261125T000000.000000000Z/snapshots/a") },
+		[]wanted{{"damaged", true, "1 of snapshots/, and of 1 the identifier can't be told"}}},
+	{"nothing set aside", false, func(s *tamper) { s.mkdir("damaged/20261125T000000.000000000Z") }, nil},
 	{"damaged is a symlink", false, func(s *tamper) { s.link("damaged", "snapshots") }, []wanted{{"damaged", true, "no part of the store"}}},
 	{"a backup in the store", false, func(s *tamper) { s.mkdir("copy"); s.put("copy/layout", format.LayoutContent) },
 		[]wanted{{"copy", true, "a store in the store"}}},
@@ -305,5 +308,17 @@ func TestCheckCancelledMeanwhile(t *testing.T) {
 	_, err := Check(ctx, specimen(t, false).dir, func(int, int) { cancel() })
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("%v", err)
+	}
+}
+
+// What stands in the place of a snapshot's directory is not to be edited, but moved away.
+func TestCheckAdvisesToMoveAway(t *testing.T) {
+	s := specimen(t, false)
+	s.remove(dirOf("alone"))
+	s.put(dirOf("alone"), "")
+	findings, err := Check(bg, s.dir, nil)
+	s.check(err)
+	if i := slices.IndexFunc(findings, func(f Finding) bool { return f.Name == "alone" }); i < 0 || findings[i].Advice != adviseNoDir {
+		t.Errorf("%+v, want the advice %q", findings, adviseNoDir)
 	}
 }

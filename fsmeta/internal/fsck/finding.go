@@ -32,6 +32,8 @@ const (
 	adviseRepair   = "stop what uses the store and run a repair, or see docs/repair.md"
 	adviseRestore  = "restore it from a backup, see docs/repair.md"
 	adviseSnapshot = "stop what uses the store, then correct the file and delete its line with crc32c, or put the directory back from a backup, or else run a repair, which sets it aside"
+	adviseNoDir    = "stop what uses the store, then move it away and put the snapshot's directory back from a backup, or else run a repair, which sets it aside"
+	adviseUnmount  = "unmount it (findmnt -R shows it)"
 	adviseParent   = "stop what uses the store, then put the parent back from a backup or from damaged/, or else run a repair, which sets this one aside"
 	adviseMissing  = "put back what is missing, from a backup, damaged/ or lost+found, before anything deletes content; to accept what is there as the truth, run a repair with --accept-tree"
 )

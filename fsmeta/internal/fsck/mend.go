@@ -1,6 +1,7 @@
 package fsck
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -18,6 +19,9 @@ import (
 // aside. A crash leaves each of them mended, set aside, or as it was. Its error ends the
 // repair.
 func (r *repair) mendTree() error {
+	if err := r.countAgain(); err != nil {
+		return err
+	}
 	for {
 		c, err := r.read()
 		if err != nil {
@@ -202,6 +206,10 @@ func (r *repair) losses(c *content) (all []loss) {
 	}
 	for _, entry := range slices.Sorted(maps.Keys(c.damaged)) {
 		d := c.damaged[entry]
+		if isMounted(r.snapshots, entry) { // its own directory is below, and so is what others stand on
+			r.stuck[entry], r.unmade[d.Name] = true, true
+			continue
+		}
 		add(entry, Finding{Path: d.Path, Name: d.Name, Problem: d.Err.Error()})
 	}
 	take := func(m *format.Snapshot, problem string) {
@@ -226,8 +234,8 @@ func (r *repair) losses(c *content) (all []loss) {
 }
 
 // giveUp sets aside what can't be used, and reports whether there was any that it had not tried
-// before. What the journal has counted is adjusted before: a crash in between is mended by the
-// next repair.
+// before. What the journal has counted is adjusted before, which is written down: after a crash
+// in between the next repair counts those again that are still there.
 func (r *repair) giveUp(c *content) bool {
 	all := r.losses(c)
 	if len(all) == 0 {
@@ -242,9 +250,11 @@ func (r *repair) giveUp(c *content) bool {
 		}
 	}
 	names, uncounted := r.restate(c, nil, gone, made)
-	var err error
+	note, err := "", error(nil)
 	if len(uncounted) > 0 {
-		err = r.writer.CommitAs(nil, names)
+		if note, err = r.noteUncounted(names, uncounted); err == nil {
+			err = r.writer.CommitAs(nil, names)
+		}
 	}
 	for _, l := range all {
 		failed := err
@@ -257,9 +267,57 @@ func (r *repair) giveUp(c *content) bool {
 	}
 	uncounted = slices.DeleteFunc(uncounted, func(entry string) bool { there, _, _ := exists(r.snapshots, entry); return !there })
 	if err == nil && len(uncounted) > 0 { // those stay
-		r.fail(r.path(format.JournalFile), r.writer.CommitAs(nil, adjust(names, format.Names.With, uncounted)))
+		err = r.writer.CommitAs(nil, adjust(names, format.Names.With, uncounted))
+		r.fail(r.path(format.JournalFile), err)
+	}
+	if err == nil && note != "" {
+		r.fail(r.path(note), r.root.At().Unlink(note))
 	}
 	return true
+}
+
+// uncountedFile is on a shelf while a repair sets aside what the journal counts no more.
+const uncountedFile = "uncounted"
+
+// uncounted is what it says.
+type uncounted struct {
+	Names   format.Names // what the journal counts then
+	Entries []string     // of snapshots/, which it has counted before
+}
+
+// noteUncounted writes down what the journal will not count, and returns where. A crash leaves
+// that, or nothing that can be read; so does an error.
+func (r *repair) noteUncounted(names format.Names, entries []string) (path string, err error) {
+	data, err := json.Marshal(uncounted{names, entries})
+	if err == nil {
+		err = r.shelf.write(uncountedFile, data)
+	}
+	return format.DamagedDir + "/" + r.shelf.time + "/" + uncountedFile, err
+}
+
+// countAgain makes the journal count again what a repair that was killed has left in its place. A
+// crash or an error leaves it done or not.
+func (r *repair) countAgain() error {
+	return eachIn(r.root, format.DamagedDir, func(damaged *disk.Dir, time string) error {
+		return eachIn(damaged, time, func(dir *disk.Dir, name string) error {
+			if name != uncountedFile {
+				return nil
+			}
+			data, err := dir.ReadFile(name, format.MaxFile)
+			if err != nil {
+				return err
+			}
+			var u uncounted
+			if json.Unmarshal(data, &u) == nil && u.Names == r.stated() { // else it was never finished, or never of use
+				left := slices.DeleteFunc(u.Entries, func(entry string) bool { there, _, _ := exists(r.snapshots, entry); return !there })
+				err = r.writer.CommitAs(nil, adjust(u.Names, format.Names.With, left))
+			}
+			if err == nil {
+				err = dir.At().Unlink(name)
+			}
+			return err
+		})
+	})
 }
 
 // adjust takes the names of entries to names, or from them: op says which.

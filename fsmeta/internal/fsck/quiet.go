@@ -224,6 +224,9 @@ func (c *checker) lookInside() (err error) {
 			return err
 		}
 		c.noteOwner(c.snapshots, entry)
+		if isMounted(c.snapshots, entry) {
+			c.mounted = append(c.mounted, entry)
+		}
 		dir, err := c.snapshots.OpenDirAt(entry)
 		if err != nil {
 			continue // gone, or reported already

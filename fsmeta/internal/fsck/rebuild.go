@@ -22,6 +22,7 @@ type salvaged struct {
 	last      map[string]*format.Snapshot // the last version of each name that lines are about
 	at        map[string]uint64           // the transactions of these
 	names     format.Names                // after the last of the lines, or those of the header
+	lost      string                      // which lines can't be read
 }
 
 // salvage reads the header and the lines that verify one by one.
@@ -32,11 +33,14 @@ func salvage(root *disk.Dir) (*salvaged, error) {
 		return nil, err
 	}
 	v.txn, v.next, v.names = h.Txn, max(h.NextID, 1), h.Names
+	read := h.Txn
 	for i := range lines {
 		t, err := lines[i].Decode()
 		if err != nil {
 			continue // its writer wrote nonsense
 		}
+		v.lostBetween(read, t.Number)
+		read = t.Number
 		v.txn, v.next, v.names = max(v.txn, t.Number), max(v.next, t.NextID), t.Names
 		for _, c := range t.Changes {
 			v.last[c.Name], v.at[c.Name] = c.After, t.Number
@@ -46,7 +50,24 @@ func salvage(root *disk.Dir) (*salvaged, error) {
 			}
 		}
 	}
+	v.lost += "any"
+	if read > 0 {
+		v.lost += fmt.Sprintf(" after %d", read)
+	}
 	return v, nil
+}
+
+// lostBetween notes that no line between those of two transactions can be read.
+func (v *salvaged) lostBetween(before, after uint64) {
+	switch {
+	case after <= before+1:
+	case before == 0:
+		v.lost += fmt.Sprintf("any before %d, ", after)
+	case after == before+2:
+		v.lost += fmt.Sprintf("%d, ", before+1)
+	default:
+		v.lost += fmt.Sprintf("%d to %d, ", before+1, after-1)
+	}
 }
 
 // note takes what a snapshot tells of the highest transaction and identifier.
@@ -80,7 +101,8 @@ func (r *repair) rebuild(damage *fault.Damaged) error {
 		return err
 	}
 	for name := range unsynced {
-		if _, read := v.last[name]; !read {
+		there, err := r.tree.Exists(name) // else it was set aside just now
+		if _, known := carried[name]; !known && (there || err != nil) {
 			carried[name] = c.good[name]
 		}
 	}
@@ -151,7 +173,7 @@ func (r *repair) carried(v *salvaged, c *content) map[string]*format.Snapshot {
 func (r *repair) newHeader(v *salvaged, carried map[string]*format.Snapshot) (h format.Header, done string, err error) {
 	// Transactions go on far enough from the limit.
 	h = format.Header{Txn: min(v.txn, format.MaxNumber/2) + commit.UnknownIDs, NextID: min(v.next+commit.UnknownIDs, commit.MaxID), Names: v.names}
-	done = fmt.Sprintf("it was made anew from the tree and the %d names that could be read in it; identifiers go on at %d", len(v.last), h.NextID)
+	done = fmt.Sprintf("it was made anew from the tree and the %d names that could be read in it; identifiers go on at %d; the tree decides what these transactions changed, since it has no readable line of them: %s", len(v.last), h.NextID, v.lost)
 	if !h.Names.Known {
 		var c *content
 		if c, err = r.newContent(); err == nil {

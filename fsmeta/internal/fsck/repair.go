@@ -41,6 +41,9 @@ func Repair(ctx context.Context, dir string, options RepairOptions, progress fun
 	if err == nil {
 		left, err = Check(ctx, dir, progress)
 	}
+	if fault.NoRoom(err) {
+		err = fmt.Errorf("%w; make some room on the filesystem and run it again", err)
+	}
 	if err != nil {
 		return r.findings, fmt.Errorf("fsmeta: repair %s: %w", dir, err)
 	}
@@ -88,7 +91,7 @@ func (r *repair) fail(path string, err error) bool {
 // explain completes what Check has found with the errors of what could not be done.
 func (r *repair) explain(left []Finding) []Finding {
 	const cant = "it could not be repaired: "
-	if r.shelf.used { // what is in it was reported
+	if _, err := SetAside(r.dir); r.shelf.used && err == nil { // what is in it was reported
 		left = slices.DeleteFunc(left, func(f Finding) bool { return f.Path == r.path(format.DamagedDir) && f.Harmless })
 	}
 	for i, f := range left {
@@ -106,10 +109,10 @@ func (r *repair) explain(left []Finding) []Finding {
 // run repairs the parts of the store from the outside in: each needs those before it.
 func (r *repair) run() error {
 	if err := r.openTree(); err != nil {
-		if errors.Is(err, tree.ErrMounted) {
-			return err
+		if damage := fault.DamageOf(err); damage != nil && !errors.Is(err, tree.ErrMounted) {
+			err = &fault.Damaged{Path: damage.Path, Err: fmt.Errorf("%s; %s", problemOf(damage), adviseRestore)}
 		}
-		return fmt.Errorf("%w: %s", err, adviseRestore)
+		return err
 	}
 	r.shelf = shelf{root: r.root, owner: r.owner}
 	if err := r.mendStaging(); err != nil {

@@ -55,7 +55,7 @@ var repairTable = []struct {
 		[]done{{"staging/notes", isAside}}, []string{"staging/notes"}, nil, nil},
 	{"backup garbage", false, func(s *tamper) { s.put("backup", "{") }, []done{{"backup", isAside}}, []string{"backup"}, nil, nil},
 
-	{"journal missing", false, func(s *tamper) { s.remove("journal") }, []done{{"journal", "the 6 that are there were counted"}}, nil, nil, nil},
+	{"journal missing", false, func(s *tamper) { s.remove("journal") }, []done{{"journal", "no readable line of them: any; nothing tells which snapshots there were: the 6 that are there were counted"}}, nil, nil, nil},
 	{"journal empty", false, func(s *tamper) { s.put("journal", "") }, []done{{"journal", "the 6 that are there"}}, []string{"journal"}, nil, nil},
 	{"journal with a damaged header", false, func(s *tamper) { s.replaceIn("journal", "nextID", "nextId") },
 		[]done{{"journal", "made anew"}}, []string{"journal"}, nil, nil},
@@ -77,7 +77,7 @@ var repairTable = []struct {
 		l.SetUnlinkOnClose(false)
 		s.check(l.Close())
 	}, []done{{"journal", "made anew"}}, []string{"journal"}, nil, nil},
-	{"journal damaged in the middle", true, func(s *tamper) { s.damageLine(2) }, []done{{"journal", "made anew"}}, []string{"journal"}, nil, nil},
+	{"journal damaged in the middle", true, func(s *tamper) { s.damageLine(2) }, []done{{"journal", "no readable line of them: 9, any after 11;"}}, []string{"journal"}, nil, nil},
 	{"last line of the journal damaged", true, func(s *tamper) { s.damageLine(0) }, []done{{"journal", "made anew"}}, []string{"journal"}, nil, nil},
 	{"journal damaged, with files in staging", true, func(s *tamper) { s.damageLine(0); s.put("staging/0123abcd-1", "x") },
 		[]done{{"staging", "may need them"}, {"journal", "made anew"}}, []string{"journal", "staging/0123abcd-1"}, nil, nil},
@@ -473,4 +473,35 @@ func TestRepairKilled(t *testing.T) {
 // So can one that fails at any point.
 func TestRepairFails(t *testing.T) {
 	eachInjection(t, "error=ENOSPC", "renameat2", "linkat", "fsync")
+}
+
+// A repair that is killed while it sets snapshots aside takes each out of the count once, also
+// where others are missing: putting those back makes all of it right.
+func TestRepairKilledBesideMissing(t *testing.T) {
+	if _, err := exec.LookPath("strace"); err != nil {
+		t.Skip(err)
+	}
+	eachKill := func(call string) {
+		for n := 1; ; n++ {
+			s := specimen(t, false)
+			s.move(dirOf("view"), "lost+found")
+			s.replaceIn(meta("alone"), "active", "acteve")
+			s.replaceIn(meta("top"), "commit", "commut")
+			if !injected(t, s.dir, call, "signal=KILL", n) {
+				return
+			}
+			t.Run(fmt.Sprint(call, " ", n), func(t *testing.T) {
+				s := &tamper{t, s.dir}
+				_, err := Repair(bg, s.dir, RepairOptions{}, nil)
+				s.check(err)
+				s.wantCheck(wanted{"snapshots", false, "1 of 3"})
+				s.move("lost+found", dirOf("view"))
+				s.wantCheck()
+				s.wantList("alone", "top", work)
+			})
+		}
+	}
+	for _, call := range []string{"renameat2", "pwrite64", "unlinkat"} {
+		eachKill(call)
+	}
 }

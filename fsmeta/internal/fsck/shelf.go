@@ -44,18 +44,27 @@ func (s *shelf) link(from *disk.Dir, entry, to string) error {
 			return nil
 		}
 		data, err := from.ReadFile(entry, format.MaxFile)
-		if err == nil {
-			err = dir.At().Create(name, data, format.FileMode, s.owner)
-		}
 		if err != nil {
 			return err
 		}
-		f, err := dir.OpenFile(name)
-		if err != nil {
-			return err
-		}
-		return errors.Join(f.Sync(), f.Close())
+		return s.create(dir, name, data)
 	})
+}
+
+// write puts a file on the shelf, durably. A crash or an error leaves it, a part of it, or none.
+func (s *shelf) write(to string, data []byte) error {
+	return s.put(to, func(dir *disk.Dir, name string) error { return s.create(dir, name, data) })
+}
+
+func (s *shelf) create(dir *disk.Dir, name string, data []byte) error {
+	if err := dir.At().Create(name, data, format.FileMode, s.owner); err != nil {
+		return err
+	}
+	f, err := dir.OpenFile(name)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
 }
 
 // put calls do with the directory and the name of a path on the shelf, and then makes all durable.

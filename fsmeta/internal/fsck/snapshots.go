@@ -235,8 +235,17 @@ func (c *checker) checkSnapshots() {
 			f.Advice = fmt.Sprintf("stop what uses the store and run a repair: the checksum says that it is %.256q", m.Name)
 		case damage.Name == "" && !format.IsHashed(entry):
 			f.Meaning, f.Advice = "the store has no snapshot in it", "move it to where it belongs, or run a repair, which sets it aside"
+		case slices.Contains(c.mounted, entry):
+			f.Advice = adviseUnmount
+		case !c.isDir(entry):
+			f.Advice = adviseNoDir
 		}
 		c.found(f)
+	}
+	for _, entry := range c.mounted {
+		if name, _, _ := format.DecodeName(entry); !c.content.behind[name] { // else that was said
+			c.found(Finding{Path: c.tree.EntryPath(entry), Problem: "it is " + mountPoint, Meaning: "what is mounted hides the snapshot's own directory, and keeps it from being changed and removed", Advice: adviseUnmount})
+		}
 	}
 	for _, m := range c.content.good {
 		problem, bad := c.content.parentProblem(m, circles)
@@ -251,6 +260,12 @@ func (c *checker) checkSnapshots() {
 		}
 		c.found(f)
 	}
+}
+
+// isDir reports whether an entry of snapshots/ is a directory, or may be one.
+func (c *checker) isDir(entry string) bool {
+	_, isDir, err := exists(c.snapshots, entry)
+	return isDir || err != nil
 }
 
 // checkIdentifiers looks for identifiers that are not unique, or would not stay so.

@@ -48,9 +48,9 @@ func (v *View) Walk(p Point, changed []format.Change, fn func(*format.Snapshot) 
 }
 
 // Count returns how many snapshots there are at p, damaged ones too, and the digest of their
-// names.
-func (v *View) Count(p Point) (format.Names, error) {
-	w := &walk{view: v, point: p, fn: func(*format.Snapshot) error { return nil }}
+// names. It calls visit for those that can be read.
+func (v *View) Count(p Point, visit func(*format.Snapshot)) (format.Names, error) {
+	w := &walk{view: v, point: p, fn: func(m *format.Snapshot) error { visit(m); return nil }}
 	err := w.run()
 	return w.found, err
 }
