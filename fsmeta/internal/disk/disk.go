@@ -107,6 +107,15 @@ func (d *Dir) Lstat(name string) (Stat, error) {
 	return at.Lstat(name)
 }
 
+// Exists reports whether an entry of d is there, and whether it is a directory (not a symlink to one).
+func (d *Dir) Exists(name string) (there, isDir bool, err error) {
+	is, err := d.Lstat(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, false, nil
+	}
+	return err == nil, err == nil && is.Type.IsDir(), err
+}
+
 // RefusesName reports whether the filesystem finds name too long for an entry of d.
 func (d *Dir) RefusesName(name string) bool {
 	at := d.hold()

@@ -168,8 +168,8 @@ func (c *checker) checkWritable() {
 // checkDirectories looks whether there are those that the rest needs. For a staging/ that is
 // missing see checkQuiet.
 func (c *checker) checkDirectories() (whole bool, err error) {
-	there, isDir, err := exists(c.root, format.SnapshotsDir)
-	staging, stagingIsDir, serr := exists(c.root, format.StagingDir)
+	there, isDir, err := c.root.Exists(format.SnapshotsDir)
+	staging, stagingIsDir, serr := c.root.Exists(format.StagingDir)
 	if err = errors.Join(err, serr); err != nil {
 		return false, err
 	}

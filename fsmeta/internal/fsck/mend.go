@@ -160,7 +160,7 @@ func (r *repair) makeAnew(c *content, found map[string]*format.Snapshot) (at map
 	slices.SortFunc(changes, func(a, b format.Change) int { return strings.Compare(a.Name, b.Name) })
 	names, _ := r.restate(c, places, gone, nil)
 	for _, place := range places {
-		there, _, err := exists(r.snapshots, place)
+		there, _, err := r.snapshots.Exists(place)
 		switch {
 		case err != nil || !there:
 		case found[place] != nil:
@@ -244,7 +244,7 @@ func (r *repair) giveUp(c *content) bool {
 	var gone, made []string
 	for _, l := range all {
 		gone = append(gone, l.entry)
-		_, isDir, err := exists(r.snapshots, l.entry)
+		_, isDir, err := r.snapshots.Exists(l.entry)
 		if m := vouched(r.snapshots, l.entry); err == nil && isDir && (m == nil || format.EncodeName(m.Name) == l.entry) {
 			made = append(made, l.entry) // it is no copy of another, nor a person's file
 		}
@@ -265,7 +265,7 @@ func (r *repair) giveUp(c *content) bool {
 			r.findings[len(r.findings)-1].Aside = r.shelf.path() + "/" + format.SnapshotsDir + "/" + l.entry
 		}
 	}
-	uncounted = slices.DeleteFunc(uncounted, func(entry string) bool { there, _, _ := exists(r.snapshots, entry); return !there })
+	uncounted = slices.DeleteFunc(uncounted, func(entry string) bool { there, _, _ := r.snapshots.Exists(entry); return !there })
 	if err == nil && len(uncounted) > 0 { // those stay
 		err = r.writer.CommitAs(nil, adjust(names, format.Names.With, uncounted))
 		r.fail(r.path(format.JournalFile), err)
@@ -309,7 +309,7 @@ func (r *repair) countAgain() error {
 			}
 			var u uncounted
 			if json.Unmarshal(data, &u) == nil && u.Names == r.stated() { // else it was never finished, or never of use
-				left := slices.DeleteFunc(u.Entries, func(entry string) bool { there, _, _ := exists(r.snapshots, entry); return !there })
+				left := slices.DeleteFunc(u.Entries, func(entry string) bool { there, _, _ := r.snapshots.Exists(entry); return !there })
 				err = r.writer.CommitAs(nil, adjust(u.Names, format.Names.With, left))
 			}
 			if err == nil {

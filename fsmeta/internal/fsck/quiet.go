@@ -145,7 +145,7 @@ func (c *checker) compareLines(tail journal.Tail) error {
 // holds reports whether the tree has exactly this version of a name.
 func (c *checker) holds(name string, m *format.Snapshot) bool {
 	if m == nil {
-		there, err := c.tree.Exists(name)
+		there, _, err := c.tree.Exists(name)
 		return err == nil && !there
 	}
 	data, err := c.snapshots.ReadFile(format.EncodeName(name)+"/"+format.MetadataFile, format.MaxFile)
@@ -173,7 +173,7 @@ func (c *checker) cause(entry string) string {
 	if obstacle := obstacleAt(c.root, format.SnapshotsDir); obstacle != "" && obstacle != mountPoint {
 		return "snapshots/ is " + obstacle
 	}
-	there, isDir, err := exists(c.snapshots, entry)
+	there, isDir, err := c.snapshots.Exists(entry)
 	switch {
 	case err != nil:
 		return err.Error()

@@ -101,7 +101,7 @@ func (r *repair) rebuild(damage *fault.Damaged) error {
 		return err
 	}
 	for name := range unsynced {
-		there, err := r.tree.Exists(name) // else it was set aside just now
+		there, _, err := r.tree.Exists(name) // else it was set aside just now
 		if _, known := carried[name]; !known && (there || err != nil) {
 			carried[name] = c.good[name]
 		}
@@ -145,7 +145,7 @@ func (r *repair) carried(v *salvaged, c *content) map[string]*format.Snapshot {
 			continue // a later line, which can't be read, has brought it there
 		}
 		entry := format.EncodeName(name)
-		there, _, err := exists(r.snapshots, entry)
+		there, _, err := r.snapshots.Exists(entry)
 		switch to := format.SnapshotsDir + "/" + entry; {
 		case err != nil:
 		case !there && (after == nil || owners[after.ID] != "" && owners[after.ID] != name):

@@ -168,7 +168,7 @@ func (r *repair) locked(do func() error) error {
 // mendStaging makes staging/ where it is missing, or something else is in its place. A crash
 // leaves it or not.
 func (r *repair) mendStaging() error {
-	there, isDir, err := exists(r.root, format.StagingDir)
+	there, isDir, err := r.root.Exists(format.StagingDir)
 	if err == nil && there && !isDir {
 		err = r.setAside(r.root, format.StagingDir, format.StagingDir,
 			Finding{Path: r.path(format.StagingDir), Problem: "it is not a directory", Repaired: ", and made anew"})
@@ -186,7 +186,7 @@ func (r *repair) mendLayout() error {
 		return nil
 	}
 	done := "it was written again"
-	there, _, err := exists(r.root, format.LayoutFile)
+	there, _, err := r.root.Exists(format.LayoutFile)
 	if err == nil && there {
 		err = r.shelf.move(r.root, format.LayoutFile, format.LayoutFile)
 		done += "; the former one is in " + r.shelf.path()

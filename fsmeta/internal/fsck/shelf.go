@@ -95,7 +95,7 @@ func (s *shelf) put(to string, do func(dir *disk.Dir, name string) error) (err e
 		dirs = append(dirs, d)
 	}
 	dir, name := dirs[len(dirs)-1], path.Base(to)
-	if there, _, err := exists(dir, name); err != nil {
+	if there, _, err := dir.Exists(name); err != nil {
 		return err
 	} else if there {
 		s.time = ""

@@ -264,7 +264,7 @@ func (c *checker) checkSnapshots() {
 
 // isDir reports whether an entry of snapshots/ is a directory, or may be one.
 func (c *checker) isDir(entry string) bool {
-	_, isDir, err := exists(c.snapshots, entry)
+	_, isDir, err := c.snapshots.Exists(entry)
 	return isDir || err != nil
 }
 

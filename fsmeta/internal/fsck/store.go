@@ -126,19 +126,10 @@ func (s *store) copiedDamage() *fault.Damaged {
 	return &fault.Damaged{Path: s.path(format.BackupFile), Err: err}
 }
 
-// exists reports whether an entry of dir is there, and whether it is a directory.
-func exists(dir *disk.Dir, entry string) (there, isDir bool, err error) {
-	is, err := dir.Lstat(entry)
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, false, nil
-	}
-	return err == nil, err == nil && is.Type.IsDir(), err
-}
-
 // eachIn calls visit for each entry of a directory in dir, in order. Where there is no such
 // directory, there are none.
 func eachIn(dir *disk.Dir, name string, visit func(dir *disk.Dir, entry string) error) error {
-	if _, isDir, err := exists(dir, name); err != nil || !isDir {
+	if _, isDir, err := dir.Exists(name); err != nil || !isDir {
 		return err
 	}
 	d, err := dir.OpenDirAt(name)

@@ -201,7 +201,7 @@ func (t *Tree) clear(w *Work, entry, parent string) error {
 		return nil
 	}
 	if errors.Is(err, fs.ErrNotExist) { // or it is staging/ that is gone
-		if there, lerr := t.ExistsEntry(entry); lerr == nil && !there {
+		if there, _, lerr := t.snapshots.Exists(entry); lerr == nil && !there {
 			return nil
 		}
 	}

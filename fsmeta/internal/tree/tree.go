@@ -112,7 +112,7 @@ func (t *Tree) Read(name string) (*format.Snapshot, error) {
 	entry := format.EncodeName(name)
 	data, err := t.readFile(entry)
 	if errors.Is(err, fs.ErrNotExist) {
-		if there, lerr := t.ExistsEntry(entry); lerr != nil || !there {
+		if there, _, lerr := t.snapshots.Exists(entry); lerr != nil || !there {
 			return nil, lerr
 		}
 	}
@@ -153,16 +153,13 @@ func noDirectory(err error) bool {
 	return errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP)
 }
 
-// Exists reports whether anything is there where the snapshot's directory belongs; ExistsEntry the
-// same by entry.
-func (t *Tree) Exists(name string) (bool, error) { return t.ExistsEntry(format.EncodeName(name)) }
-
-func (t *Tree) ExistsEntry(entry string) (bool, error) {
-	_, err := t.snapshots.Lstat(entry)
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	}
-	return err == nil, err
+// Exists reports whether anything is there where the snapshot's directory belongs, and whether it
+// is a directory; ExistsEntry the same by entry.
+func (t *Tree) Exists(name string) (there, isDir bool, err error) {
+	return t.ExistsEntry(format.EncodeName(name))
+}
+func (t *Tree) ExistsEntry(entry string) (there, isDir bool, err error) {
+	return t.snapshots.Exists(entry)
 }
 
 // List returns the entries of snapshots/, in no order.
@@ -213,15 +210,6 @@ func (t *Tree) LinkedParent(entry string) (parent string, err error) {
 		return "", &fault.Damaged{Path: t.EntryPath(entry) + "/" + format.ParentLink, Err: err}
 	}
 	return parent, nil
-}
-
-// IsDir reports whether an entry of snapshots/ is a directory (not a symlink to one).
-func (t *Tree) IsDir(entry string) (bool, error) {
-	is, err := t.snapshots.Lstat(entry)
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	}
-	return err == nil && is.Type == fs.ModeDir, err
 }
 
 // Prepare makes staging/ if it is missing and opens it. A crash leaves it or not; so may an

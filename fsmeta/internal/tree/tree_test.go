@@ -494,13 +494,12 @@ func TestRead(t *testing.T) {
 					t.Errorf("got %+v, %v", got, err)
 				}
 			}
-			there, err := tree.Exists("a")
+			there, isDir, err := tree.Exists("a")
 			if err != nil || there != (what != "no directory") {
 				t.Errorf("exists: %v, %v", there, err)
 			}
-			isDir, err := tree.IsDir("a")
-			if noDir := what == "no directory" || what == "symlink" || what == "dangling" || what == "fifo" || what == "device" || what == "file"; err != nil || isDir == noDir {
-				t.Errorf("is a directory: %v, %v", isDir, err)
+			if noDir := what == "no directory" || what == "symlink" || what == "dangling" || what == "fifo" || what == "device" || what == "file"; isDir == noDir {
+				t.Errorf("is a directory: %v", isDir)
 			}
 			parent, err := tree.LinkedParent("a")
 			switch what {
@@ -623,7 +622,7 @@ func TestStagingIsGone(t *testing.T) {
 	if lagging := tree.BringUp(w, nil); lagging != nil {
 		t.Errorf("lagging: %v", lagging)
 	}
-	if there, err := tree.Exists("a"); there || err != nil {
+	if there, _, err := tree.Exists("a"); there || err != nil {
 		t.Errorf("a is there: %v, %v", there, err)
 	}
 	if _, err = tree.Stage(v.to(versions{"b": next(v["b"], "")}), nil); !errors.Is(err, fs.ErrNotExist) {

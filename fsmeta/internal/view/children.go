@@ -87,7 +87,7 @@ func (v *View) countChildren(p Point) error {
 // linkedParent returns the entry on which the damaged snapshot in an entry stands, "" for
 // none. An entry that is no directory is no snapshot.
 func (v *View) linkedParent(at string) (string, error) {
-	if dir, err := v.tree.IsDir(at); err != nil || !dir {
+	if _, dir, err := v.tree.ExistsEntry(at); err != nil || !dir {
 		return "", err
 	}
 	return v.tree.LinkedParent(at)

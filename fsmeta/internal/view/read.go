@@ -50,7 +50,7 @@ func (v *View) checkParent(p Point, m *format.Snapshot) error {
 	parent, known, err := p.index.find(m.Parent, p.At)
 	there := parent != nil
 	if err == nil && !known {
-		there, err = v.tree.Exists(m.Parent)
+		there, _, err = v.tree.Exists(m.Parent)
 	}
 	if err == nil && !there {
 		return &fault.Damaged{Name: m.Name, Path: v.tree.Path(m.Name), Err: fmt.Errorf("its parent %.256q is missing", m.Parent)}
@@ -143,7 +143,7 @@ func (v *View) nameOf(at string) (string, bool) {
 func (v *View) revisit(ix *index, unnamed []string) ([]string, error) {
 	var left []string
 	for _, at := range unnamed {
-		there, err := v.tree.ExistsEntry(at)
+		there, _, err := v.tree.ExistsEntry(at)
 		if err != nil {
 			return nil, err
 		}

@@ -3,7 +3,6 @@ package view
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"slices"
 
 	"github.com/fsmeta/fsmeta/fsmeta/internal/fault"
@@ -161,8 +160,8 @@ func (w *walk) compare() error {
 func (w *walk) withoutStrays() (format.Names, error) {
 	found := w.found
 	for _, d := range w.damage {
-		dir, err := w.view.tree.IsDir(d.Entry)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		_, dir, err := w.view.tree.ExistsEntry(d.Entry)
+		if err != nil {
 			return found, err
 		}
 		if hash, ok := format.HashOfEntry(d.Entry); ok && !dir {
