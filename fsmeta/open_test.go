@@ -45,9 +45,22 @@ func TestOpen(t *testing.T) {
 		}, notStore, notStore, notStore},
 		{"later version", write("layout", `{"format":"fsmeta","version":3}`), notStore, notStore, notStore},
 		{"version 1", write("layout", `{"format":"fsmeta","version":1}`), notStore, notStore, notStore},
-		{"other format", write("layout", `{"format":"other","version":1}`), notStore, notStore, notStore},
-		{"layout empty", write("layout", ""), notStore, notStore, notStore},
-		{"layout cut", write("layout", `{"format":"fsm`), notStore, notStore, notStore},
+		{"other format", write("layout", `{"format":"other","version":1}`), damaged, damaged, damaged},
+		{"layout empty", write("layout", ""), damaged, damaged, damaged},
+		{"layout cut", write("layout", `{"format":"fsm`), damaged, damaged, damaged},
+		{"layout alone", func(t *testing.T, dir string) {
+			nilError(t, os.Mkdir(dir, 0o700))
+			overwrite(t, filepath.Join(dir, "layout"), "text")
+		}, notStore, notStore, notStore},
+		{"symlinks to nothing", func(t *testing.T, dir string) {
+			nilError(t, os.Mkdir(dir, 0o700))
+			for _, part := range []string{"journal", "snapshots"} {
+				nilError(t, os.Symlink("nowhere", filepath.Join(dir, part)))
+			}
+		}, notStore, notStore, notStore},
+		{"content of a driver", func(t *testing.T, dir string) {
+			nilError(t, os.MkdirAll(filepath.Join(dir, "snapshots", "1", "fs"), 0o700))
+		}, notStore, notStore, notStore},
 		{"no journal", remove("journal"), damaged, damaged, damaged},
 		{"journal is a directory", func(t *testing.T, dir string) {
 			remove("journal")(t, dir)
@@ -133,15 +146,145 @@ func TestOpenWithoutLayout(t *testing.T) {
 		layout := must(os.ReadFile(filepath.Join(dir, "layout")))
 		nilError(t, os.Remove(filepath.Join(dir, "layout")))
 		before := fingerprint(t, dir)
-		_, err := fsmeta.Open(dir)
-		wantDamaged(t, err, "", filepath.Join(dir, "layout"))
-		for _, opt := range []fsmeta.Option{fsmeta.MustExist(), fsmeta.ReadOnly()} {
-			_, err := fsmeta.Open(dir, opt)
-			wantError(t, err, fsmeta.ErrNotStore, dir)
+		for _, opts := range [][]fsmeta.Option{{}, {fsmeta.MustExist()}, {fsmeta.ReadOnly()}} {
+			err := drop(fsmeta.Open(dir, opts...))
+			wantDamaged(t, err, "", filepath.Join(dir, "layout"))
+			if errors.Is(err, fsmeta.ErrNotStore) || errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("it passes for no store: %v", err)
+			}
 		}
 		equal(t, "directory", fingerprint(t, dir), before)
 		overwrite(t, filepath.Join(dir, "layout"), string(layout))
 		openOnly(t, dir).want(bg, "base; *work < base")
+	}
+}
+
+// layoutLosses are what can happen to the file layout.
+var layoutLosses = []struct {
+	name string
+	lose func(t *testing.T, dir string)
+}{
+	{"missing", func(t *testing.T, dir string) { succeed(t, os.Remove(filepath.Join(dir, "layout"))) }},
+	{"foreign", func(t *testing.T, dir string) { overwrite(t, filepath.Join(dir, "layout"), "text") }},
+	{"empty", func(t *testing.T, dir string) { overwrite(t, filepath.Join(dir, "layout"), "") }},
+	{"a directory", func(t *testing.T, dir string) {
+		path := filepath.Join(dir, "layout")
+		succeed(t, os.Remove(path), os.Mkdir(path, 0o700))
+	}},
+	{"a dangling symlink", func(t *testing.T, dir string) {
+		path := filepath.Join(dir, "layout")
+		succeed(t, os.Remove(path), os.Symlink("nowhere", path))
+	}},
+	{"missing, with the journal", func(t *testing.T, dir string) {
+		succeed(t, os.Remove(filepath.Join(dir, "layout")), os.Remove(filepath.Join(dir, "journal")))
+	}},
+	{"missing, beside other files", func(t *testing.T, dir string) {
+		succeed(t, os.Remove(filepath.Join(dir, "layout")))
+		overwrite(t, filepath.Join(dir, "NOTES"), "text")
+		overwrite(t, filepath.Join(dir, "zebra"), "text")
+	}},
+}
+
+// Whatever becomes of the layout, all calls say the same of it, and one step makes the store work
+// again: a repair, or, of what an unfinished Open leaves, an Open that may make a store.
+func TestLayoutLost(t *testing.T) {
+	stores := []struct {
+		name   string
+		script []string
+		want   string
+	}{
+		{"never used", nil, ""},
+		{"all removed", []string{"put gone", "remove gone"}, ""},
+		{"used", []string{"layer base", "put work base"}, "base work"},
+	}
+	unfinished := []string{"never used/missing", "never used/missing, with the journal", "all removed/missing, with the journal"}
+	for _, store := range stores {
+		origin := newDir(t)
+		build(t, origin, append(store.script, "walk")...)
+		for _, loss := range layoutLosses {
+			name := store.name + "/" + loss.name
+			t.Run(name, func(t *testing.T) {
+				dir := copyDir(t, origin)
+				loss.lose(t, dir)
+				if slices.Contains(unfinished, name) {
+					wantUnfinished(t, dir)
+				} else {
+					wantRepairable(t, dir)
+				}
+				s := useDamaged(t, dir)
+				mustSay(t, s, "walk", store.want)
+				mustDo(t, s, "put new", "close")
+				forgetAside(t, dir)
+				for _, f := range must(fsmeta.Check(bg, dir, nil)) {
+					if !f.Harmless {
+						t.Errorf("in the end, a check finds %v", f)
+					}
+				}
+			})
+		}
+	}
+}
+
+// wantUnfinished requires that there is no store for all calls but an Open that may make one.
+func wantUnfinished(t *testing.T, dir string) {
+	t.Helper()
+	before := fingerprint(t, dir)
+	for _, err := range []error{
+		drop(fsmeta.Open(dir, fsmeta.MustExist())), drop(fsmeta.Open(dir, fsmeta.ReadOnly())),
+		drop(fsmeta.Check(bg, dir, nil)), drop(fsmeta.Repair(bg, dir, nil)),
+	} {
+		wantError(t, err, fsmeta.ErrNotStore, dir)
+		if !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("not an fs.ErrNotExist: %v", err)
+		}
+	}
+	equal(t, "directory", fingerprint(t, dir), before)
+}
+
+// wantRepairable requires that no Open opens the store, that all calls name the layout and a repair,
+// and that a repair writes it again.
+func wantRepairable(t *testing.T, dir string) {
+	t.Helper()
+	before, path := fingerprint(t, dir), filepath.Join(dir, "layout")
+	for _, opts := range [][]fsmeta.Option{{}, {fsmeta.MustExist()}, {fsmeta.ReadOnly()}} {
+		err := drop(fsmeta.Open(dir, opts...))
+		wantDamaged(t, err, "", path)
+		wantError(t, err, fsmeta.ErrDamaged, "stop what uses the store and run a repair")
+	}
+	wantFinding(t, dir, path)
+	equal(t, "directory", fingerprint(t, dir), before)
+	findings := must(fsmeta.Repair(bg, dir, nil))
+	if !slices.ContainsFunc(findings, func(f fsmeta.Finding) bool { return f.Path == path && f.Repaired != "" }) {
+		t.Errorf("the repair has not written the layout: %v", findings)
+	}
+}
+
+// A store that is made and used between two looks at its directory is not taken for a damaged one.
+func TestOpenBesideItsMaker(t *testing.T) {
+	for range 20 {
+		dir := newDir(t)
+		opened := make(chan error, 4)
+		for range 4 {
+			go func() {
+				for t.Context().Err() == nil {
+					s, err := fsmeta.Open(dir, fsmeta.MustExist())
+					if err == nil {
+						err = s.Close()
+					} else if errors.Is(err, fs.ErrNotExist) {
+						continue
+					}
+					opened <- err
+					return
+				}
+			}()
+		}
+		s := useDamaged(t, dir)
+		mustDo(t, s, "put a")
+		for range 4 {
+			if err := <-opened; err != nil {
+				t.Error(err)
+			}
+		}
 	}
 }
 

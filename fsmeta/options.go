@@ -20,6 +20,7 @@ func ReadOnly() Option {
 // MustExist makes [Open] fail with [ErrNotStore] (and fs.ErrNotExist) where there
 // is no store yet, instead of making one: for programs that would take an empty
 // store, say because a filesystem is not mounted, for leave to delete all content.
+// A store that has lost its file layout is [ErrDamaged], with and without this option.
 func MustExist() Option {
 	return func(o *options) { o.mustExist = true }
 }

@@ -51,7 +51,8 @@ type Store struct {
 //
 // Other errors are [ErrNotStore] where dir is a file, holds something else or a layout
 // this version does not know, or is on a filesystem with names shorter than 255
-// bytes; [ErrDamaged] where a part of the store is missing; and those of the filesystem,
+// bytes; [ErrDamaged] where a part of the store is missing, its file layout too, or is
+// something else; and those of the filesystem,
 // such as fs.ErrPermission. A crash or an error while a store is being made leaves none,
 // and the next Open makes it.
 //

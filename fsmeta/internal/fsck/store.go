@@ -44,13 +44,11 @@ func (s *store) open(dir string, take func(*layout.Lock) error) (err error) {
 		return err
 	}
 	s.layout = layout.NewLock(s.dir)
-	if err = layout.Read(s.dir); err == nil {
+	err = layout.Read(s.dir)
+	if damage := fault.DamageOf(err); damage != nil {
+		s.problem, err = problemOf(damage), nil
+	} else if err == nil {
 		err = take(s.layout)
-	} else if s.problem = layout.Problem(s.dir); s.problem != "" && layout.LooksLikeStore(s.dir) {
-		if layout.CheckVacant(s.dir) == nil {
-			return fmt.Errorf("%w; it is just being made, or its maker was killed: the next program that opens it for writing finishes that", err)
-		}
-		err = nil
 	}
 	if err == nil {
 		s.root, err = disk.OpenDir(s.dir, true)

@@ -3,7 +3,6 @@
 package layout
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -24,29 +23,73 @@ import (
 // most is how long the file may be, in bytes.
 const most = 64 << 10
 
-// Read looks whether dir holds a store of a version that is known here: otherwise the error
-// is an ErrNotStore, and fs.ErrNotExist too where there is no layout file.
+// Read looks what dir holds. It returns nil for a store of a version that is known here. Else the
+// error is one of these, or of the filesystem:
+//
+//   - *fault.Damaged of the file layout, and of nothing else: the file is missing, or something else
+//     is in its place, and the rest of a store is there.
+//   - ErrNotStore and fs.ErrNotExist: there is no layout file, and no more of a store than an
+//     unfinished Make leaves. Make may make one, unless there are other files.
+//   - ErrNotStore alone: dir is a file, a store of another version, or something else.
 func Read(dir string) error {
+	_, err := read(dir)
+	return err
+}
+
+// read is Read. Where there is no layout it also returns what else is in dir.
+func read(dir string) (remains, error) {
 	path := filepath.Join(dir, format.LayoutFile)
 	data, err := readFile(dir)
+	version, ours := format.ParseLayout(data)
+	missing := errors.Is(err, fs.ErrNotExist)
 	switch {
 	case errors.Is(err, syscall.ENOTDIR):
-		return fmt.Errorf("%w: not a directory: %w", fault.ErrNotStore, err)
-	case errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("%w: there is no layout file: %w", fault.ErrNotStore, err)
-	case err != nil || string(data) == format.LayoutContent:
-		return err
+		return remains{}, fmt.Errorf("%w: not a directory: %w", fault.ErrNotStore, err)
+	case err == nil && ours:
+		return remains{}, checkVersion(path, version)
+	case err != nil && !missing && !irregular(path):
+		return remains{}, err
 	}
-	switch version, ok := format.ParseLayout(data); {
-	case !ok:
-		return fmt.Errorf("%w: %s says %.100q; if it was a store, see 'A layout that is missing' in docs/repair.md", fault.ErrNotStore, path, bytes.TrimSpace(data))
-	case version == 1:
+	r, lerr := look(dir)
+	switch {
+	case lerr != nil:
+		return r, lerr
+	case missing && r.store(missing):
+		// Another process may have made the store, and used it, between the two looks.
+		if _, err := readFile(dir); !errors.Is(err, fs.ErrNotExist) {
+			return read(dir)
+		}
+		return r, damaged(path, "the file is missing")
+	case missing && r.journal:
+		return r, fmt.Errorf("%w: there is no layout file: %w; it is just being made, or its maker was killed, which the next program that may make a store finishes; "+
+			"or write the file, see 'A layout that is missing' in docs/repair.md", fault.ErrNotStore, err)
+	case missing:
+		return r, fmt.Errorf("%w: there is no layout file: %w", fault.ErrNotStore, err)
+	case r.store(missing):
+		return r, damaged(path, "it is not what a store has there")
+	}
+	return r, fmt.Errorf("%w: %s is not what a store has there, and no more of one is beside it: choose an empty directory", fault.ErrNotStore, path)
+}
+
+func damaged(path, problem string) error {
+	return &fault.Damaged{Path: path, Err: errors.New(problem + "; the rest of the store is there: stop what uses the store and run a repair")}
+}
+
+func checkVersion(path string, version int) error {
+	switch version {
+	case format.Version:
+		return nil
+	case 1:
 		return fmt.Errorf("%w: %s says version 1, which was a preview that no release has written: make a new store", fault.ErrNotStore, path)
-	case version != format.Version:
-		return fmt.Errorf("%w: %s says version %d, and this program knows version %d: use the program that wrote it, or a newer one",
-			fault.ErrNotStore, path, version, format.Version)
 	}
-	return nil
+	return fmt.Errorf("%w: %s says version %d, and this program knows version %d: use the program that wrote it, or a newer one",
+		fault.ErrNotStore, path, version, format.Version)
+}
+
+// irregular reports whether path is there, and no regular file.
+func irregular(path string) bool {
+	info, err := os.Lstat(path)
+	return err == nil && !info.Mode().IsRegular()
 }
 
 var longestName = strings.Repeat("n", format.MaxEntry)
@@ -57,22 +100,6 @@ func CheckNames(dir *disk.Dir) error {
 		return fmt.Errorf("%w: the filesystem takes no names of %d bytes, which a store needs: %w", fault.ErrNotStore, format.MaxEntry, unix.ENAMETOOLONG)
 	}
 	return nil
-}
-
-// Problem says what is wrong with the layout file of what may be a store all the same, "" where
-// the file is of another version or can't be read.
-func Problem(dir string) string {
-	data, err := readFile(dir)
-	info, lerr := os.Lstat(filepath.Join(dir, format.LayoutFile))
-	_, ours := format.ParseLayout(data)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return "the file is missing"
-	case lerr == nil && !info.Mode().IsRegular(): // whatever reading it says
-	case ours || err != nil:
-		return ""
-	}
-	return "it is not what a store has there"
 }
 
 func readFile(dir string) ([]byte, error) {

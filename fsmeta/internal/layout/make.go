@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 
 	"github.com/fsmeta/fsmeta/atomic"
@@ -28,10 +29,7 @@ func Make(dir string, ahead func(*disk.Dir) int) error {
 		}
 		return err
 	}
-	if err := CheckVacant(dir); err != nil {
-		if Read(dir) == nil {
-			return nil // another process has just made it
-		}
+	if made, err := prepare(dir); made || err != nil {
 		return err
 	}
 	d, err := disk.OpenDir(dir, true)
@@ -43,6 +41,19 @@ func Make(dir string, ahead func(*disk.Dir) int) error {
 		err = makeLocked(d, owner, ahead(d))
 	}
 	return errors.Join(err, d.Close())
+}
+
+// prepare reports whether a store is there, because another process was faster. A directory in which
+// none may be made is an error.
+func prepare(dir string) (made bool, err error) {
+	r, err := read(dir)
+	switch {
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return false, err
+	case err != nil && r.other != "":
+		return false, fmt.Errorf("%w: there is no layout file, and there is %q: choose an empty directory", fault.ErrNotStore, r.other)
+	}
+	return err == nil, nil
 }
 
 // makeLocked is Make with the lock on staging/.
@@ -57,10 +68,9 @@ func makeLocked(d *disk.Dir, owner disk.Owner, fill int) error {
 	if err != nil {
 		return err
 	}
-	if err = Read(d.Path); errors.Is(err, fs.ErrNotExist) { // else another process was faster
-		if err = CheckVacant(d.Path); err == nil {
-			err = makeParts(d, owner, fill)
-		}
+	made, err := prepare(d.Path)
+	if err == nil && !made {
+		err = makeParts(d, owner, fill)
 	}
 	return errors.Join(err, unlock())
 }
@@ -136,53 +146,72 @@ func makeDir(d *disk.Dir, name string, owner disk.Owner) error {
 	return err
 }
 
-// CheckVacant refuses a directory that holds anything else than what an unfinished Make
-// leaves: a store that has lost its layout must not become an empty one.
-func CheckVacant(dir string) error {
+// remains is what a directory holds beside a layout file.
+type remains struct {
+	journal bool   // of a store
+	used    bool   // there are snapshots, or the journal has been used
+	other   string // an entry that Make does not leave, "" for none
+}
+
+// store reports whether that is the rest of a store, which must not become an empty one. Without a
+// layout file, what an unfinished Make leaves is none.
+func (r remains) store(missing bool) bool {
+	return r.used || r.journal && (!missing || r.other != "")
+}
+
+// look looks what there is in dir beside layout. Where there is no dir, that is nothing.
+func look(dir string) (r remains, err error) {
 	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return r, nil
+	}
 	for _, e := range entries {
 		if err != nil {
-			return err
+			break
 		}
-		inUse := ""
+		path, ours, used := filepath.Join(dir, e.Name()), false, false
 		switch e.Name() {
 		case format.StagingDir, format.LayoutFile, "lost+found":
+			ours = true
 		case format.JournalFile:
-			inUse, err = journalUse(filepath.Join(dir, format.JournalFile))
+			ours, used, err = lookJournal(path)
+			r.journal = ours
 		case format.SnapshotsDir:
-			var inside []fs.DirEntry
-			if inside, err = os.ReadDir(filepath.Join(dir, format.SnapshotsDir)); len(inside) > 0 {
-				inUse = "there are snapshots"
-			}
-		default:
-			err = fmt.Errorf("%w: there is no layout file, and there is %q: choose an empty directory", fault.ErrNotStore, e.Name())
+			ours, used, err = lookSnapshots(path)
 		}
-		if err == nil && inUse != "" {
-			err = &fault.Damaged{Path: filepath.Join(dir, format.LayoutFile), Err: errors.New("the file is missing, and " + inUse)}
+		r.used = r.used || used
+		if !ours {
+			r.other = e.Name()
 		}
 	}
-	return err
+	return r, err
 }
 
-// journalUse says that the journal at path has been used, "" where it has not.
-func journalUse(path string) (string, error) {
+// lookJournal reports whether there is a journal of a store at path, and whether it has been used.
+func lookJournal(path string) (ours, used bool, err error) {
 	j, err := journal.Open(path, false)
+	if fault.DamageOf(err) != nil {
+		return false, false, nil
+	}
 	if err != nil {
-		return "", err
+		return false, false, err
 	}
-	_, err = j.Scan(true)
-	used := j.Damage() != nil || j.Header().NextID != 1 || j.Tip() > 0
-	if err = errors.Join(err, j.Close()); err != nil || !used {
-		return "", err
+	if ours = j.Header().NextID > 0; ours { // else the header is none
+		_, err = j.Scan(true)
+		used = j.Damage() != nil || j.Header().NextID != 1 || j.Tip() > 0
 	}
-	return "the journal has been used", nil
+	return ours, used, errors.Join(err, j.Close())
 }
 
-// LooksLikeStore reports whether a directory without a layout was a store.
-func LooksLikeStore(dir string) bool {
-	j, err := journal.Open(filepath.Join(dir, format.JournalFile), false)
-	if err != nil {
-		return false
+// lookSnapshots reports whether path is a directory that Make leaves, or has a snapshot in it.
+func lookSnapshots(path string) (ours, used bool, err error) {
+	entries, err := os.ReadDir(path)
+	if errors.Is(err, syscall.ENOTDIR) || errors.Is(err, fs.ErrNotExist) { // a file, or a symlink to nothing
+		return false, false, nil
 	}
-	return errors.Join(j.Damage(), j.Close()) == nil
+	used = slices.ContainsFunc(entries, func(e fs.DirEntry) bool {
+		_, err := os.Lstat(filepath.Join(path, e.Name(), format.MetadataFile))
+		return err == nil
+	})
+	return used || len(entries) == 0, used, err
 }
