@@ -17,7 +17,9 @@ import (
 // Backup makes a store in dir that has every snapshot just as it is now, or as the
 // transaction in ctx sees it, while others read and write. dir must not exist, nor dir with
 // ".unfinished" behind it, which is where it is made; the directory above must. It may be on
-// another filesystem. To restore it, copy it to where the store was, while no program has
+// another filesystem. In a writable transaction, what that has changed so far is in the copy,
+// though it is not committed yet; with a context that carries none, Backup waits for no
+// transaction and copies what is committed. To restore it, copy it to where the store was, while no program has
 // that open: cp -a will do, as will any archive.
 //
 // Identifiers are handed out from a million higher on in the copy, and, when it is put to

@@ -210,6 +210,22 @@ func TestBackupBesideWriters(t *testing.T) {
 	}
 }
 
+// A backup beside an open writable transaction does not wait for it. In the transaction it copies what
+// that has changed; outside of it, what is committed.
+func TestBackupInATransaction(t *testing.T) {
+	s := use(t, newDir(t))
+	mustDo(t, s, "put a", "begin", "put b", "remove a")
+	inside, outside := newDir(t), newDir(t)
+	mustDo(t, s, "backup "+inside)
+	mustDo(t, &local{store: s.store}, "backup "+outside)
+	mustDo(t, s, "put c", "rollback")
+	for dir, want := range map[string]string{inside: "b", outside: "a"} {
+		mustSay(t, use(t, dir), "walk", want)
+		wantClean(t, dir)
+	}
+	mustSay(t, s, "walk", "a")
+}
+
 // An error leaves nothing.
 func TestBackupFails(t *testing.T) {
 	dir, to := newDir(t), t.TempDir()

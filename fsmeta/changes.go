@@ -90,11 +90,18 @@ func (t *transaction) create(key, parent string, readonly bool, o snapshotOption
 	if err != nil {
 		return Active{}, err
 	}
-	if m.ID, err = t.takeID(o.id); err != nil {
-		return Active{}, err
+	if m.ID = o.id; m.ID == "" {
+		if m.ID, err = t.newID(); err != nil {
+			return Active{}, err
+		}
 	}
 	if err := invalid(m.CheckSize()); err != nil {
 		return Active{}, err
+	}
+	if o.id != "" { // last: an error leaves it to the caller
+		if err := t.store.writer.Take(o.id); err != nil {
+			return Active{}, err
+		}
 	}
 	active.ID = m.ID
 	t.put(key, nil, m)
@@ -112,15 +119,6 @@ func checkArguments(o snapshotOptions, names ...argument) error {
 		}
 	}
 	return invalid(format.CheckLabels(o.labels))
-}
-
-// takeID returns the identifier of a new snapshot: the one given, which NewID has
-// returned, or a new one.
-func (t *transaction) takeID(given string) (string, error) {
-	if given != "" {
-		return given, t.store.writer.Take(given)
-	}
-	return t.newID()
 }
 
 // newID returns a new identifier. Reserving some may have moved the point that the
@@ -149,8 +147,8 @@ func (t *transaction) checkCommitted(parent string) error {
 // then. One that is not used is lost; content that a crash leaves under it belongs to no
 // snapshot.
 //
-// It is the caller's until a call of [Store.CreateWith] has taken it, whatever becomes of
-// that call's transaction. Outside a writable transaction it waits for a turn of its own, for
+// It is the caller's until a call of [Store.CreateWith] with it has succeeded, whatever becomes
+// of that call's transaction then. Outside a writable transaction it waits for a turn of its own, for
 // as long as ctx allows. Errors are those of [Store.TransactionContext].
 func (s *Store) NewID(ctx context.Context) (string, error) {
 	id, err := s.reserveID(ctx)
@@ -325,6 +323,7 @@ func (s *Store) Remove(ctx context.Context, key string) (string, error) {
 // which to take: without fields it deletes every label that info does not have. A field is
 // "labels" for all of them, or "labels.KEY" for that one, which is deleted if info.Labels
 // doesn't have it. Everything else in info is ignored. It returns the snapshot as it is then.
+// Its Updated is the time of the call, also where no label has changed.
 //
 // Errors are [ErrNotExist], [ErrInvalidName] also for a field that can't be updated
 // and labels that can't be stored, [ErrDamaged], and those of the transaction. An
@@ -361,7 +360,7 @@ func (s *Store) Update(ctx context.Context, info Info, fields ...string) (Info, 
 }
 
 // SetUsage records what the content of the snapshot key takes, and returns the snapshot as
-// it is then. Errors are [ErrNotExist], [ErrInvalidName], [ErrDamaged], and those of the
+// it is then. Its Updated is the time of the call, also where the usage was the same. Errors are [ErrNotExist], [ErrInvalidName], [ErrDamaged], and those of the
 // transaction. An error changes nothing.
 func (s *Store) SetUsage(ctx context.Context, key string, usage Usage) (Info, error) {
 	return s.change(ctx, key, "set usage of", func(m *format.Snapshot) error {

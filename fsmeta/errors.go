@@ -21,8 +21,10 @@ var (
 	// ErrParentSet: a parent can't be given to a snapshot that has another.
 	ErrParentSet error = fault.ErrParentSet
 	// ErrInvalidName: a name that is empty, over 32,768 bytes or not valid
-	// UTF-8; a label with such a key or a value that is not valid UTF-8; or a field
-	// path that names no field that can be updated.
+	// UTF-8; a label with such a key or a value that is not valid UTF-8; a snapshot
+	// that takes more than 64 MiB with its labels; a field path that names no field
+	// that can be updated; an identifier that [WithID] does not take; or what
+	// [Store.Import] can't store.
 	ErrInvalidName error = fault.ErrInvalidName
 	// ErrInvalidOption: an option that the call does not take.
 	ErrInvalidOption error = fault.ErrInvalidOption

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/fsmeta/fsmeta/fsmeta"
@@ -58,6 +59,44 @@ func TestNewID(t *testing.T) {
 	wantError(t, drop(openOnly(t, s.dir, fsmeta.ReadOnly()).NewID(bg)), fsmeta.ErrReadOnlyTransaction)
 	nilError(t, other.Close())
 	wantError(t, drop(other.NewID(bg)), fsmeta.ErrClosed)
+}
+
+// A creation that fails leaves the identifier to the caller; one that succeeds has taken it, whatever
+// becomes of its transaction.
+func TestWithIDAfterAnError(t *testing.T) {
+	s := newStore(t)
+	s.build("base; *there")
+	id := must(s.NewID(bg))
+	with := fsmeta.WithID(id)
+	huge := fsmeta.WithLabels(map[string]string{"huge": strings.Repeat("x", 64<<20)})
+	create := func(ctx context.Context, key, parent string, opts ...fsmeta.SnapshotOption) error {
+		return drop(s.CreateWith(ctx, key, parent, false, append(opts, with)...))
+	}
+	wantError(t, create(bg, "new", ""), fsmeta.ErrNoTransaction)
+	s.write(func(ctx context.Context) {
+		wantError(t, create(ctx, "", ""), fsmeta.ErrInvalidName)
+		wantError(t, create(ctx, "new", "", fsmeta.WithLabels(map[string]string{"": ""})), fsmeta.ErrInvalidName)
+		wantError(t, create(ctx, "new", "", huge), fsmeta.ErrInvalidName, "67108864")
+		wantError(t, create(ctx, "new", "gone"), fsmeta.ErrNotExist)
+		wantError(t, create(ctx, "new", "there"), fsmeta.ErrNotCommitted)
+		wantError(t, create(ctx, "there", ""), fsmeta.ErrExist)
+		wantError(t, create(ctx, "new", "", fsmeta.WithParent("base")), fsmeta.ErrInvalidOption)
+	})
+	ctx, tx := s.begin(bg, true)
+	nilError(t, create(ctx, "new", ""))
+	nilError(t, tx.Rollback())
+	s.write(func(ctx context.Context) {
+		wantError(t, create(ctx, "new", ""), fsmeta.ErrInvalidName, id)
+		if got := must(s.CreateWith(ctx, "new", "", false, fsmeta.WithID(""))).ID; got == "" || got == id {
+			t.Errorf("without an identifier, the snapshot gets %q", got)
+		}
+	})
+	before := must(s.NewID(bg))
+	nilError(t, s.Close())
+	s = openStore(t, s.dir)
+	s.write(func(ctx context.Context) {
+		wantError(t, drop(s.CreateWith(ctx, "late", "", false, fsmeta.WithID(before))), fsmeta.ErrInvalidName, before)
+	})
 }
 
 func TestParentOrder(t *testing.T) {

@@ -25,8 +25,10 @@ import (
 // can be run again: if the store has all of them just as they are given, it does nothing.
 // Otherwise, in a store that was used, the error is [ErrUsed], and says where they differ; so
 // it is where an identifier that is given may have been handed out here. Other errors are
-// [ErrInvalidName] for names, labels, identifiers, kinds and times that can't be stored
-// and parents that lead back to where they began, [ErrExist] for a name or identifier
+// [ErrInvalidName] for a name or label that can't be stored, an identifier that is not a decimal
+// number from 1 to 2⁶¹ without zeros in front, a nextID above that, a Kind that is none, a time
+// outside of the years 0 to 9999 in UTC, a snapshot that takes more than 64 MiB, and parents that
+// lead back to where they began; [ErrExist] for a name or identifier
 // that is given twice, [ErrNotExist] and [ErrNotCommitted] of a parent, and those of
 // [Store.TransactionContext] and [Transactor].
 //

@@ -109,7 +109,13 @@ func TestImportRefuses(t *testing.T) {
 		"a name":            {func(i []fsmeta.Info) []fsmeta.Info { i[0].Name = ""; return i }, fsmeta.ErrInvalidName, `""`},
 		"an identifier":     {func(i []fsmeta.Info) []fsmeta.Info { i[0].ID = "01"; return i }, fsmeta.ErrInvalidName, `"web"`},
 		"a high identifier": {func(i []fsmeta.Info) []fsmeta.Info { i[0].ID = "9000000000000000000"; return i }, fsmeta.ErrInvalidName, "9000"},
-		"a kind":            {func(i []fsmeta.Info) []fsmeta.Info { i[0].Kind = 0; return i }, fsmeta.ErrInvalidName, `"web"`},
+		"an identifier 0":   {func(i []fsmeta.Info) []fsmeta.Info { i[0].ID = "0"; return i }, fsmeta.ErrInvalidName, `"web"`},
+		"its own parent":    {func(i []fsmeta.Info) []fsmeta.Info { i[3].Parent = "base"; return i }, fsmeta.ErrInvalidName, `"base"`},
+		"a huge label": {func(i []fsmeta.Info) []fsmeta.Info {
+			i[0].Labels = map[string]string{"huge": strings.Repeat("x", 64<<20)}
+			return i
+		}, fsmeta.ErrInvalidName, `"web"`},
+		"a kind": {func(i []fsmeta.Info) []fsmeta.Info { i[0].Kind = 0; return i }, fsmeta.ErrInvalidName, `"web"`},
 		"a late year": {func(i []fsmeta.Info) []fsmeta.Info {
 			i[0].Created = time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC)
 			return i
@@ -138,6 +144,7 @@ func TestImportRefuses(t *testing.T) {
 		})
 	}
 	s := newStore(t)
+	wantError(t, s.Import(bg, importable(), 1<<61+1, nil), fsmeta.ErrInvalidName, "2305843009213693953")
 	s.write(func(ctx context.Context) {
 		wantError(t, s.Import(ctx, importable(), 1, nil), fsmeta.ErrNestedTransaction)
 	})

@@ -161,7 +161,10 @@ func WithUsage(usage Usage) SnapshotOption {
 }
 
 // WithID gives a new snapshot an identifier that [Store.NewID] of the same Store has
-// returned. Each can be given once; the creation fails with [ErrInvalidName] for any other.
+// returned. Each serves one creation that succeeds, also if its transaction is rolled back
+// afterwards; a creation that fails leaves it to the caller, to be given again. The creation
+// fails with [ErrInvalidName] for any other: one of another Store, also of the same directory,
+// or from before a Close. An empty one stands for none, and the snapshot gets a new one.
 //
 // It is an option of [Store.CreateWith]: on commit an identifier stays as it is.
 func WithID(id string) SnapshotOption {

@@ -27,6 +27,14 @@ func TestTimes(t *testing.T) {
 			must(s.SetUsage(ctx, "key", fsmeta.Usage{Size: 1}))
 			return "key"
 		}},
+		{"update to the same", false, func(ctx context.Context) string {
+			must(s.Update(ctx, fsmeta.Info{Name: "key"}, "labels.none"))
+			return "key"
+		}},
+		{"the same usage", false, func(ctx context.Context) string {
+			must(s.SetUsage(ctx, "key", fsmeta.Usage{Size: 1}))
+			return "key"
+		}},
 		{"commit", true, func(ctx context.Context) string { must(s.Commit(ctx, "key", "name")); return "name" }},
 		{"update committed", false, func(ctx context.Context) string {
 			must(s.Update(ctx, fsmeta.Info{Name: "name", Labels: map[string]string{"a": "b"}}))
