@@ -8,6 +8,7 @@ import (
 	"hash/crc32"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"reflect"
 	"slices"
@@ -214,6 +215,63 @@ func TestLayoutHeaderByHand(t *testing.T) {
 	}
 	if last := must(s.LastTransaction(t.Context())); last <= 12 {
 		t.Errorf("the last transaction is %d", last)
+	}
+}
+
+// The verifier in layout.md tells what is right, what is damaged, and what a person has written, which
+// has no checksum.
+func TestLayoutVerifier(t *testing.T) {
+	python, err := exec.LookPath("python3")
+	if err != nil {
+		t.Skip("python3 is missing: install it")
+	}
+	_, rest, _ := strings.Cut(string(must(os.ReadFile("../layout.md"))), "### Verifying by other means\n")
+	_, rest, _ = strings.Cut(rest, "```python\n")
+	script, _, ok := strings.Cut(rest, "```\n")
+	if !ok {
+		t.Fatal("layout.md has no verifier")
+	}
+	change := func(path, old, new string) func(*testing.T, string) {
+		return func(t *testing.T, dir string) {
+			path := filepath.Join(dir, path)
+			text := string(must(os.ReadFile(path)))
+			if !strings.Contains(text, old) {
+				t.Fatalf("there is no %q in %s", old, path)
+			}
+			overwrite(t, path, strings.Replace(text, old, new, 1))
+		}
+	}
+	parent := "snapshots/" + exampleParent + "/metadata.json"
+	byHand := func(t *testing.T, dir string) {
+		data := must(os.ReadFile(filepath.Join(dir, parent)))
+		overwrite(t, filepath.Join(dir, parent), "{\n"+string(data[26:]))
+	}
+	header := func(t *testing.T, dir string) {
+		overwrite(t, filepath.Join(dir, "journal"), `{"format":"fsmeta journal","version":2,"nextID":9}`+"\n")
+	}
+	for name, test := range map[string]struct {
+		change func(*testing.T, string)
+		want   string // marks of the header, the entries and the number
+	}{
+		"whole":              {func(*testing.T, string) {}, "ok ok ok ok"},
+		"edited by hand":     {byHand, "ok ok -- ok"},
+		"a byte changed":     {change(parent, "committed", "cOmmitted"), "ok ok BAD ok"},
+		"checksum elsewhere": {change(parent, `  "crc32c"`, ` "crc32c"`), "ok ok BAD ok"},
+		"no JSON":            {change(parent, "}", ""), "ok ok BAD BAD"},
+		"no object":          {func(t *testing.T, dir string) { overwrite(t, filepath.Join(dir, parent), "[]") }, "ok ok BAD BAD"},
+		"header by hand":     {header, "-- ok ok --"},
+		"header changed":     {change("journal", `"count":2`, `"count":3`), "BAD ok ok --"},
+	} {
+		dir := exampleStore(t)
+		test.change(t, dir)
+		out, err := exec.Command(python, "-c", script, dir).CombinedOutput()
+		var marks []string
+		for line := range strings.Lines(string(out)) {
+			marks = append(marks, strings.Fields(line)[0])
+		}
+		if got := strings.Join(marks, " "); err != nil || got != test.want {
+			t.Errorf("%s: %v, want %s:\n%s", name, err, test.want, out)
+		}
 	}
 }
 
