@@ -152,7 +152,7 @@ To look further, also while a driver runs:
   ls -l snapshots
   cat %s/metadata.json
   readlink snapshots/*/parent
-  jq -c 'objects | [.txn, .changes[]?.name]' journal
+  tr '\0' '\n' <journal | jq -c '[.txn, .changes[]?.name]'
   jq -r '[.id, .kind, .name] | @tsv' snapshots/*/metadata.json
 `, meta, snapshot)
 	return nil
