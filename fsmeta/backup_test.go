@@ -194,7 +194,7 @@ func TestBackupBesideWriters(t *testing.T) {
 	})
 	other := &local{store: s.store}
 	seen := map[string]bool{}
-	for range 10 {
+	for i := 0; i < 10 || len(seen) < 2 && i < 1000; i++ {
 		to := newDir(t)
 		mustDo(t, other, "backup "+to)
 		copied := useDamaged(t, to, fsmeta.ReadOnly())
