@@ -33,6 +33,12 @@ type RepairOptions struct {
 func Repair(ctx context.Context, dir string, options RepairOptions, progress func(done, total int)) ([]Finding, error) {
 	r := &repair{store: store{ctx: ctx, progress: progress}, options: options, failed: map[string]error{}, stuck: map[string]bool{}, unmade: map[string]bool{}}
 	err := r.open(dir, (*layout.Lock).Take)
+	if errors.Is(err, layout.ErrUnfinished) {
+		if err = layout.Make(r.dir, commit.Ahead); err == nil {
+			r.mended(r.path(format.LayoutFile), "", "the store was never finished, or has lost the file before anything was written to it", "it was made")
+			err = r.open(dir, (*layout.Lock).Take)
+		}
+	}
 	if err == nil {
 		err = r.run()
 	}

@@ -29,7 +29,8 @@ const most = 64 << 10
 //   - *fault.Damaged of the file layout, and of nothing else: the file is missing, or something else
 //     is in its place, and the rest of a store is there.
 //   - ErrNotStore and fs.ErrNotExist: there is no layout file, and no more of a store than an
-//     unfinished Make leaves. Make may make one, unless there are other files.
+//     unfinished Make leaves. Make may make one, unless there are other files. It is an
+//     ErrUnfinished, too, where Make had come as far as the journal.
 //   - ErrNotStore alone: dir is a file, a store of another version, or something else.
 func Read(dir string) error {
 	_, err := read(dir)
@@ -61,8 +62,7 @@ func read(dir string) (remains, error) {
 		}
 		return r, damaged(path, "the file is missing")
 	case missing && r.journal:
-		return r, fmt.Errorf("%w: there is no layout file: %w; it is just being made, or its maker was killed, which the next program that may make a store finishes; "+
-			"or write the file, see 'A layout that is missing' in docs/repair.md", fault.ErrNotStore, err)
+		return r, fmt.Errorf("%w: there is no layout file: %w; %w, which the next program that may make a store finishes, or a repair", fault.ErrNotStore, err, ErrUnfinished)
 	case missing:
 		return r, fmt.Errorf("%w: there is no layout file: %w", fault.ErrNotStore, err)
 	case r.store(missing):
@@ -70,6 +70,9 @@ func read(dir string) (remains, error) {
 	}
 	return r, fmt.Errorf("%w: %s is not what a store has there, and no more of one is beside it: choose an empty directory", fault.ErrNotStore, path)
 }
+
+// ErrUnfinished says of a directory without layout that it has what Make leaves just before that.
+var ErrUnfinished = errors.New("the store is just being made, or its maker was killed")
 
 func damaged(path, problem string) error {
 	return &fault.Damaged{Path: path, Err: errors.New(problem + "; the rest of the store is there: stop what uses the store and run a repair")}
