@@ -249,11 +249,7 @@ func (t *transaction) commit() error {
 func (t *transaction) append() (txn uint64, wrote bool, err error) {
 	v, changes, firstUse := t.store.view, t.netChanges(), false
 	if t.used {
-		used, err := v.FirstUse(t.base)
-		if err != nil {
-			return t.base.At, false, err
-		}
-		firstUse = !used // which is to be seen even if it was all changed back
+		firstUse = !v.FirstUse(t.base) // which is to be seen even if it was all changed back
 	}
 	if len(changes) == 0 && !firstUse {
 		return t.base.At, false, nil

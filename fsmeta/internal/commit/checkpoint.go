@@ -48,9 +48,7 @@ func (w *Writer) checkpointIfDue() {
 // A crash leaves the old journal or the new one, and the tree with everything that the one
 // at hand doesn't have. An error keeps the old one; if a sync has failed, writing has ended.
 func (w *Writer) checkpoint() (err error) {
-	if err := w.retryLagging(); err != nil {
-		return err
-	}
+	w.retryLagging()
 	j := w.view.Journal()
 	s, err := w.syncTree(w.upTo())
 	if err != nil {
@@ -80,9 +78,7 @@ func (w *Writer) Fold() error {
 	if err := w.Settle(w.view.Tip()); err != nil {
 		return err
 	}
-	if err := w.retryLagging(); err != nil {
-		return err
-	}
+	w.retryLagging()
 	if done, err := w.folded(); done || err != nil {
 		return err
 	}
@@ -162,10 +158,7 @@ func (w *Writer) replace(s synced, nextID uint64, next *journal.Next) error {
 		w.RaiseID(highest + 1 + UnknownIDs)
 		nextID = w.NextID()
 	}
-	carry, err := w.carryOver(s.lagging, old, nextID)
-	if err != nil {
-		return errors.Join(err, next.Discard())
-	}
+	carry := w.carryOver(s.lagging, old, nextID)
 	next, j, err := w.writeNext(old, format.Header{Txn: s.txn, NextID: nextID, Names: names}, carry, next)
 	if err != nil {
 		return err

@@ -81,9 +81,7 @@ func (w *Writer) checkRoom() error {
 		if err := w.Settle(w.view.Tip()); err != nil {
 			return err
 		}
-		if err := w.retry(name); err != nil {
-			return err
-		}
+		w.retry(name)
 		if w.lags(name) {
 			return fmt.Errorf("nothing can be added while directories can't be brought up to the journal (the first is of %.256q; make room, removing snapshots is possible): %w", name, cause)
 		}
@@ -91,37 +89,30 @@ func (w *Writer) checkRoom() error {
 }
 
 // retry tries again to bring names up to what is settled.
-func (w *Writer) retry(names ...string) error {
+func (w *Writer) retry(names ...string) {
 	if len(names) == 0 {
-		return nil
+		return
 	}
 	w.flush.Lock()
 	defer w.flush.Unlock()
-	return w.bringUp(names, w.upTo(), false)
+	w.bringUp(names, w.upTo(), false)
 }
 
 // retryLagging tries all names that lag again.
-func (w *Writer) retryLagging() error {
-	return w.retry(slices.Collect(maps.Keys(w.Lagging()))...)
-}
+func (w *Writer) retryLagging() { w.retry(slices.Collect(maps.Keys(w.Lagging()))...) }
 
 // bringUp makes the tree hold the versions of names at txn, which is durable. It notes those that
 // lag. rebuild: what can be read of the tree may not be on disk.
-func (w *Writer) bringUp(names []string, txn uint64, rebuild bool) error {
-	versions, err := w.view.Versions(names, txn)
-	if err != nil {
-		return err
-	}
-	work := tree.Wanted(versions, rebuild)
+func (w *Writer) bringUp(names []string, txn uint64, rebuild bool) {
+	work := tree.Wanted(w.view.Versions(names, txn), rebuild)
 	w.noteLag(names, w.tree.BringUp(work, nil))
 	w.tree.Recycle(work)
-	return nil
 }
 
 // carryOver returns the transaction that names what lags, as it is, so that the lines
 // before it can go: the new journal of a checkpoint ends with it. It changes nothing. It
 // is nil where nothing lags.
-func (w *Writer) carryOver(lagging map[string]error, old *journal.File, nextID uint64) (*format.Txn, error) {
-	versions, err := w.view.Versions(slices.Collect(maps.Keys(lagging)), old.Tip())
-	return format.CarryOver(old.Tip(), nextID, versions, time.Now()), err
+func (w *Writer) carryOver(lagging map[string]error, old *journal.File, nextID uint64) *format.Txn {
+	versions := w.view.Versions(slices.Collect(maps.Keys(lagging)), old.Tip())
+	return format.CarryOver(old.Tip(), nextID, versions, time.Now())
 }

@@ -64,13 +64,11 @@ func (w *Writer) catchUp() error {
 	if err != nil {
 		return err
 	}
-	j := w.view.Journal()
-	if bad := j.Damage(); bad != nil {
+	w.view.Ready()
+	if bad := w.view.Damage(); bad != nil {
 		return bad
 	}
-	if err := w.view.Ready(); err != nil {
-		return err
-	}
+	j := w.view.Journal()
 	w.view.Hold(true) // from here on this process writes
 	unfinished, err := w.unfinished(j, tail)
 	if err != nil {
@@ -164,9 +162,7 @@ func (w *Writer) bringUpLines(from uint64, rebuild bool) error {
 		return err
 	}
 	names = slices.AppendSeq(names, maps.Keys(w.Lagging()))
-	if err := w.bringUp(names, j.Tip(), rebuild); err != nil {
-		return err
-	}
+	w.bringUp(names, j.Tip(), rebuild)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.settled = j.Tip()

@@ -225,11 +225,6 @@ func (c *checker) foundDamage(err error) error {
 func (c *checker) readAll() error {
 	for tries := 0; ; tries++ {
 		err := c.readOnce()
-		if c.view != nil && c.journalDamage(err) != nil { // a line that is whole, and nonsense
-			if err = errors.Join(c.foundDamage(err), c.closeView()); err == nil {
-				continue
-			}
-		}
 		if tries == 10 || !errors.Is(err, fault.ErrOutdated) {
 			return err
 		}

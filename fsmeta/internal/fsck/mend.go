@@ -50,9 +50,8 @@ func (r *repair) read() (*content, error) {
 		return nil, err
 	}
 	names := slices.Collect(maps.Keys(r.writer.Lagging()))
-	lagging, err := r.view.Versions(names, r.view.Tip())
-	c.overlay(lagging)
-	return c, err
+	c.overlay(r.view.Versions(names, r.view.Tip()))
+	return c, nil
 }
 
 // mendLinks makes the parent links say what the files say. A crash leaves some of them as

@@ -104,6 +104,7 @@ func (c *checker) alone() (bool, error) {
 func (c *checker) compare() error {
 	if c.view != nil && !c.journalBad {
 		tail, err := c.view.CatchUp()
+		c.view.Ready()
 		if err == nil && c.view.Damage() == nil {
 			err = c.compareLines(tail)
 		}
@@ -132,7 +133,7 @@ func (c *checker) compareLines(tail journal.Tail) error {
 	if err != nil {
 		return err
 	}
-	versions, err := c.view.Versions(names, j.Tip())
+	versions := c.view.Versions(names, j.Tip())
 	for _, name := range names {
 		if m, known := versions[name]; known && !c.holds(name, m) {
 			c.content.behind[name] = true

@@ -273,6 +273,9 @@ func TestNonsenseLine(t *testing.T) {
 	s.check(j.Append(&format.Txn{Number: j.Tip() + 1, NextID: j.NextID(), Names: j.NamesAt(j.Tip()),
 		Changes: []format.Change{{Name: "b", After: same}, {Name: "a", After: same}}}))
 	s.check(errors.Join(j.Publish(j.Tip()), j.Close()))
+	if found, damage := s.list(); len(found) != 6 || len(damage) != 1 || !strings.Contains(damage[0].Error(), "line of transaction") {
+		t.Errorf("reads find %v, %v; want all snapshots, and the damage", found, damage)
+	}
 	s.wantCheck(wanted{"journal", false, "line of transaction"})
 	s.wantRepair(RepairOptions{}, []done{{"journal", "made anew"}}, nil)
 	s.wantList()

@@ -29,6 +29,7 @@ type index struct {
 
 	mu      sync.RWMutex
 	pending []format.Line     // lines added and not decoded yet, oldest first; see ready
+	bad     error             // the damage of the first line that was decoded and is nonsense
 	entries map[string]*entry // a name that is not in it is as the tree has it, or absent if listed
 	tip     uint64            // the last transaction added
 	usedAt  uint64            // see firstUse
@@ -101,7 +102,7 @@ func (ix *index) addLines(lines []format.Line) {
 		}
 	}
 	if len(ix.pending) == 1 { // as after each commit: searches would cost more
-		_ = ix.readyLocked() // the next call of ready returns the error again
+		ix.readyLocked()
 	}
 	ix.generations.Add(1)
 }
@@ -118,25 +119,31 @@ func (ix *index) addTxn(t *format.Txn) {
 	ix.generations.Add(1)
 }
 
-// ready decodes the lines that were taken in.
-func (ix *index) ready() error {
+// ready decodes the lines that were taken in. One that is nonsense is left out.
+func (ix *index) ready() {
 	ix.mu.Lock()
 	defer ix.mu.Unlock()
-	return ix.readyLocked()
+	ix.readyLocked()
 }
 
-func (ix *index) readyLocked() error {
-	for len(ix.pending) > 0 {
-		t, err := ix.pending[0].Decode()
-		if err != nil {
-			return &fault.Damaged{Path: ix.path, Err: err}
+func (ix *index) readyLocked() {
+	for i := range ix.pending {
+		t, err := ix.pending[i].Decode()
+		if err == nil {
+			ix.addTxnLocked(t)
+		} else if ix.bad == nil {
+			ix.bad = &fault.Damaged{Path: ix.path, Err: err}
 		}
-		ix.addTxnLocked(t)
-		ix.pending = ix.pending[1:]
 	}
 	ix.pending = nil
 	ix.searches.Store(0)
-	return nil
+}
+
+// damage returns what is wrong with the first line that is nonsense, of those that were decoded.
+func (ix *index) damage() error {
+	ix.mu.RLock()
+	defer ix.mu.RUnlock()
+	return ix.bad
 }
 
 func (ix *index) addTxnLocked(t *format.Txn) {
@@ -170,11 +177,11 @@ func (ix *index) noteUse(txn uint64) {
 
 // firstUse returns the transaction in which, or before which, something was committed for
 // the first time, or never.
-func (ix *index) firstUse() (uint64, error) {
+func (ix *index) firstUse() uint64 {
 	ix.mu.Lock()
 	defer ix.mu.Unlock()
-	err := ix.readyLocked()
-	return ix.usedAt, err
+	ix.readyLocked()
+	return ix.usedAt
 }
 
 func (ix *index) newEntryLocked(name string) *entry {
@@ -235,33 +242,31 @@ func (ix *index) noteIDLocked(v *version, e *entry) {
 
 // find returns the version of name at g. Where it isn't known, known is false and the tree
 // has to be asked.
-func (ix *index) find(name string, g uint64) (m *format.Snapshot, known bool, err error) {
+func (ix *index) find(name string, g uint64) (m *format.Snapshot, known bool) {
 	if ix.searches.Load() >= patience {
-		if err := ix.ready(); err != nil {
-			return nil, false, err
-		}
+		ix.ready()
 	}
 	ix.mu.RLock()
 	defer ix.mu.RUnlock()
 	if len(ix.pending) > 0 {
 		ix.searches.Add(1)
-		if m, known, err := ix.searchLocked(name, g); known || err != nil {
-			return m, known, err
+		if m, known := ix.searchLocked(name, g); known {
+			return m, known
 		}
 	}
 	e := ix.entries[name]
 	if e == nil {
 		// Or it is one of the entries without a known name.
-		return nil, ix.listed && (len(ix.unnamed) == 0 || !ix.unnamed[format.EncodeName(name)]), nil
+		return nil, ix.listed && (len(ix.unnamed) == 0 || !ix.unnamed[format.EncodeName(name)])
 	}
 	if v := e.at(g); v != nil {
-		return v.meta, true, nil
+		return v.meta, true
 	}
-	return nil, false, nil
+	return nil, false
 }
 
 // searchLocked is find in the pending lines alone.
-func (ix *index) searchLocked(name string, g uint64) (m *format.Snapshot, known bool, err error) {
+func (ix *index) searchLocked(name string, g uint64) (m *format.Snapshot, known bool) {
 	needle := format.NeedleOf(name)
 	for i := range ix.pending {
 		l := &ix.pending[i]
@@ -273,7 +278,7 @@ func (ix *index) searchLocked(name string, g uint64) (m *format.Snapshot, known 
 		}
 		t, err := l.Decode()
 		if err != nil {
-			return nil, false, &fault.Damaged{Path: ix.path, Err: err}
+			continue // nonsense, which ready notes
 		}
 		i := slices.IndexFunc(t.Changes, func(c format.Change) bool { return c.Name == name })
 		switch {
@@ -281,12 +286,12 @@ func (ix *index) searchLocked(name string, g uint64) (m *format.Snapshot, known 
 		case l.Txn <= g:
 			m, known = t.Changes[i].After, true
 		case ix.entries[name] != nil && ix.entries[name].at(g) != nil:
-			return nil, false, nil // known from before these lines
+			return nil, false // known from before these lines
 		default:
-			return t.Changes[i].Before, true, nil
+			return t.Changes[i].Before, true
 		}
 	}
-	return m, known, nil
+	return m, known
 }
 
 // generation changes whenever lines are added.
@@ -328,9 +333,7 @@ func (ix *index) setListing(names []string, unnamed []string) error {
 	if ix.stale.Load() {
 		return fault.ErrOutdated
 	}
-	if err := ix.readyLocked(); err != nil {
-		return err
-	}
+	ix.readyLocked()
 	for _, name := range names {
 		if ix.entries[name] == nil {
 			ix.newEntryLocked(name)
@@ -351,11 +354,12 @@ func (ix *index) setListing(names []string, unnamed []string) error {
 
 // listing returns every entry in order of the names, and those that have no name; or ok ==
 // false where the tree has to be listed first. The slice is shared: don't change it.
-func (ix *index) listing() (entries []*entry, unnamed []string, ok bool, err error) {
+func (ix *index) listing() (entries []*entry, unnamed []string, ok bool) {
 	ix.mu.Lock()
 	defer ix.mu.Unlock()
-	if err := ix.readyLocked(); err != nil || !ix.listed {
-		return nil, nil, false, err
+	ix.readyLocked()
+	if !ix.listed {
+		return nil, nil, false
 	}
 	if len(ix.added) > 0 || ix.dropped > len(ix.sorted)/4 {
 		byName := func(a, b *entry) int { return strings.Compare(a.name, b.name) }
@@ -363,7 +367,7 @@ func (ix *index) listing() (entries []*entry, unnamed []string, ok bool, err err
 		ix.sorted = mergeEntries(ix.sorted, ix.added)
 		ix.added, ix.dropped = nil, 0
 	}
-	return ix.sorted, slices.Sorted(maps.Keys(ix.unnamed)), true, nil
+	return ix.sorted, slices.Sorted(maps.Keys(ix.unnamed)), true
 }
 
 // mergeEntries merges two sorted lists into a new one, without the forgotten ones.
@@ -476,16 +480,14 @@ func (ix *index) indexIDs() {
 }
 
 // owners returns the names that have or had an identifier; ok is false where indexIDs comes first.
-func (ix *index) owners(id string) (names []string, ok bool, err error) {
+func (ix *index) owners(id string) (names []string, ok bool) {
 	ix.mu.Lock()
 	defer ix.mu.Unlock()
-	if err := ix.readyLocked(); err != nil || ix.byID == nil {
-		return nil, false, err
-	}
+	ix.readyLocked()
 	for _, e := range ix.byID[id] {
 		names = append(names, e.name)
 	}
-	return names, true, nil
+	return names, ix.byID != nil
 }
 
 // setName gives an entry of snapshots/ that had no known name its name, or, where name is

@@ -16,8 +16,8 @@ func (v *View) Lookup(p Point, name string) (*format.Snapshot, error) {
 	ix := p.index
 	for again := false; ; again = true {
 		generation := ix.generation()
-		if m, known, err := ix.find(name, p.At); known || err != nil {
-			return m, err
+		if m, known := ix.find(name, p.At); known {
+			return m, nil
 		}
 		m, damage := v.tree.Read(name)
 		if err := v.Look(); err != nil {
@@ -28,8 +28,8 @@ func (v *View) Lookup(p Point, name string) (*format.Snapshot, error) {
 		}
 		if now := ix.generation(); now != generation {
 			generation = now
-			if m, known, err := ix.find(name, p.At); known || err != nil {
-				return m, err
+			if m, known := ix.find(name, p.At); known {
+				return m, nil
 			}
 		}
 		if damage == nil && m != nil && m.Parent != "" {
@@ -47,9 +47,9 @@ func (v *View) Lookup(p Point, name string) (*format.Snapshot, error) {
 
 // checkParent reports a parent that is missing.
 func (v *View) checkParent(p Point, m *format.Snapshot) error {
-	parent, known, err := p.index.find(m.Parent, p.At)
-	there := parent != nil
-	if err == nil && !known {
+	parent, known := p.index.find(m.Parent, p.At)
+	there, err := parent != nil, error(nil)
+	if !known {
 		there, _, err = v.tree.Exists(m.Parent)
 	}
 	if err == nil && !there {
@@ -62,9 +62,8 @@ func (v *View) checkParent(p Point, m *format.Snapshot) error {
 // nor the header say so, it looks whether the tree does.
 func (v *View) Used(p Point) (bool, error) {
 	ix := p.index
-	first, err := ix.firstUse()
-	if first <= p.At || err != nil {
-		return true, err
+	if ix.firstUse() <= p.At {
+		return true, nil
 	}
 	entries, err := v.tree.List()
 	if err == nil {
@@ -73,15 +72,12 @@ func (v *View) Used(p Point) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	first, err = ix.firstUse()
-	return first <= p.At || v.Damage() != nil || len(entries) > 0 && first == never, err
+	first := ix.firstUse()
+	return first <= p.At || v.Damage() != nil || len(entries) > 0 && first == never, nil
 }
 
 // FirstUse returns whether something was committed up to p, as the lines and the header say.
-func (v *View) FirstUse(p Point) (used bool, err error) {
-	first, err := p.index.firstUse()
-	return first <= p.At, err
-}
+func (v *View) FirstUse(p Point) (used bool) { return p.index.firstUse() <= p.At }
 
 // NoteUse notes that the store is used from transaction txn on, though nothing may have
 // changed in it.
@@ -90,15 +86,16 @@ func (v *View) NoteUse(txn uint64) { v.index.Load().noteUse(txn) }
 // list returns every name that is known or in the tree, in order, and the entries of
 // snapshots/ that have none. The slices are shared: don't change them.
 func (v *View) list(ix *index) (entries []*entry, unnamed []string, err error) {
-	entries, unnamed, ok, err := ix.listing()
-	if err == nil && !ok {
-		if err = v.readListing(ix); err == nil {
-			entries, unnamed, _, err = ix.listing()
+	entries, unnamed, ok := ix.listing()
+	if !ok {
+		if err := v.readListing(ix); err != nil {
+			return nil, nil, err
 		}
+		entries, unnamed, _ = ix.listing()
 	}
-	if err == nil && len(unnamed) > 0 {
+	if len(unnamed) > 0 {
 		if unnamed, err = v.revisit(ix, unnamed); err == nil {
-			entries, _, _, err = ix.listing() // some may have got their names
+			entries, _, _ = ix.listing() // some may have got their names
 		}
 	}
 	return entries, unnamed, err
@@ -182,8 +179,8 @@ type Damage struct {
 // caller looks at each. It returns what could not be read, too. The first call reads every
 // snapshot.
 func (v *View) FindID(p Point, id string) (names []string, damage []Damage, err error) {
-	if names, ok, err := p.index.owners(id); ok || err != nil {
-		return names, nil, err
+	if names, ok := p.index.owners(id); ok {
+		return names, nil, nil
 	}
 	err = v.Walk(p, nil, func(m *format.Snapshot) error {
 		if m.ID == id {
@@ -199,17 +196,13 @@ func (v *View) FindID(p Point, id string) (names []string, damage []Damage, err 
 
 // Versions returns what the lines say of names at transaction txn; names that no line is
 // about are left out.
-func (v *View) Versions(names []string, txn uint64) (map[string]*format.Snapshot, error) {
+func (v *View) Versions(names []string, txn uint64) map[string]*format.Snapshot {
 	ix := v.index.Load()
 	versions := make(map[string]*format.Snapshot, len(names))
 	for _, name := range names {
-		m, known, err := ix.find(name, txn)
-		if err != nil {
-			return nil, err
-		}
-		if known {
+		if m, known := ix.find(name, txn); known {
 			versions[name] = m
 		}
 	}
-	return versions, nil
+	return versions
 }

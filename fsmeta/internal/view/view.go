@@ -81,12 +81,17 @@ func (v *View) Hold(held bool) {
 	v.held.Store(held)
 }
 
-// Damage returns what is wrong with the journal, a *fault.Damaged, or nil.
-func (v *View) Damage() error { return v.Journal().Damage() }
+// Damage returns what is wrong with the journal, a *fault.Damaged, or nil. That a line is nonsense
+// is known when it was decoded, as by a walk or Ready.
+func (v *View) Damage() error {
+	if bad := v.Journal().Damage(); bad != nil {
+		return bad
+	}
+	return v.index.Load().damage()
+}
 
-// Ready decodes what was taken in, so that later reads need not. Its error is damage of the
-// journal.
-func (v *View) Ready() error { return v.index.Load().ready() }
+// Ready decodes what was taken in, so that later reads need not.
+func (v *View) Ready() { v.index.Load().ready() }
 
 // Tip is the last transaction that is known, committed or not.
 func (v *View) Tip() uint64 {
@@ -252,9 +257,7 @@ func (v *View) strayLocked() error {
 		}
 		v.strayed = j
 		ix.addLines(lines)
-		if err := ix.ready(); err != nil {
-			return err
-		}
+		ix.ready()
 		ix.points.publish(ix.preferTree(v.tree.Read), format.Names{}, nil)
 	}
 	v.unsettled.Store(false)
@@ -283,7 +286,8 @@ func (v *View) switchLocked(replaced bool) (bool, error) {
 	from, to := old.Header().Txn, j.Header().Txn
 	ix.points.publish(to, j.NamesAt(to), nil)
 	// A name that can't be forgotten now only costs memory.
-	if names, err := old.Names(from, to); err == nil && ix.ready() == nil {
+	if names, err := old.Names(from, to); err == nil {
+		ix.ready()
 		ix.forget(names, to)
 	}
 	v.journal.Store(j)

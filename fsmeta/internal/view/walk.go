@@ -129,10 +129,10 @@ func (w *walk) addUnnamed(unnamed []string) error {
 }
 
 // compare notes what is wrong with the snapshots as a whole: others than the journal has
-// counted, or another number of them.
+// counted, or another number of them. A damaged journal does not tell.
 func (w *walk) compare() error {
 	want, found := w.point.names, w.found
-	if !want.Known || want == found {
+	if !want.Known || want == found || w.view.Damage() != nil {
 		return nil
 	}
 	found, err := w.withoutStrays()
