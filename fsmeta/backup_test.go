@@ -138,16 +138,20 @@ func TestRestoredBelow(t *testing.T) {
 	}
 }
 
-// A file "backup" that breaks a rule keeps writers off, is found, and is set aside by a repair.
-// One that is no regular file is ignored.
+// A "backup" that breaks a rule, or is no file, keeps writers off, is found, and is set aside by a
+// repair. Until that is moved away, nothing counts as an orphan: it may be newer than the backup.
 func TestBackupFileDamaged(t *testing.T) {
 	origin := newDir(t)
 	build(t, origin, "put a")
 	const when = `{"time":"2026-03-01T12:00:00Z",`
-	for _, text := range []string{"", "{", "{}", when + `"identifiersFrom":9,"identifiersTo":8}`, when + `"identifiersFrom":0,"identifiersTo":8}`, when + `"identifiersTo":8}`} {
+	for _, text := range []string{"", "{", "{}", when + `"identifiersFrom":9,"identifiersTo":8}`, when + `"identifiersFrom":0,"identifiersTo":8}`, when + `"identifiersTo":8}`, "directory"} {
 		dir := copyDir(t, origin)
 		path := filepath.Join(dir, "backup")
-		writeFile(t, path, text)
+		if text == "directory" {
+			succeed(t, os.Mkdir(path, 0o700))
+		} else {
+			writeFile(t, path, text)
+		}
 		s := useDamaged(t, dir)
 		mustFail(t, s, "put b", fsmeta.ErrDamaged)
 		mustSay(t, s, "walk", "a")
@@ -159,15 +163,21 @@ func TestBackupFileDamaged(t *testing.T) {
 			t.Errorf("%q: %+v", text, findings)
 		}
 		repair(t, dir)
-		s = use(t, dir)
+		s = useDamaged(t, dir)
+		_, err := s.store.RestoredBelow()
+		orphans, oerr := s.store.Orphans(t.Context(), []string{"1", "2", "300"})
+		if !errors.Is(err, fsmeta.ErrDamaged) || !errors.Is(oerr, fsmeta.ErrDamaged) || len(orphans) > 0 {
+			t.Errorf("%q: after the repair: %v; orphans %v, %v", text, err, orphans, oerr)
+		}
+		forgetAside(t, dir)
+		if below, err := s.store.RestoredBelow(); below != 0 || err != nil {
+			t.Errorf("%q: after it was moved away: %d, %v", text, below, err)
+		}
 		if id := newID(t, s); id < commit.UnknownIDs {
 			t.Errorf("%q: identifier %d", text, id)
 		}
 		mustSay(t, s, "walk", "a")
 	}
-	odd := copyDir(t, origin)
-	succeed(t, os.Mkdir(filepath.Join(odd, "backup"), 0o700))
-	mustDo(t, use(t, odd), "put b")
 }
 
 // A backup beside writers is one point in time.

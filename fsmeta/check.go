@@ -3,6 +3,9 @@ package fsmeta
 import (
 	"context"
 	"fmt"
+	"strconv"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/fsmeta/fsmeta/fsmeta/internal/fsck"
 )
@@ -21,13 +24,14 @@ type Finding struct {
 	// Repaired is what Repair has done about it, "" where it has done nothing. Meaning and
 	// Advice are empty then.
 	Repaired string
-	// Aside is where Repair has put a snapshot that the store does not have any more.
+	// Aside is where Repair has put a snapshot that the store does not have any more, or
+	// what else a person has to look at before content is deleted.
 	Aside string
 }
 
 // String returns all of it in one line.
 func (f Finding) String() string {
-	s := f.Path + ": "
+	s := printable(f.Path) + ": "
 	if f.Name != "" {
 		s += fmt.Sprintf("snapshot %.256q: ", f.Name)
 	}
@@ -35,6 +39,16 @@ func (f Finding) String() string {
 		return s + "; repaired: " + f.Repaired
 	}
 	return s + "; " + f.Meaning + "; " + f.Advice
+}
+
+// printable quotes a path that would spoil the line: what stands in snapshots/ may have any name.
+func printable(path string) string {
+	for _, r := range path {
+		if !unicode.IsPrint(r) || r == utf8.RuneError {
+			return strconv.Quote(path)
+		}
+	}
+	return path
 }
 
 // Check looks for everything that can be wrong with the store in dir: files that are
@@ -61,7 +75,7 @@ func Check(ctx context.Context, dir string, progress func(done, total int)) ([]F
 type RepairOption func(*fsck.RepairOptions)
 
 // AcceptTree makes [Repair] take the snapshots that are there for the truth, where the
-// journal has counted others or more: those that are missing are given up.
+// journal has counted others or more, or is lost: those that are missing are given up.
 func AcceptTree() RepairOption {
 	return func(o *fsck.RepairOptions) { o.AcceptTree = true }
 }
@@ -72,11 +86,14 @@ func AcceptTree() RepairOption {
 //
 //   - A layout, journal or staging directory that is missing is made again.
 //   - A journal that is damaged is replaced: by the tree, where needed completed from the
-//     lines that can be read, just as reads of the damaged store had it.
+//     lines that can be read, just as reads of the damaged store had it. Where nothing in it
+//     tells which snapshots there were, that takes [AcceptTree].
 //   - A directory under a wrong name is moved to where its metadata belongs, and a parent
 //     link that does not say the parent is made again.
 //   - Every other snapshot that is damaged or stands on one that is missing, and what
 //     doesn't belong in snapshots/, is set aside, in damaged/TIME/ below dir.
+//   - What can't be read for want of permission, or by an error of the disk, is left as it is,
+//     and so is what stands on it.
 //   - Snapshots that are missing stay missing, and a finding, unless [AcceptTree] is given.
 //
 // A part that can't be mended is a finding, and keeps no other from being mended. It deletes
@@ -109,7 +126,8 @@ func findingsOf(findings []fsck.Finding) []Finding {
 // aside, which it does not know any more: a driver keeps their content for as long as they
 // are there. Some may be known all the same, of what was mended. [Store.Orphans] heeds it.
 //
-// Where the identifier of one can't be told for sure, the error is [ErrDamaged] and names
+// Where the identifier of one can't be told for sure, or the file backup was set aside (see
+// [Store.RestoredBelow]), the error is [ErrDamaged] and names
 // the path; it may be any that no snapshot has, so nothing should be deleted until a person
 // has looked at it. Other errors are those of the filesystem. It reads each of them, and may
 // be called while the store is in use, but not during a repair.

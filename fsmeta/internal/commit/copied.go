@@ -2,7 +2,6 @@ package commit
 
 import (
 	"errors"
-	"io/fs"
 	"path/filepath"
 	"time"
 
@@ -26,14 +25,11 @@ const mostBackup = 4096
 type Copied struct{ format.Backup }
 
 // ReadCopied reads the file backup of a store, nil where there is none. One that can't be
-// read is a *fault.Damaged. One that is no regular file is ignored.
+// read, or is no regular file, is a *fault.Damaged.
 func ReadCopied(dir *disk.Dir) (*Copied, error) {
 	path := filepath.Join(dir.Path, format.BackupFile)
-	is, err := dir.Lstat(format.BackupFile)
-	if errors.Is(err, fs.ErrNotExist) || err == nil && is.Type != 0 {
-		return nil, nil
-	}
-	if err != nil {
+	there, _, err := dir.Exists(format.BackupFile)
+	if !there {
 		return nil, err
 	}
 	data, err := dir.ReadFile(format.BackupFile, mostBackup)

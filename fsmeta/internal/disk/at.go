@@ -209,7 +209,7 @@ func fstatRegular(fd int) (Stat, error) {
 // read reads a file that is size bytes long, or meanwhile has another length.
 func read(fd int, size, max int64) ([]byte, error) {
 	if size > max {
-		return nil, fmt.Errorf("larger than %d bytes", max)
+		return nil, fmt.Errorf("%w than %d bytes", ErrLarger, max)
 	}
 	data := make([]byte, 0, size+1)
 	for {
@@ -220,7 +220,7 @@ func read(fd int, size, max int64) ([]byte, error) {
 		}
 		data = data[:len(data)+n]
 		if int64(len(data)) > max { // it has grown meanwhile
-			return nil, fmt.Errorf("larger than %d bytes", max)
+			return nil, fmt.Errorf("%w than %d bytes", ErrLarger, max)
 		}
 		if len(data) < cap(data) { // a regular file gives less than was asked for at its end alone
 			return data, nil

@@ -107,6 +107,9 @@ func (d *Dir) Lstat(name string) (Stat, error) {
 	return at.Lstat(name)
 }
 
+// ErrLarger says that a file has more bytes than it may have.
+var ErrLarger = errors.New("larger")
+
 // Exists reports whether an entry of d is there, and whether it is a directory (not a symlink to one).
 func (d *Dir) Exists(name string) (there, isDir bool, err error) {
 	is, err := d.Lstat(name)

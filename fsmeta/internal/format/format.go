@@ -17,8 +17,10 @@ const (
 	StagingDir   = "staging"
 	DamagedDir   = "damaged" // holds what a repair has set aside
 	BackupFile   = "backup"  // in a copy that a backup has made
-	MetadataFile = "metadata.json"
-	ParentLink   = "parent"
+
+	UnfinishedEnd = ".unfinished" // of the path of a backup that is being made
+	MetadataFile  = "metadata.json"
+	ParentLink    = "parent"
 
 	DirMode  = 0o700
 	FileMode = 0o600

@@ -14,7 +14,8 @@ import (
 // aside: of all of them, though the store may know some all the same. A file with a right
 // checksum is believed, and so is one without a checksum, which a person has edited.
 //
-// Where the identifier of one can't be told, the error is an ErrDamaged and names the path.
+// Where the identifier of one can't be told, or the file backup was set aside, the error is an
+// ErrDamaged and names the path.
 // Other errors are those of the filesystem.
 func SetAside(dir string) (ids []string, err error) {
 	root, err := disk.OpenDir(dir, true)
@@ -29,12 +30,34 @@ func SetAside(dir string) (ids []string, err error) {
 			}
 			return err
 		})
-		err = errors.Join(err, root.Close())
+		err = errors.Join(err, backupAside(root), root.Close())
 	}
 	if err != nil {
 		return nil, fmt.Errorf("fsmeta: look at what repairs have set aside in %s: %w", dir, err)
 	}
 	return ids, nil
+}
+
+// BackupAside returns an ErrDamaged where a repair of the store in dir has set aside its file backup,
+// which said which content may be newer than the backup.
+func BackupAside(dir string) error {
+	root, err := disk.OpenDir(dir, true)
+	if err == nil {
+		err = errors.Join(backupAside(root), root.Close())
+	}
+	return err
+}
+
+func backupAside(root *disk.Dir) error {
+	return eachIn(root, format.DamagedDir, func(damaged *disk.Dir, time string) error {
+		return eachIn(damaged, time, func(dir *disk.Dir, name string) error {
+			if name != format.BackupFile {
+				return nil
+			}
+			return &fault.Damaged{Path: dir.Path + "/" + name, Err: errors.New("it can't be read which content may be newer than the backup that the store was restored from; " +
+				"look at the content that no snapshot has, and then move this file away")}
+		})
+	})
 }
 
 // eachAside calls visit for each entry of damaged/TIME/snapshots and damaged/TIME/staging,
@@ -62,7 +85,7 @@ func idIn(dir *disk.Dir, part, entry string) (string, error) {
 	switch {
 	case err != nil:
 		return "", err
-	case is.Type == 0, !is.Type.IsDir() && !snapshot:
+	case !is.Type.IsDir() && !snapshot:
 		return "", nil
 	case !is.Type.IsDir():
 		return "", unknown(entry, errors.New("something else stood in the place of the snapshot's directory"))
@@ -76,6 +99,9 @@ func idIn(dir *disk.Dir, part, entry string) (string, error) {
 		return "", unknown(file, err)
 	}
 	m, err := format.DecodeFile(data)
+	if err == nil && snapshot && format.EncodeName(m.Name) != entry {
+		err = fmt.Errorf("its file is that of %.256q", m.Name)
+	}
 	if err != nil {
 		return "", unknown(file, err)
 	}

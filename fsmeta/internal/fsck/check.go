@@ -56,6 +56,10 @@ func (c *checker) check() error {
 	if c.problem != "" {
 		c.found(Finding{Path: c.path(format.LayoutFile), Problem: c.problem, Meaning: "the store can't be opened", Advice: adviseRepair})
 	}
+	if strings.HasSuffix(c.dir, format.UnfinishedEnd) {
+		c.found(Finding{Path: c.dir, Problem: "it is what a backup has left that was killed, or one that is being made", Meaning: "snapshots may be missing from it",
+			Advice: "delete it when no backup is running; do not put it in the place of a store"})
+	}
 	if err := c.checkBeside(); err != nil {
 		return err
 	}
@@ -92,11 +96,14 @@ func (c *checker) checkBeside() error {
 			err = errors.Join(err, lerr)
 		case slices.Contains([]string{format.LayoutFile, format.JournalFile, format.SnapshotsDir, format.StagingDir}, name):
 			c.noteOwner(c.root, name)
-		case name == format.BackupFile && is.Type == 0:
+		case name == format.BackupFile:
 			c.checkCopied()
 		case name == format.DamagedDir && is.Type.IsDir():
 			c.noteOwner(c.root, name)
 			err = errors.Join(err, c.checkAside())
+		case name == format.DamagedDir:
+			c.found(Finding{Path: c.path(name), Harmless: true, Problem: "it is not a directory",
+				Meaning: "a repair has no place to set anything aside", Advice: "move it away"})
 		case name != "lost+found":
 			c.foreign(name, is.Type.IsDir())
 		}
@@ -118,7 +125,7 @@ func (c *checker) foreign(name string, isDir bool) {
 func (c *checker) checkCopied() {
 	if damage := c.copiedDamage(); damage != nil {
 		c.found(Finding{Path: damage.Path, Problem: damage.Err.Error(), Meaning: "nothing can be written",
-			Advice: "delete it if the store was not restored from a backup, or stop what uses the store and run a repair"})
+			Advice: "move it away if the store was not restored from a backup, or stop what uses the store and run a repair"})
 	}
 }
 
@@ -126,7 +133,13 @@ func (c *checker) checkCopied() {
 func (c *checker) checkAside() error {
 	things, snapshots, unknown := 0, 0, 0
 	err := eachIn(c.root, format.DamagedDir, func(damaged *disk.Dir, time string) error {
-		return eachIn(damaged, time, func(*disk.Dir, string) error { things++; return nil })
+		return eachIn(damaged, time, func(_ *disk.Dir, name string) error {
+			things++
+			if name == format.BackupFile {
+				unknown++
+			}
+			return nil
+		})
 	})
 	err = errors.Join(err, eachAside(c.root, func(dir *disk.Dir, part, entry string) error {
 		if part == format.SnapshotsDir {

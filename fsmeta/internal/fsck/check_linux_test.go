@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -172,9 +173,7 @@ func TestMountedOverASnapshot(t *testing.T) {
 	for _, accept := range []bool{false, true} {
 		s.wantRepair(RepairOptions{AcceptTree: accept}, nil, hidden)
 	}
-	found, err := Check(bg, s.dir, nil)
-	s.check(err)
-	for _, f := range found {
+	for _, f := range must(Check(bg, s.dir, nil)) {
 		if f.Advice != adviseUnmount {
 			t.Errorf("%+v, want the advice to unmount it", f)
 		}
@@ -200,10 +199,51 @@ func TestRepairWithoutRoom(t *testing.T) {
 		_, err = fill.Write(make([]byte, 4096))
 	}
 	s.check(fill.Close())
-	_, err = Repair(bg, s.dir, RepairOptions{}, nil)
+	accept := RepairOptions{AcceptTree: true}
+	_, err = Repair(bg, s.dir, accept, nil)
 	if !errors.Is(err, unix.ENOSPC) || !strings.HasSuffix(err.Error(), "make some room on the filesystem and run it again") {
 		t.Errorf("%v, want that there is no room, and to make some", err)
 	}
 	s.check(os.Remove(fill.Name()))
-	s.wantRepair(RepairOptions{}, []done{{"journal", "made anew"}}, nil)
+	s.wantRepair(accept, []done{{"journal", "made anew"}}, nil)
+}
+
+// A snapshot that can't be read now may be whole: a repair leaves it, and what stands on it.
+func TestRepairLeavesWhatItCannotRead(t *testing.T) {
+	s := specimen(t, false)
+	s.check(os.Chmod(s.at(meta("base")), 0))
+	if _, err := os.ReadFile(s.at(meta("base"))); err == nil {
+		asOther(t, s.dir)
+	}
+	s.wantRepair(RepairOptions{}, nil, []wanted{{meta("base"), false, "permission denied"}})
+	s.check(os.Chmod(s.at(meta("base")), format.FileMode))
+	s.wantCheck()
+	s.wantList()
+}
+
+// asOther makes this thread another user, to which the store in dir belongs, until the test ends.
+func asOther(t *testing.T, dir string) {
+	t.Helper()
+	const user = 65534
+	for path := dir; len(path) > len(os.TempDir()); path = filepath.Dir(path) {
+		if err := os.Chmod(path, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	err := filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+		return errors.Join(err, os.Lchown(path, user, user))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	runtime.LockOSThread()
+	t.Cleanup(runtime.UnlockOSThread)
+	if err := syscall.Setfsuid(user); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Setfsuid(0); err != nil {
+			t.Error(err)
+		}
+	})
 }

@@ -22,7 +22,8 @@ type Finding struct {
 	// Repaired is what Repair has done about it, "" where it has done nothing. Meaning and
 	// Advice are empty then.
 	Repaired string
-	// Aside is where Repair has put a snapshot that the store does not have any more.
+	// Aside is where Repair has put a snapshot that the store does not have any more, or
+	// what else a person has to look at before content is deleted.
 	Aside string
 }
 
@@ -33,16 +34,25 @@ const (
 	adviseRestore  = "restore it from a backup, see docs/repair.md"
 	adviseSnapshot = "stop what uses the store, then correct the file and delete its line with crc32c, or put the directory back from a backup, or else run a repair, which sets it aside"
 	adviseNoDir    = "stop what uses the store, then move it away and put the snapshot's directory back from a backup, or else run a repair, which sets it aside"
+	adviseNoFile   = "stop what uses the store, then put the directory back from a backup, or else run a repair, which sets it aside"
+	adviseKind     = "look which of the two was edited by hand, and edit it back: the parent's kind or this one's parent, see docs/repair.md"
 	adviseUnmount  = "unmount it (findmnt -R shows it)"
 	adviseParent   = "stop what uses the store, then put the parent back from a backup or from damaged/, or else run a repair, which sets this one aside"
-	adviseMissing  = "put back what is missing, from a backup, damaged/ or lost+found, before anything deletes content; to accept what is there as the truth, run a repair with --accept-tree"
+
+	adviseUnreadable = "give the user of the store access to it (chown -hR, chmod -R u+rwX), or look in dmesg for an error of the disk; a repair leaves it as it is, and what stands on it"
 )
 
 // strangeInStaging is the problem of an entry of staging/ that is not IsStaged.
 const strangeInStaging = "the store puts nothing of that name here"
 
-// problemOf returns the problem in damage that says what to do, too, behind a semicolon.
+// problemOf returns the problem in damage that says what to do, too, behind a semicolon; adviceOf
+// the rest.
 func problemOf(damage *fault.Damaged) string {
 	problem, _, _ := strings.Cut(damage.Err.Error(), "; ")
 	return problem
+}
+
+func adviceOf(damage *fault.Damaged) string {
+	_, advice, _ := strings.Cut(damage.Err.Error(), "; ")
+	return advice
 }

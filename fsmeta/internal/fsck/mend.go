@@ -130,7 +130,7 @@ func (r *repair) mendNames(c *content) bool {
 	for _, entry := range slices.Sorted(maps.Keys(found)) {
 		damage, failed := c.damaged[entry], err
 		if failed == nil {
-			failed = r.shelf.move(r.snapshots, at[entry], format.SnapshotsDir+"/"+entry)
+			failed = r.shelf.move(r.snapshots, at[entry], replaced+entry)
 		}
 		if r.fail(damage.Path, failed) {
 			r.stuck[entry], r.stuck[at[entry]], r.unmade[found[entry].Name] = true, true, true
@@ -165,7 +165,7 @@ func (r *repair) makeAnew(c *content, found map[string]*format.Snapshot) (at map
 		case found[place] != nil:
 			at[place], err = r.displace(place)
 		default:
-			err = r.shelf.move(r.snapshots, place, format.SnapshotsDir+"/"+place)
+			err = r.shelf.move(r.snapshots, place, replaced+place)
 		}
 		if err != nil {
 			return at, err
@@ -205,8 +205,8 @@ func (r *repair) losses(c *content) (all []loss) {
 	}
 	for _, entry := range slices.Sorted(maps.Keys(c.damaged)) {
 		d := c.damaged[entry]
-		if isMounted(r.snapshots, entry) { // its own directory is below, and so is what others stand on
-			r.stuck[entry], r.unmade[d.Name] = true, true
+		if isMounted(r.snapshots, entry) || unreadable(d) { // it may be whole, and others stand on it
+			r.stuck[entry] = true
 			continue
 		}
 		add(entry, Finding{Path: d.Path, Name: d.Name, Problem: d.Err.Error()})
@@ -257,11 +257,15 @@ func (r *repair) giveUp(c *content) bool {
 	}
 	for _, l := range all {
 		failed := err
+		to := r.placeOf(l.entry, slices.Contains(uncounted, l.entry))
 		if failed == nil {
-			failed = r.setAside(r.snapshots, l.entry, format.SnapshotsDir+"/"+l.entry, l.Finding)
+			failed = r.setAside(r.snapshots, l.entry, to, l.Finding)
+		}
+		if cause := r.cause(l.entry); failed != nil && cause != "" {
+			failed = fmt.Errorf("%w: %s", failed, cause)
 		}
 		if r.stuck[l.entry] = r.fail(l.Path, failed); failed == nil {
-			r.findings[len(r.findings)-1].Aside = r.shelf.path() + "/" + format.SnapshotsDir + "/" + l.entry
+			r.findings[len(r.findings)-1].Aside = r.shelf.path() + "/" + to
 		}
 	}
 	uncounted = slices.DeleteFunc(uncounted, func(entry string) bool { there, _, _ := r.snapshots.Exists(entry); return !there })
@@ -273,6 +277,18 @@ func (r *repair) giveUp(c *content) bool {
 		r.fail(r.path(note), r.root.At().Unlink(note))
 	}
 	return true
+}
+
+// placeOf returns where on the shelf an entry of snapshots/ is put that can't be used. What the journal
+// has not counted is foreign, if it is no directory, or a copy of another snapshot.
+func (r *repair) placeOf(entry string, counted bool) string {
+	_, isDir, err := r.snapshots.Exists(entry)
+	m := vouched(r.snapshots, entry)
+	_, named := format.HashOfEntry(entry)
+	if copied := m != nil && format.EncodeName(m.Name) != entry; !(counted && named) && err == nil && (!isDir || copied) {
+		return foreign + entry
+	}
+	return format.SnapshotsDir + "/" + entry
 }
 
 // uncountedFile is on a shelf while a repair sets aside what the journal counts no more.

@@ -82,7 +82,7 @@ func (c *checker) checkStaging() error {
 	alone, err := c.alone()
 	if alone { // else they may be kept to be used again
 		c.found(Finding{Path: c.path(format.StagingDir), Harmless: true, Problem: fmt.Sprintf("%d directories and files are left in it", left),
-			Meaning: "a program was killed, or the power was cut, while it wrote, or it closed the store while another had it open", Advice: "the next program that writes deletes them"})
+			Meaning: "a program was killed, or the power was cut, while it wrote, or it closed the store while another had it open", Advice: "the next program that writes deletes them, if they can be deleted"})
 	}
 	return err
 }
@@ -170,23 +170,23 @@ const mountPoint = "a mount point"
 
 // cause says what keeps an entry of snapshots/ from being changed, "" where that can't be
 // told.
-func (c *checker) cause(entry string) string {
-	if obstacle := obstacleAt(c.root, format.SnapshotsDir); obstacle != "" && obstacle != mountPoint {
+func (s *store) cause(entry string) string {
+	if obstacle := obstacleAt(s.root, format.SnapshotsDir); obstacle != "" && obstacle != mountPoint {
 		return "snapshots/ is " + obstacle
 	}
-	there, isDir, err := c.snapshots.Exists(entry)
+	there, isDir, err := s.snapshots.Exists(entry)
 	switch {
 	case err != nil:
 		return err.Error()
 	case !there:
-		return noRoom(c.snapshots)
+		return noRoom(s.snapshots)
 	case !isDir:
 		return "it is not a directory"
 	}
-	if obstacle := obstacleAt(c.snapshots, entry); obstacle != "" {
+	if obstacle := obstacleAt(s.snapshots, entry); obstacle != "" {
 		return "it is " + obstacle
 	}
-	dir, err := c.snapshots.OpenDirAt(entry)
+	dir, err := s.snapshots.OpenDirAt(entry)
 	if err != nil {
 		return err.Error()
 	}
@@ -197,7 +197,7 @@ func (c *checker) cause(entry string) string {
 	if _, err := dir.ReadFile(format.MetadataFile, format.MaxFile); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err.Error()
 	}
-	return noRoom(c.snapshots)
+	return noRoom(s.snapshots)
 }
 
 // checkLinks looks again at the links that seemed to be wrong.

@@ -1,6 +1,7 @@
 package fsck
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -22,6 +23,7 @@ type salvaged struct {
 	last      map[string]*format.Snapshot // the last version of each name that lines are about
 	at        map[string]uint64           // the transactions of these
 	names     format.Names                // after the last of the lines, or those of the header
+	head      []byte                      // the first bytes of the file
 	lost      string                      // which lines can't be read
 }
 
@@ -30,6 +32,9 @@ func salvage(root *disk.Dir) (*salvaged, error) {
 	v := &salvaged{next: 1, last: map[string]*format.Snapshot{}, at: map[string]uint64{}}
 	h, lines, err := journal.Salvage(root.Path + "/" + format.JournalFile)
 	if err != nil {
+		return nil, err
+	}
+	if v.head, err = journal.Head(root.Path + "/" + format.JournalFile); err != nil {
 		return nil, err
 	}
 	v.txn, v.next, v.names = h.Txn, max(h.NextID, 1), h.Names
@@ -70,6 +75,12 @@ func (v *salvaged) lostBetween(before, after uint64) {
 	}
 }
 
+// says reports whether a damaged header says these names. That is no accident: it has 64 bits of them.
+func (v *salvaged) says(names format.Names) bool {
+	header, _, _ := bytes.Cut(v.head, []byte("\n"))
+	return bytes.Contains(header, fmt.Appendf(nil, `,"count":%d,"names":"%016x",`, names.Count, names.Sum))
+}
+
 // note takes what a snapshot tells of the highest transaction and identifier.
 func (v *salvaged) note(m *format.Snapshot) {
 	v.txn = max(v.txn, m.Txn)
@@ -87,11 +98,14 @@ func (r *repair) rebuild(damage *fault.Damaged) error {
 	if err != nil {
 		return err
 	}
-	r.setAsideStaging(true)
 	c, err := r.readTree()
+	if err == nil {
+		err = r.tellNames(v, c)
+	}
 	if err != nil {
 		return err
 	}
+	r.setAsideStaging(true)
 	for _, m := range c.good {
 		v.note(m)
 	}
@@ -106,10 +120,7 @@ func (r *repair) rebuild(damage *fault.Damaged) error {
 			carried[name] = c.good[name]
 		}
 	}
-	h, done, err := r.newHeader(v, carried)
-	if err != nil {
-		return err
-	}
+	h, done := newHeader(v)
 	is, err := r.root.Lstat(format.JournalFile)
 	if !errors.Is(err, fs.ErrNotExist) {
 		keep := r.shelf.move
@@ -135,8 +146,7 @@ func (r *repair) rebuild(damage *fault.Damaged) error {
 // What that has of them is set aside. A crash leaves each in its place or set aside.
 func (r *repair) carried(v *salvaged, c *content) map[string]*format.Snapshot {
 	carried, owners := map[string]*format.Snapshot{}, map[string]string{}
-	misplaced := c.misplaced(r.snapshots)
-	for _, m := range slices.Concat(c.byName(), slices.Collect(maps.Values(misplaced))) {
+	for _, m := range slices.Concat(c.byName(), slices.Collect(maps.Values(c.misplaced(r.snapshots)))) {
 		owners[m.ID] = m.Name
 	}
 	for _, name := range slices.Sorted(maps.Keys(v.last)) {
@@ -150,16 +160,12 @@ func (r *repair) carried(v *salvaged, c *content) map[string]*format.Snapshot {
 		case err != nil:
 		case !there && (after == nil || owners[after.ID] != "" && owners[after.ID] != name):
 			continue // it was committed under another name
-		case there && misplaced[entry] != nil: // perhaps the only copy of another, for mendTree
-			if _, err = r.displace(entry); err == nil && after == nil {
-				continue
-			}
 		case after == nil:
 			if err = r.setAside(r.snapshots, entry, to, f); err == nil {
 				continue
 			}
 		case there:
-			err = r.shelf.move(r.snapshots, entry, to)
+			err = r.shelf.move(r.snapshots, entry, replaced+entry)
 		}
 		carried[name] = after
 		if !r.fail(f.Path, err) {
@@ -169,18 +175,29 @@ func (r *repair) carried(v *salvaged, c *content) map[string]*format.Snapshot {
 	return carried
 }
 
+// errUntold says that a journal can't be made anew without a person.
+var errUntold = errors.New("nothing tells which snapshots there were")
+
+// tellNames makes sure that it is known which snapshots there were: from a line or the header, though
+// that is damaged elsewhere, or because the repair is to accept those that are there.
+func (r *repair) tellNames(v *salvaged, c *content) error {
+	found := count(c.entries)
+	if v.names.Known {
+		return nil
+	}
+	if !r.options.AcceptTree && !v.says(found) {
+		return fmt.Errorf("%w, and %d are there: look whether that is all (in the driver's content, a backup, lost+found) and put back what is missing, then run the repair with --accept-tree",
+			errUntold, found.Count)
+	}
+	v.names = found
+	return nil
+}
+
 // newHeader returns the header of the new journal, and what it says in words.
-func (r *repair) newHeader(v *salvaged, carried map[string]*format.Snapshot) (h format.Header, done string, err error) {
+func newHeader(v *salvaged) (h format.Header, done string) {
 	// Transactions go on far enough from the limit.
 	h = format.Header{Txn: min(v.txn, format.MaxNumber/2) + commit.UnknownIDs, NextID: min(v.next+commit.UnknownIDs, commit.MaxID), Names: v.names}
-	done = fmt.Sprintf("it was made anew from the tree and the %d names that could be read in it; identifiers go on at %d; the tree decides what these transactions changed, since it has no readable line of them: %s", len(v.last), h.NextID, v.lost)
-	if !h.Names.Known {
-		var c *content
-		if c, err = r.newContent(); err == nil {
-			c.overlay(carried)
-			h.Names = count(c.entries)
-			done += fmt.Sprintf("; nothing tells which snapshots there were: the %d that are there were counted", h.Names.Count)
-		}
-	}
-	return h, done, err
+	done = fmt.Sprintf("it was made anew from the tree and the %d names that could be read in it, of %d snapshots; identifiers go on at %d; the tree decides what these transactions changed, since it has no readable line of them: %s",
+		len(v.last), h.Names.Count, h.NextID, v.lost)
+	return h, done
 }

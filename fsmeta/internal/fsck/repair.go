@@ -130,10 +130,14 @@ func (r *repair) run() error {
 		}
 		r.setAsideStaging(false)
 		r.mendCopied()
-		return nil
+		return r.saveMisplaced()
 	})
 	if err == nil {
 		err = r.takeOver()
+	}
+	if errors.Is(err, errUntold) {
+		r.fail(r.path(format.JournalFile), err)
+		return nil
 	}
 	if err != nil {
 		return err
@@ -211,9 +215,33 @@ func (r *repair) mendLayout() error {
 func (r *repair) mendCopied() {
 	if damage := r.copiedDamage(); damage != nil {
 		err := r.setAside(r.root, format.BackupFile, format.BackupFile, Finding{Path: damage.Path, Problem: damage.Err.Error(),
-			Repaired: fmt.Sprintf("; identifiers go on %d higher", commit.UnknownIDs)})
-		r.unsure = !r.fail(damage.Path, err)
+			Repaired: fmt.Sprintf("; identifiers go on %d higher; no content counts as an orphan until it is moved away from there: look which is newer than the backup", commit.UnknownIDs)})
+		if r.unsure = !r.fail(damage.Path, err); r.unsure {
+			r.findings[len(r.findings)-1].Aside = r.shelf.path() + "/" + format.BackupFile
+		}
 	}
+}
+
+// saveMisplaced gives entries that belong elsewhere, and stand where a line of the journal is to be
+// brought up, names that no snapshot has. Each may be the only copy. A crash leaves each with the one
+// name or the other.
+func (r *repair) saveMisplaced() error {
+	v, err := salvage(r.root)
+	if err != nil || len(v.last) == 0 {
+		return err
+	}
+	c, err := r.readTree()
+	if err != nil {
+		return err
+	}
+	misplaced := c.misplaced(r.snapshots)
+	for name := range v.last {
+		if entry := format.EncodeName(name); misplaced[entry] != nil {
+			_, err := r.displace(entry)
+			r.fail(c.damaged[entry].Path, err)
+		}
+	}
+	return nil
 }
 
 // setAsideStaging sets aside what doesn't belong in staging/, or all that is left there:

@@ -55,8 +55,8 @@ var repairTable = []struct {
 		[]done{{"staging/notes", isAside}}, []string{"staging/notes"}, nil, nil},
 	{"backup garbage", false, func(s *tamper) { s.put("backup", "{") }, []done{{"backup", isAside}}, []string{"backup"}, nil, nil},
 
-	{"journal missing", false, func(s *tamper) { s.remove("journal") }, []done{{"journal", "no readable line of them: any; nothing tells which snapshots there were: the 6 that are there were counted"}}, nil, nil, nil},
-	{"journal empty", false, func(s *tamper) { s.put("journal", "") }, []done{{"journal", "the 6 that are there"}}, []string{"journal"}, nil, nil},
+	{"journal missing", false, func(s *tamper) { s.remove("journal") }, []done{{"journal", "of 6 snapshots; identifiers go on at 1000007; the tree decides what these transactions changed, since it has no readable line of them: any"}}, nil, nil, nil},
+	{"journal empty", false, func(s *tamper) { s.put("journal", "") }, []done{{"journal", "made anew"}}, []string{"journal"}, nil, nil},
 	{"journal with a damaged header", false, func(s *tamper) { s.replaceIn("journal", "nextID", "nextId") },
 		[]done{{"journal", "made anew"}}, []string{"journal"}, nil, nil},
 	{"journal with a header of NUL bytes", true, func(s *tamper) {
@@ -88,23 +88,23 @@ var repairTable = []struct {
 	{"tree behind the journal", true, func(s *tamper) { s.remove(dirOf(work)) }, nil, nil, nil, nil},
 
 	{"directory under another name", false, func(s *tamper) { s.move(dirOf("top"), dirOf("other")) },
-		[]done{{meta("other"), isMended}}, []string{meta("other"), linkOfName("other")}, nil, nil},
+		[]done{{meta("other"), isMended}}, []string{"replaced/other/metadata.json", "replaced/other/parent"}, nil, nil},
 	{"directory under no name", false, func(s *tamper) { s.move(dirOf("top"), "snapshots/to p") },
-		[]done{{"snapshots/to p", isMended}}, []string{"snapshots/to p/metadata.json", "snapshots/to p/parent"}, nil, nil},
+		[]done{{"snapshots/to p", isMended}}, []string{"replaced/to p/metadata.json", "replaced/to p/parent"}, nil, nil},
 	{"directories under each other's name", false, func(s *tamper) {
 		s.move(dirOf("top"), "lost+found")
 		s.move(dirOf("base"), dirOf("top"))
 		s.move("lost+found", dirOf("base"))
-	}, []done{{meta("base"), isMended}, {meta("top"), isMended}}, []string{meta("base"), linkOfName("base"), meta("top")}, nil, nil},
+	}, []done{{meta("base"), isMended}, {meta("top"), isMended}}, []string{"replaced/base/metadata.json", "replaced/base/parent", "replaced/top/metadata.json"}, nil, nil},
 	{"a damaged file, and a copy under another name", false, func(s *tamper) {
 		s.check(os.CopyFS(s.at(dirOf("other")), os.DirFS(s.at(dirOf("alone")))))
 		s.put(meta("alone"), "{")
 		s.put(dirOf("alone")+"/notes", "x")
-	}, []done{{meta("other"), isMended}}, []string{meta("alone"), dirOf("alone") + "/notes", meta("other")}, nil, nil},
+	}, []done{{meta("other"), isMended}}, []string{"replaced/alone/metadata.json", "replaced/alone/notes", "replaced/other/metadata.json"}, nil, nil},
 	{"a copy under another name", false, func(s *tamper) { s.check(os.CopyFS(s.at(dirOf("other")), os.DirFS(s.at(dirOf("alone"))))) },
-		[]done{{meta("other"), isAside}}, []string{meta("other")}, nil, nil},
+		[]done{{meta("other"), isAside}}, []string{"foreign/other/metadata.json"}, nil, nil},
 	{"a directory under another name, and one is missing", false, func(s *tamper) { s.move(dirOf("top"), dirOf("other")); s.remove(dirOf("alone")) },
-		[]done{{meta("other"), isMended}}, []string{meta("other"), linkOfName("other")}, []string{"alone"}, []wanted{{"snapshots", false, "1 of 6"}}},
+		[]done{{meta("other"), isMended}}, []string{"replaced/other/metadata.json", "replaced/other/parent"}, []string{"alone"}, []wanted{{"snapshots", false, "1 of 6"}}},
 
 	{"link to another parent", false, func(s *tamper) { s.link(linkOfName("view"), format.LinkTarget("top")) }, []done{{linkOfName("view"), isLinked}}, nil, nil, nil},
 	{"link to nowhere", false, func(s *tamper) { s.link(linkOfName("view"), "/etc") }, []done{{linkOfName("view"), isLinked}}, nil, nil, nil},
@@ -133,7 +133,7 @@ var repairTable = []struct {
 	{"snapshot a symlink", false, func(s *tamper) { s.move(dirOf("alone"), "lost+found"); s.link(dirOf("alone"), "../lost+found") },
 		[]done{{meta("alone"), isAside}}, []string{dirOf("alone")}, []string{"alone"}, nil},
 	{"foreign file in snapshots", false, func(s *tamper) { s.put("snapshots/notes 2", "x") },
-		[]done{{"snapshots/notes 2", isAside}}, []string{"snapshots/notes 2"}, nil, nil},
+		[]done{{"snapshots/notes 2", isAside}}, []string{"foreign/notes 2"}, nil, nil},
 	{"foreign directory in snapshots", false, func(s *tamper) { s.mkdir("snapshots/backup"); s.put("snapshots/backup/x", "x") },
 		[]done{{"snapshots/backup/metadata.json", isAside}}, []string{"snapshots/backup/x"}, nil, nil},
 	{"identifiers that two have, and a parent that is active", false, func(s *tamper) {
@@ -145,8 +145,11 @@ var repairTable = []struct {
 		s.remove("layout", "staging")
 		s.put("snapshots/.x", "x")
 		s.put(meta("alone"), "")
-	}, []done{{"layout", "written again"}, {"snapshots/.x", isAside}, {meta("alone"), isAside}}, []string{"snapshots/.x", meta("alone")}, []string{"alone"}, nil},
+	}, []done{{"layout", "written again"}, {"snapshots/.x", isAside}, {meta("alone"), isAside}}, []string{"foreign/.x", meta("alone")}, []string{"alone"}, nil},
 }
+
+// untold is those of repairTable in which nothing tells which snapshots there were: a person has to.
+var untold = []string{"journal missing", "journal empty", "journal a symlink", "journal a directory", "journal a pipe", "journal a socket"}
 
 // wantRepair requires that Repair does this, and that this is still wrong.
 func (s *tamper) wantRepair(o RepairOptions, want []done, left []wanted) []Finding {
@@ -173,7 +176,15 @@ func TestRepair(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			s := specimen(t, test.killed)
 			test.tamper(s)
-			s.wantRepair(RepairOptions{}, test.want, test.left)
+			options := RepairOptions{AcceptTree: slices.Contains(untold, test.name)}
+			if options.AcceptTree {
+				before := parts(t, s.dir)
+				s.wantRepair(RepairOptions{}, nil, []wanted{{"journal", false, "nothing tells which snapshots there were, and 6 are there"}})
+				if !reflect.DeepEqual(parts(t, s.dir), before) {
+					t.Error("a repair that does not know which snapshots there were has changed something")
+				}
+			}
+			s.wantRepair(options, test.want, test.left)
 			slices.Sort(test.aside)
 			if got := s.asideParts(); !slices.Equal(got, test.aside) {
 				t.Errorf("set aside:\n%q\nwant %q", got, test.aside)
@@ -507,4 +518,72 @@ func TestRepairKilledBesideMissing(t *testing.T) {
 	for _, call := range []string{"renameat2", "pwrite64", "unlinkat"} {
 		eachKill(call)
 	}
+}
+
+// A file in the place of a snapshot's directory does not hide that the snapshot is lost: its
+// identifier can't be told.
+func TestRepairFileInPlaceOfASnapshot(t *testing.T) {
+	s := specimen(t, false)
+	s.remove(dirOf("alone"))
+	s.put(dirOf("alone"), "notes")
+	s.put("snapshots/notes.txt", "notes")
+	s.wantRepair(RepairOptions{}, []done{{meta("alone"), isAside}, {meta("notes.txt"), isAside}}, []wanted{{"snapshots", false, "1 of 6"}})
+	if _, err := SetAside(s.dir); err != nil {
+		t.Errorf("beside a person's file, so that it is not known which was counted: %v", err)
+	}
+
+	s = specimen(t, false)
+	s.remove(dirOf("alone"))
+	s.put(dirOf("alone"), "notes")
+	s.wantRepair(RepairOptions{}, []done{{meta("alone"), isAside}}, nil)
+	if _, err := SetAside(s.dir); !errors.Is(err, fault.ErrDamaged) {
+		t.Errorf("%v, want that its identifier can't be told", err)
+	}
+}
+
+// A file backup that a repair sets aside goes on keeping newer content from being deleted.
+func TestRepairKeepsWhatABackupProtects(t *testing.T) {
+	for name, tamper := range map[string]func(s *tamper){
+		"garbage": func(s *tamper) { s.put("backup", "{") }, "a directory": func(s *tamper) { s.mkdir("backup") }, "a symlink": func(s *tamper) { s.link("backup", "layout") },
+	} {
+		s := specimen(t, false)
+		tamper(s)
+		findings := s.wantRepair(RepairOptions{}, []done{{"backup", isAside}}, nil)
+		if findings[0].Aside == "" {
+			t.Errorf("%s: %+v is nothing for a person to look at", name, findings[0])
+		}
+		for _, err := range []error{BackupAside(s.dir), second(SetAside(s.dir))} {
+			if damage := fault.DamageOf(err); damage == nil || damage.Path != findings[0].Aside {
+				t.Errorf("%s: %v, want damage of %s", name, err, findings[0].Aside)
+			}
+		}
+		s.check(os.RemoveAll(s.at(format.DamagedDir)))
+		s.check(BackupAside(s.dir))
+	}
+}
+
+func second(_ []string, err error) error { return err }
+
+// A snapshot whose directory stands under a name that a line of the journal is about is not lost
+// when that line is brought up.
+func TestRepairSavesWhatStandsInTheWayOfALine(t *testing.T) {
+	s := specimen(t, true) // its lines are about view
+	s.move(dirOf("alone"), "lost+found")
+	s.move(dirOf("view"), dirOf("alone"))
+	s.move("lost+found", dirOf("view"))
+	_, err := Repair(bg, s.dir, RepairOptions{}, nil)
+	s.check(err)
+	for _, f := range must(Check(bg, s.dir, nil)) {
+		if !f.Harmless {
+			t.Errorf("left: %+v", f)
+		}
+	}
+	s.wantList()
+}
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
 }

@@ -13,6 +13,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// Parts of a shelf beside those of the store.
+const (
+	replaced = "replaced/" // what stood in the place of snapshots that were made anew, or had their files
+	foreign  = "foreign/"  // from snapshots/: what the store has not put there
+)
+
 // shelf is damaged/TIME, where a repair puts what it takes out of the store, or replaces:
 // each thing under the path that it had. It belongs to the owner of the store.
 type shelf struct {

@@ -7,6 +7,9 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/fsmeta/fsmeta/fsmeta/internal/commit"
 	"github.com/fsmeta/fsmeta/fsmeta/internal/disk"
@@ -177,6 +180,15 @@ func (s *store) linkProblem(m *format.Snapshot) (string, error) {
 	}
 }
 
+// notAFile is how an open fails where no file stands.
+var notAFile = []syscall.Errno{unix.ENOENT, unix.ENOTDIR, unix.EISDIR, unix.ELOOP, unix.ENXIO, unix.ENODEV, unix.EOPNOTSUPP}
+
+// unreadable reports whether a file could not be read for a reason that says nothing of what is in it.
+func unreadable(d *fault.Damaged) bool {
+	var errno syscall.Errno
+	return errors.As(d.Err, &errno) && !slices.Contains(notAFile, errno)
+}
+
 // vouched returns the snapshot in an entry of which the checksum is right, though it may say
 // another name; nil where there is no such checksum.
 func vouched(snapshots *disk.Dir, entry string) *format.Snapshot {
@@ -217,7 +229,7 @@ func (c *content) misplaced(snapshots *disk.Dir) map[string]*format.Snapshot {
 func (c *checker) checkSnapshots() {
 	if c.lost != nil {
 		c.found(Finding{Path: c.path(format.SnapshotsDir), Problem: problemOf(c.lost),
-			Meaning: "enumerations end with an error, and a driver that deletes the content of what is missing can't get it back", Advice: adviseMissing})
+			Meaning: "enumerations end with an error, so that drivers delete no content", Advice: adviceOf(c.lost)})
 	}
 	above, circles := c.content.standing()
 	unusable := func(name string) string {
@@ -237,8 +249,12 @@ func (c *checker) checkSnapshots() {
 			f.Meaning, f.Advice = "the store has no snapshot in it", "move it to where it belongs, or run a repair, which sets it aside"
 		case slices.Contains(c.mounted, entry):
 			f.Advice = adviseUnmount
+		case unreadable(damage):
+			f.Meaning, f.Advice = unusable(damage.Name)+"; it may be whole", adviseUnreadable
 		case !c.isDir(entry):
 			f.Advice = adviseNoDir
+		case !c.isFile(entry):
+			f.Advice = adviseNoFile
 		}
 		c.found(f)
 	}
@@ -249,7 +265,7 @@ func (c *checker) checkSnapshots() {
 	}
 	for _, m := range c.content.good {
 		problem, bad := c.content.parentProblem(m, circles)
-		f := Finding{Path: c.metadata(m.Name), Name: m.Name, Problem: problem, Meaning: "what it stands on may change, or be removed", Advice: adviseRestore}
+		f := Finding{Path: c.metadata(m.Name), Name: m.Name, Problem: problem, Meaning: "what it stands on may change, or be removed", Advice: adviseKind}
 		switch {
 		case problem == "":
 			continue
@@ -266,6 +282,12 @@ func (c *checker) checkSnapshots() {
 func (c *checker) isDir(entry string) bool {
 	_, isDir, err := c.snapshots.Exists(entry)
 	return isDir || err != nil
+}
+
+// isFile reports whether an entry of snapshots/ has a file with metadata.
+func (c *checker) isFile(entry string) bool {
+	is, err := c.snapshots.Lstat(entry + "/" + format.MetadataFile)
+	return err == nil && is.Type == 0
 }
 
 // checkIdentifiers looks for identifiers that are not unique, or would not stay so.

@@ -286,6 +286,24 @@ func Salvage(path string) (h format.Header, lines []format.Line, err error) {
 	return f.header, lines, errors.Join(err, file.Close())
 }
 
+// Head returns the first bytes of the file at path, as many as a header may have, and none of what is
+// missing or no regular file.
+func Head(path string) ([]byte, error) {
+	file, err := openFile(path, false)
+	if fault.DamageOf(err) != nil {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	n, head := 0, make([]byte, maxHeader)
+	if info, serr := file.Stat(); serr != nil || info.Mode().IsRegular() {
+		n, err = file.ReadAt(head, 0)
+		err = errors.Join(serr, noEOF(err))
+	}
+	return head[:n], errors.Join(err, file.Close())
+}
+
 // reread reads the known line of txn out of the file again. Changed bytes are damage. It writes
 // nothing.
 func (f *File) reread(txn uint64, r ref) (*format.Line, error) {

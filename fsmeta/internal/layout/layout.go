@@ -48,7 +48,7 @@ func read(dir string) (remains, error) {
 		return remains{}, fmt.Errorf("%w: not a directory: %w", fault.ErrNotStore, err)
 	case err == nil && ours:
 		return remains{}, checkVersion(path, version)
-	case err != nil && !missing && !irregular(path):
+	case err != nil && !missing && !errors.Is(err, disk.ErrLarger) && !irregular(path):
 		return remains{}, err
 	}
 	r, lerr := look(dir)
