@@ -113,6 +113,61 @@ func TestRemoveOnAFullDisk(t *testing.T) {
 	}
 }
 
+// The same after an unclean end: the next process has to take over before it removes, and needs
+// room for that.
+func TestTakeOverOnAFullDisk(t *testing.T) {
+	const many, batch = 500, 20
+	for _, disk := range disks {
+		for _, c := range []struct {
+			name  string
+			end   func(t *testing.T, w *remote, dir string) // of the writer, before the disk is full
+			kills int                                       // when it is full, each of a process that removes a batch
+			again bool                                      // and the filesystem is mounted again after each
+		}{
+			{"killed", func(t *testing.T, w *remote, dir string) { w.kill(); unpublish(t, dir) }, 0, false},
+			{"restarted", func(t *testing.T, w *remote, dir string) { w.kill(); otherBoot(t, dir); unpublish(t, dir) }, 0, false},
+			{"closed, restarted", func(t *testing.T, w *remote, dir string) { mustDo(t, w, "close"); otherBoot(t, dir) }, 0, false},
+			{"killed often", func(_ *testing.T, w *remote, _ string) { w.kill() }, 5, false},
+			{"mounted again", func(_ *testing.T, w *remote, _ string) { w.kill() }, 5, true},
+		} {
+			t.Run(disk.name+"/"+c.name, func(t *testing.T) {
+				root := disk.make(t)
+				dir := filepath.Join(root, "store")
+				open := func() *remote { w := start(t); mustDo(t, w, "open "+dir); return w }
+				w := open()
+				numbered(t, w, 0, many, "s%d")
+				mustDo(t, w, "put keep")
+				c.end(t, w, dir)
+				free := fill(t, root)
+				for n := range c.kills {
+					w := open()
+					for i := range batch {
+						w.send(fmt.Sprintf("remove s%d", n*batch+i))
+					}
+					if _, err := w.receive("remove"); err != nil {
+						t.Fatalf("remove after %d kills: %v", n, err)
+					}
+					w.kill() // in one of the others
+					if c.again {
+						remount(t, root)
+					}
+				}
+				a := useDamaged(t, dir)
+				for i := range many {
+					_, err := a.do(fmt.Sprintf("remove s%d", i))
+					if err != nil && (i >= c.kills*batch || !errors.Is(err, fsmeta.ErrNotExist)) {
+						t.Fatalf("remove the %dth: %v", i, err)
+					}
+				}
+				mustSay(t, a, "walk", "keep")
+				free()
+				mustDo(t, a, "put new", "close")
+				wantClean(t, dir)
+			})
+		}
+	}
+}
+
 // Additions that fail for want of room leave nothing, those that were acknowledged stay, and
 // after both each snapshot can be removed, by this process and by the next one.
 func TestAddOnAFullDisk(t *testing.T) {

@@ -134,6 +134,19 @@ func image(t testing.TB, megabytes int64, mkfs string) string {
 	return target
 }
 
+// remount unmounts the filesystem of image that a path is in, and mounts it again.
+func remount(t testing.TB, path string) {
+	t.Helper()
+	for filepath.Base(path) != "mount" {
+		path = filepath.Dir(path)
+	}
+	for _, command := range [][]string{{"umount", path}, {"mount", "-o", "loop", filepath.Join(filepath.Dir(path), "image"), path}} {
+		if out, err := exec.Command(command[0], command[1:]...).CombinedOutput(); err != nil {
+			t.Fatalf("%q: %v: %s", command, err, out)
+		}
+	}
+}
+
 // fill takes all room of the filesystem below dir, in a file there. It returns what gives
 // the room back.
 func fill(t testing.TB, dir string) (free func()) {

@@ -60,7 +60,7 @@ func (w *Writer) tryAppend(t format.Txn, nextID uint64, staged func(int)) (full 
 		return false, err
 	}
 	if err = w.writeLine(&t, nextID, work); err != nil {
-		full = fault.NoRoom(err) && !errors.Is(err, fault.ErrSync)
+		full = noRoom(err)
 		return full, errors.Join(err, w.tree.Discard(work))
 	}
 	return false, nil

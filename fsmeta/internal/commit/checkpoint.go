@@ -159,17 +159,18 @@ func (w *Writer) replace(s synced, nextID uint64, next *journal.Next) error {
 		nextID = w.NextID()
 	}
 	carry := w.carryOver(s.lagging, old, nextID)
-	next, j, err := w.writeNext(old, format.Header{Txn: s.txn, NextID: nextID, Names: names}, carry, next)
+	fill := w.ahead
+	if w.turn.Closing() {
+		fill = journal.ClosedFill
+	}
+	h := format.Header{Txn: s.txn, NextID: nextID, Names: names}
+	j, err := w.putNext(old, h, carry, next, fill)
+	if noRoom(err) { // filling ahead is for speed alone
+		w.tree.DropSpares()
+		j, err = w.putNext(old, h, carry, nil, 0)
+	}
 	if err != nil {
 		return err
-	}
-	// Readers that find the mark look for the new file from now on, so it has to be there
-	// before the old one is out of sight.
-	if err = w.exchange(old, next); err == nil {
-		err = w.syncDir()
-	}
-	if err != nil {
-		return errors.Join(err, next.Discard(), j.Close())
 	}
 	return w.adopt(j, carry, s.names)
 }
@@ -190,32 +191,29 @@ func (w *Writer) namesAt(j *journal.File, txn uint64) (names format.Names, highe
 	return names, highest, err
 }
 
-// writeNext writes the file that takes the place of old: to next, or, where there is no room
-// for that, to smaller ones. A crash leaves garbage in staging/; an error leaves nothing.
-func (w *Writer) writeNext(old *journal.File, h format.Header, carry *format.Txn, next *journal.Next) (*journal.Next, *journal.File, error) {
-	mark, fill := w.inCondition() == distrusted, w.ahead
-	if w.turn.Closing() {
-		fill = journal.ClosedFill
-	}
+// putNext writes the file that takes the place of old, and puts it there: next, or where that is nil one
+// that is filled so far. A crash leaves either file, and perhaps garbage in staging/; so may an error that is a
+// fault.ErrSync. Another error leaves old.
+func (w *Writer) putNext(old *journal.File, h format.Header, carry *format.Txn, next *journal.Next, fill int) (*journal.File, error) {
 	var err error
-	for _, fill := range []int{fill, 0} { // filling ahead is for speed alone
-		if next == nil {
-			next, err = w.prepare(fill)
+	if next == nil {
+		if next, err = w.prepare(fill); err != nil {
+			return nil, err
 		}
-		var j *journal.File
-		if err == nil {
-			if j, err = next.Write(old, h, carry, mark); err == nil {
-				return next, j, nil
-			}
-		}
-		err = errors.Join(err, next.Discard())
-		next = nil
-		if !fault.NoRoom(err) {
-			break
-		}
-		w.tree.DropSpares()
 	}
-	return nil, nil, err
+	j, err := next.Write(old, h, carry, w.inCondition() == distrusted)
+	if err != nil {
+		return nil, errors.Join(err, next.Discard())
+	}
+	// Readers that find the mark look for the new file from now on, so it has to be there
+	// before the old one is out of sight.
+	if err = w.exchange(old, next); err == nil {
+		err = w.syncDir()
+	}
+	if err != nil {
+		return nil, errors.Join(err, next.Discard(), j.Close())
+	}
+	return j, nil
 }
 
 // prepare makes a file in staging/ that a journal can be written to.
@@ -293,6 +291,6 @@ func (w *Writer) adopt(j *journal.File, carry *format.Txn, names []string) error
 	default:
 		w.condition = clean
 	}
-	w.keepBallast()
+	w.tree.KeepBallast(w.ahead)
 	return errors.Join(err, placed)
 }

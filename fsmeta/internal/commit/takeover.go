@@ -77,9 +77,6 @@ func (w *Writer) catchUp() error {
 	if unfinished || !w.visited {
 		_ = w.tree.Clean() // garbage that can't be deleted harms nothing, and the next process tries again
 	}
-	if !w.visited {
-		w.keepBallast()
-	}
 	if !w.visited && j.Header().Txn == 0 { // the maker of the store may have died before its last sync
 		if err := w.syncDir(); err != nil {
 			return err
@@ -91,6 +88,7 @@ func (w *Writer) catchUp() error {
 		err = w.goOn(j)
 	}
 	if err == nil && !w.visited {
+		w.tree.KeepBallast(w.ahead) // behind recover, which may need the room
 		err = w.passCopied()
 		w.visited = err == nil
 	}
@@ -140,7 +138,8 @@ func (w *Writer) recover(tail journal.Tail) error {
 	}
 	w.mu.Unlock()
 	if j.Published() < j.Tip() {
-		if err := w.replace(synced{txn: j.Header().Txn}, w.NextID(), nil); err != nil {
+		err := w.withBallast(func() error { return w.replace(synced{txn: j.Header().Txn}, w.NextID(), nil) })
+		if err != nil {
 			return err
 		}
 	} else if err := j.Lock(); err != nil {
@@ -150,7 +149,7 @@ func (w *Writer) recover(tail journal.Tail) error {
 	if err := w.bringUpLines(w.view.Journal().Header().Txn, rebuild); err != nil {
 		return err
 	}
-	return w.fold()
+	return w.withBallast(w.fold)
 }
 
 // bringUpLines makes the tree hold the last version of every name in the lines after from,
