@@ -302,7 +302,7 @@ func TestCleanupAfterRestoreAndRepair(t *testing.T) {
 	must(t, os.WriteFile(at, []byte(strings.Replace(string(data), "active", "actvie", 1)), 0o600))
 	findings, err := fsmeta.Repair(t.Context(), meta, nil)
 	must(t, err)
-	if len(findings) != 1 || findings[0].Aside == "" {
+	if len(findings) != 2 || findings[0].Aside == "" || !findings[1].Harmless {
 		t.Fatalf("repair: %v", findings)
 	}
 	// Nobody knows whose content it is any more, or whether anybody's.
