@@ -104,7 +104,7 @@ func New(c Config) *Writer {
 	}
 	w.turn = turn.New(lock.New(filepath.Join(c.Dir.Path, format.StagingDir)), lock.New(filepath.Join(c.Dir.Path, format.SnapshotsDir)), turn.Hooks{
 		Make:     w.tree.Prepare,
-		TakeOver: w.takeOver,
+		TakeOver: w.enter,
 		Settle:   func() error { return w.Settle(w.view.Tip()) },
 		Leave:    w.leave,
 		Failed:   w.Failed,
@@ -115,6 +115,15 @@ func New(c Config) *Writer {
 // Begin waits for the turn, with everything known that others have written. The caller
 // calls End in the end, whatever is returned, and after nil Release before.
 func (w *Writer) Begin(ctx context.Context) error { return w.turn.Take(ctx) }
+
+// enter is the take-over, unless the lock was got on another directory than the store's staging/. An error
+// gives the lock back.
+func (w *Writer) enter() error {
+	if err := w.tree.Confirm(); err != nil {
+		return err
+	}
+	return w.takeOver()
+}
 
 // Release gives the turn to the next writer of this process.
 func (w *Writer) Release() { w.turn.Release() }

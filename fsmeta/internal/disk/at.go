@@ -20,6 +20,9 @@ type At struct {
 // ErrNotRegular is the error of a file that should be regular and is not.
 var ErrNotRegular = errors.New("not a regular file")
 
+// ErrMounted is the error of a part of the store that hides the store's own.
+var ErrMounted = errors.New("something is mounted on it (findmnt shows it), or it is a subvolume: unmount it; all of a store is one mount of one filesystem")
+
 // Stat is the part of an entry's attributes that the store looks at.
 type Stat struct {
 	Type  fs.FileMode // the type bits

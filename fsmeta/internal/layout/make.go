@@ -133,15 +133,19 @@ func WriteLayout(dir string, owner disk.Owner) error {
 }
 
 // makeDir makes a directory that may be there, but not as anything else, such as a symlink
-// that leads elsewhere. A crash leaves it or not.
+// or a mount that leads elsewhere. A crash leaves it or not.
 func makeDir(d *disk.Dir, name string, owner disk.Owner) error {
 	err := d.At().Mkdir(name, format.DirMode, owner)
 	if !errors.Is(err, fs.ErrExist) {
 		return err
 	}
 	is, err := d.Lstat(name)
-	if err == nil && !is.Type.IsDir() {
+	switch {
+	case err != nil:
+	case !is.Type.IsDir():
 		err = &fault.Damaged{Path: filepath.Join(d.Path, name), Err: errors.New("it is not a directory")}
+	case d.IsMount(name):
+		err = &fault.Damaged{Path: filepath.Join(d.Path, name), Err: disk.ErrMounted}
 	}
 	return err
 }

@@ -594,12 +594,12 @@ func TestPrepare(t *testing.T) {
 	v.apply(t, tree, versions{"a": snapshot("a", ""), "b": snapshot("b", "")})
 	v.apply(t, tree, versions{"a": nil, "b": next(v["b"], "")})
 	kept := len(tree.spares[false])
-	must(t, tree.Prepare())
+	must(t, errors.Join(tree.Prepare(), tree.Confirm()))
 	if kept == 0 || len(tree.spares[false]) != kept {
 		t.Errorf("%d directories are kept, then %d", kept, len(tree.spares[false]))
 	}
 	must(t, os.RemoveAll(tree.staging.Path))
-	must(t, tree.Prepare())
+	must(t, errors.Join(tree.Prepare(), tree.Confirm()))
 	if n := len(tree.spares[false]) + len(tree.spares[true]); n > 0 {
 		t.Errorf("%d are kept of another staging/", n)
 	}
@@ -607,7 +607,7 @@ func TestPrepare(t *testing.T) {
 	v.check(t, tree)
 	must(t, os.RemoveAll(tree.staging.Path))
 	must(t, os.Symlink(t.TempDir(), tree.staging.Path))
-	if err := tree.Prepare(); err == nil || !strings.Contains(err.Error(), tree.staging.Path) {
+	if err := errors.Join(tree.Prepare(), tree.Confirm()); err == nil || !strings.Contains(err.Error(), tree.staging.Path) {
 		t.Errorf("a symlink: %v", err)
 	}
 }
