@@ -44,6 +44,56 @@ func TestEditedByHand(t *testing.T) {
 	equal(t, "labels", must(s.Stat(bg, "mid")).Labels, map[string]string{"by": "us"})
 }
 
+// Two snapshots with one identifier have one content, and the content of one of them is in no
+// snapshot. Neither is deleted.
+func TestIdentifierTwice(t *testing.T) {
+	for _, pair := range [][2]string{{"lone", "work"}, {"other", "spare"}, {"lone", "spare"}, {"work", "other"}} {
+		edited, twin := pair[0], pair[1]
+		t.Run(edited+" "+twin, func(t *testing.T) {
+			dir, _ := victimStore(t)
+			s := openOnly(t, dir)
+			lost, id := must(s.Stat(bg, edited)).ID, must(s.Stat(bg, twin)).ID
+			nilError(t, s.Close())
+			byMember("id", id)(t, filepath.Join(dir, "snapshots", edited))
+
+			wantShared := func(err error) {
+				t.Helper()
+				wantError(t, err, fsmeta.ErrDamaged, edited, twin, "'Two snapshots with one identifier' in docs/repair.md")
+			}
+			s = openOnly(t, dir)
+			orphans, err := s.Orphans(bg, []string{lost, id})
+			wantShared(err)
+			equal(t, "orphans", orphans, nil)
+			names, err := s.IDs(bg)
+			wantShared(err)
+			equal(t, "identifiers", len(names), 6)
+			before := must(s.walk(bg))
+			for range 2 {
+				for _, name := range pair {
+					s.write(func(ctx context.Context) {
+						err := drop(s.Remove(ctx, name))
+						wantShared(err)
+						wantDamaged(t, err, name, filepath.Join(dir, "snapshots", name, "metadata.json"))
+						must(s.Stat(ctx, name))
+					})
+				}
+			}
+			equal(t, "snapshots", must(s.walk(bg)), before)
+			if must(s.Stat(bg, edited)).Kind == fsmeta.KindActive { // one that is renamed is found under its new name
+				s.write(func(ctx context.Context) { must(s.Commit(ctx, edited, "renamed")) })
+				s.write(func(ctx context.Context) {
+					wantError(t, drop(s.Remove(ctx, "renamed")), fsmeta.ErrDamaged, "renamed", twin)
+					wantError(t, drop(s.Remove(ctx, twin)), fsmeta.ErrDamaged, "renamed", twin)
+				})
+			}
+			s.write(func(ctx context.Context) { // others can be removed
+				must(s.CreateActive(ctx, "new", "", false))
+				must(s.Remove(ctx, "new"))
+			})
+		})
+	}
+}
+
 // A parent that is not committed, or that leads back, is an edit too: calls that follow the
 // parents fail, all others go on.
 func TestParentsEditedByHand(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/fsmeta/fsmeta/fsmeta/internal/fault"
 	"github.com/fsmeta/fsmeta/fsmeta/internal/format"
 )
 
@@ -290,9 +291,9 @@ func (t *transaction) rebase(m *format.Snapshot, parent string) error {
 //
 // Errors are [ErrNotExist], [ErrHasChildren], also where a damaged snapshot's link says that
 // it stands on this one, [ErrInvalidName], [ErrDamaged] also for a committed one while
-// snapshots are missing that may stand on it, and those of the transaction. An error changes
-// nothing. The first call on a Store reads every snapshot; later ones do not depend on their
-// number.
+// snapshots are missing that may stand on it, and for one with the identifier of another: the
+// content may be the other's. Further those of the transaction. An error changes nothing. The
+// first call on a Store reads every snapshot; later ones do not depend on their number.
 func (s *Store) Remove(ctx context.Context, key string) (string, error) {
 	var id string
 	err := s.write(ctx, func(t *transaction) error {
@@ -300,14 +301,8 @@ func (s *Store) Remove(ctx context.Context, key string) (string, error) {
 		if err != nil {
 			return err
 		}
-		if m.Kind == format.Committed {
-			n, err := s.view.ChildrenOf(t.base, key)
-			if err != nil {
-				return err
-			}
-			if n += t.children[key]; n > 0 {
-				return fmt.Errorf("%w: %d", ErrHasChildren, n)
-			}
+		if err := t.checkRemovable(m); err != nil {
+			return err
 		}
 		t.put(key, m, nil)
 		id = m.ID
@@ -317,6 +312,34 @@ func (s *Store) Remove(ctx context.Context, key string) (string, error) {
 		return "", fmt.Errorf("fsmeta: remove %.256q: %w", key, err)
 	}
 	return id, nil
+}
+
+// checkRemovable returns why m can't be removed.
+func (t *transaction) checkRemovable(m *format.Snapshot) error {
+	v := t.store.view
+	if m.Kind == format.Committed {
+		n, err := v.ChildrenOf(t.base, m.Name)
+		if err != nil {
+			return err
+		}
+		switch n += t.children[m.Name]; {
+		case n == 1:
+			return fmt.Errorf("%w: 1 snapshot stands on it", ErrHasChildren)
+		case n > 1:
+			return fmt.Errorf("%w: %d snapshots stand on it", ErrHasChildren, n)
+		}
+	}
+	names, err := v.Sharing(t.base, m.ID)
+	if err != nil || len(names) < 2 {
+		return err
+	}
+	return t.store.shared(m, names[0], names[1])
+}
+
+// shared is the damage of m where snapshots of these names have its identifier.
+func (s *Store) shared(m *format.Snapshot, name, other string) error {
+	return &fault.Damaged{Name: m.Name, Path: s.tree.Path(m.Name) + "/" + format.MetadataFile, Err: fmt.Errorf("snapshots %.256q and %.256q have one identifier, %s, and the content is of one of them: "+
+		"remove neither, see 'Two snapshots with one identifier' in docs/repair.md", name, other, m.ID)}
 }
 
 // Update replaces all labels of the snapshot info.Name by those of info, unless fields say

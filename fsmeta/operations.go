@@ -215,13 +215,12 @@ func (s *Store) walk(ctx context.Context, fn func(context.Context, *format.Snaps
 	return ours, err
 }
 
-// IDs returns the names of all snapshots by their identifiers. Where there is damage it
-// returns the map of the others and an error that is [ErrDamaged]: a driver must not delete
+// IDs returns the names of all snapshots by their identifiers. Where there is damage, or two
+// snapshots have one identifier, it returns the map of the others and an error that is [ErrDamaged]: a driver must not delete
 // the content of identifiers that are missing from it then, see [Store.Orphans]. Its cost
 // grows with the number of snapshots.
 func (s *Store) IDs(ctx context.Context) (map[string]string, error) {
-	ids := map[string]string{}
-	_, err := s.walkAll(ctx, func(_ context.Context, m *format.Snapshot) error { ids[m.ID] = m.Name; return nil })
+	ids, err := s.namesByID(ctx)
 	if err != nil && !errors.Is(err, ErrDamaged) {
 		ids = nil
 	}
@@ -229,6 +228,20 @@ func (s *Store) IDs(ctx context.Context) (map[string]string, error) {
 		err = fmt.Errorf("fsmeta: list identifiers: %w", err)
 	}
 	return ids, err
+}
+
+// namesByID returns all snapshots. Two with one identifier are damage, and so is what a walk reports; the
+// others are returned then, too.
+func (s *Store) namesByID(ctx context.Context) (map[string]string, error) {
+	names, shared := map[string]string{}, error(nil)
+	_, err := s.walkAll(ctx, func(_ context.Context, m *format.Snapshot) error {
+		if name, again := names[m.ID]; again && shared == nil {
+			shared = s.shared(m, name, m.Name)
+		}
+		names[m.ID] = m.Name
+		return nil
+	})
+	return names, errors.Join(err, shared)
 }
 
 // NameOf returns the name of the snapshot with an identifier. Errors are

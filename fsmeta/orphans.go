@@ -31,7 +31,8 @@ import (
 // delete on the strength of it.
 //
 // Where there is damage, the error is [ErrDamaged] and no orphans are returned: the content
-// may belong to a snapshot that can't be read. Other errors are those of
+// may belong to a snapshot that can't be read. So it is where two snapshots have one identifier,
+// because a person has edited one: the one that it had before is in no snapshot. Other errors are those of
 // [Store.TransactionContext] and [Store.Walk]. It costs a walk.
 func (s *Store) Orphans(ctx context.Context, ids []string) (orphans []string, err error) {
 	t, err := s.transactionOf(ctx)
@@ -57,8 +58,8 @@ func (s *Store) orphans(ctx context.Context, ids []string) ([]string, error) {
 		}
 		given = s.writer.Given
 	}
-	known := map[string]bool{}
-	if _, err := s.walkAll(ctx, func(_ context.Context, m *format.Snapshot) error { known[m.ID] = true; return nil }); err != nil {
+	known, err := s.namesByID(ctx)
+	if err != nil {
 		return nil, err
 	}
 	aside, err := fsck.SetAside(s.dir)
@@ -67,12 +68,13 @@ func (s *Store) orphans(ctx context.Context, ids []string) ([]string, error) {
 		return nil, err
 	}
 	for _, id := range aside {
-		known[id] = true
+		known[id] = "" // it has no snapshot, and content all the same
 	}
 	below := copied.Below(next)
 	var orphans []string
 	for _, id := range ids {
-		if n, err := format.ParseID(id); err == nil && n >= below && n < next && !known[id] && !given(id) {
+		_, used := known[id]
+		if n, err := format.ParseID(id); err == nil && n >= below && n < next && !used && !given(id) {
 			orphans = append(orphans, id)
 		}
 	}

@@ -9,9 +9,10 @@ import (
 
 // children counts the snapshots that stand on each name at the tip.
 type children struct {
-	count  map[string]int // by the parent's name
-	linked map[string]int // damaged ones, by the entry that their parent link says
-	doubt  error          // why the counts can't be relied on
+	count  map[string]int      // by the parent's name
+	linked map[string]int      // damaged ones, by the entry that their parent link says
+	doubt  error               // why the counts can't be relied on
+	shared map[string][]string // the names of the snapshots that had one identifier when they were counted
 }
 
 func (c *children) add(m *format.Snapshot, delta int) {
@@ -56,11 +57,46 @@ func (v *View) ChildrenOf(p Point, name string) (int, error) {
 	return p.index.childrenOf(name)
 }
 
+// Sharing returns the names of the snapshots that have the identifier id at the tip, where there are
+// several: a person has edited one. It costs a lookup, the first call on an index a walk. The process has
+// the lock on staging/.
+func (v *View) Sharing(p Point, id string) ([]string, error) {
+	names, known := p.index.sharing(id)
+	if known && names == nil {
+		return nil, nil
+	}
+	// Also again: the names may be others by now.
+	if err := v.countChildren(p); err != nil {
+		return nil, err
+	}
+	names, _ = p.index.sharing(id)
+	return names, nil
+}
+
+// sharing is Sharing as far as it was counted.
+func (ix *index) sharing(id string) (names []string, known bool) {
+	ix.mu.RLock()
+	defer ix.mu.RUnlock()
+	if ix.children == nil {
+		return nil, false
+	}
+	return ix.children.shared[id], true
+}
+
 // countChildren counts anew, at p, which is the tip. Only the holder of the turn may call it:
 // no other writer adds lines meanwhile.
 func (v *View) countChildren(p Point) error {
-	c := &children{count: map[string]int{}, linked: map[string]int{}}
-	err := v.Walk(p, nil, func(m *format.Snapshot) error { c.add(m, +1); return nil }, func(d Damage) error {
+	c := &children{count: map[string]int{}, linked: map[string]int{}, shared: map[string][]string{}}
+	first := map[string]string{} // by identifier
+	err := v.Walk(p, nil, func(m *format.Snapshot) error {
+		c.add(m, +1)
+		if name, again := first[m.ID]; !again {
+			first[m.ID] = m.Name
+		} else if c.shared[m.ID] = append(c.shared[m.ID], m.Name); len(c.shared[m.ID]) == 1 {
+			c.shared[m.ID] = []string{name, m.Name}
+		}
+		return nil
+	}, func(d Damage) error {
 		doubt := d.Err
 		if !d.Lost {
 			parent, err := v.linkedParent(d.Entry)
