@@ -208,6 +208,24 @@ func TestStoreIsReplaced(t *testing.T) {
 	mustSay(t, w, "walk", "x y")
 }
 
+// So it is where the journal alone is replaced by an older one.
+func TestJournalIsReplaced(t *testing.T) {
+	dir, other := newDir(t), newDir(t)
+	w := start(t)
+	mustDo(t, w, "open "+dir, "put x", "put y", "put z")
+	build(t, other, "put a")
+	journal, kept := filepath.Join(dir, "journal"), filepath.Join(t.TempDir(), "journal")
+	time.Sleep(20 * time.Millisecond)
+	succeed(t, os.Rename(journal, kept))
+	writeFile(t, journal, readFile(t, filepath.Join(other, "journal")))
+	if _, err := w.do("put b"); err == nil || !strings.Contains(err.Error(), "open it anew") {
+		t.Errorf("write: %v, want to open it anew", err)
+	}
+	succeed(t, os.Rename(kept, journal))
+	mustDo(t, w, "close")
+	mustSay(t, use(t, dir), "walk", "x y z")
+}
+
 // No store is made in parts that are mounted.
 func TestMakeOverMounts(t *testing.T) {
 	needMountRoot(t)

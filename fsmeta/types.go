@@ -148,8 +148,9 @@ type snapshotOptions struct {
 }
 
 // WithLabels gives the snapshot these labels. Both calls take it. The map is copied. Keys
-// and values must be valid UTF-8, keys not empty and at most 32,768 bytes long, else the
-// call fails with [ErrInvalidName].
+// and values must be valid UTF-8, keys not empty and at most 32,768 bytes long. Values have no
+// limit of their own: a snapshot takes 64 MiB at most with all its labels, as its file
+// metadata.json. Else the call fails with [ErrInvalidName].
 func WithLabels(labels map[string]string) SnapshotOption {
 	own := format.LabelsOf(labels)
 	return func(o *snapshotOptions) { o.labels = own }

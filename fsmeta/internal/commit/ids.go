@@ -1,7 +1,6 @@
 package commit
 
 import (
-	"errors"
 	"fmt"
 	"strconv"
 
@@ -72,7 +71,7 @@ func (w *Writer) NewID() (string, error) {
 		w.mu.Unlock()
 		switch {
 		case UsedUp(id):
-			return "", errors.New("identifiers are used up")
+			return "", w.usedUp(id)
 		case free:
 			return strconv.FormatUint(id, 10), nil
 		}
@@ -87,6 +86,12 @@ func (w *Writer) NewID() (string, error) {
 			return "", fmt.Errorf("reserve identifiers: %w", err)
 		}
 	}
+}
+
+// usedUp is the error where the next identifier would be next. No store hands out that many.
+func (w *Writer) usedUp(next uint64) error {
+	return &fault.Damaged{Path: w.view.Journal().Path(), Err: fmt.Errorf("identifiers are used up: the next one would be %d, near 2^63; presumably an identifier in use was edited by hand: "+
+		"correct it, then lower nextID, see 'A new journal header' in docs/repair.md", next)}
 }
 
 // Give returns a new identifier that Take accepts once. It is our turn.

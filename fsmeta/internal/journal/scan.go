@@ -318,13 +318,14 @@ func (f *File) reread(txn uint64, r ref) (*format.Line, error) {
 	return &l, nil
 }
 
-// known returns the refs of the lines after from, up to to.
+// known returns the refs of the lines after from, up to to. They are missing where this process has
+// brought up more than the file has: another journal has taken its place.
 func (f *File) known(from, to uint64) ([]ref, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	first, tip := f.header.Txn, f.tipLocked()
 	if from < first || to > tip || from > to {
-		return nil, fmt.Errorf("%s has the lines after transaction %d, up to %d: not those after %d, up to %d", f.path, first, tip, from, to)
+		return nil, fmt.Errorf("%s ends with transaction %d, and %d was already seen: the store was replaced while it was open; close it and open it anew", f.path, tip, to)
 	}
 	return slices.Clone(f.refs[from-first : to-first]), nil
 }
