@@ -139,6 +139,29 @@ func TestNothingOutsideIsTouched(t *testing.T) {
 	}
 }
 
+// The error says what is in the place of a snapshot's directory or file.
+func TestObstacleIsNamed(t *testing.T) {
+	for _, test := range []struct {
+		path string
+		put  func(path string) error
+		want string
+	}{
+		{"x", func(path string) error { return os.Symlink("y", path) }, "the snapshot's directory is a symlink"},
+		{"x", func(path string) error { return os.Symlink("none", path) }, "the snapshot's directory is a symlink"},
+		{"x", func(path string) error { return os.WriteFile(path, nil, 0o600) }, "something else is in place of the snapshot's directory"},
+		{"x/metadata.json", func(path string) error { return os.Symlink("../y/metadata.json", path) }, "the file is a symlink"},
+	} {
+		dir := newDir(t)
+		build(t, dir, "put x", "put y")
+		path := entry(dir, test.path)
+		succeed(t, os.RemoveAll(path), test.put(path))
+		_, err := useDamaged(t, dir).do("stat x")
+		if !errors.Is(err, fsmeta.ErrDamaged) || !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "too many levels") {
+			t.Errorf("%s: %v, want that %s", test.path, err, test.want)
+		}
+	}
+}
+
 // A store of which a part is a symlink is refused, or used where the symlink leads to; nothing but
 // the store's own files is touched there.
 func TestPartsThatLeadOutside(t *testing.T) {
