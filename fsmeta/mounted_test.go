@@ -4,6 +4,7 @@ package fsmeta_test
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -64,9 +65,27 @@ func needMountRoot(t *testing.T) {
 func wantUnmount(t *testing.T, a actor, line, part string) {
 	t.Helper()
 	_, err := a.do(line)
+	isUnmount(t, err, part)
+}
+
+func isUnmount(t *testing.T, err error, part string) {
+	t.Helper()
 	if !errors.Is(err, fsmeta.ErrDamaged) || !strings.Contains(err.Error(), part+": ") || !strings.Contains(err.Error(), "unmount") {
-		t.Errorf("%s: %v, want that %s is damaged, and to unmount", line, err, part)
+		t.Errorf("%v, want that %s is damaged, and to unmount", err, part)
 	}
+}
+
+// refused writes until that fails, and returns the error: the process may still have the lock.
+func refused(t *testing.T, a actor) error {
+	t.Helper()
+	for range 2000 {
+		if _, err := a.do("label x 1"); err != nil {
+			return err
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	t.Fatal("a process goes on writing")
+	return nil
 }
 
 // A directory of the same filesystem hides snapshots/ as well. A process that has the store open
@@ -105,24 +124,24 @@ func TestMountOverStaging(t *testing.T) {
 			late := use(t, dir)
 			wantUnmount(t, late, "put late", "staging")
 			mustSay(t, use(t, dir, fsmeta.ReadOnly()), "walk", "x")
-			mustDo(t, w, "put z", "end") // it has the lock, and what it writes to
-			mustSay(t, r, "walk", "x y z")
-			for deadline := time.Now().Add(10 * time.Second); ; {
-				if _, err := w.do("label x 1"); err != nil || time.Now().After(deadline) {
-					break // it has given the lock back, and can't get it
-				}
+			all := "x y"
+			for i := range 20 { // it has the lock, and what it writes to; a checkpoint is due, and fails
+				name := fmt.Sprintf("z%02d", i)
+				mustDo(t, w, "put "+name, "churn "+name+" 1")
+				all += " " + name
 			}
-			time.Sleep(20 * time.Millisecond)
-			wantUnmount(t, w, "put w", "staging")
+			mustDo(t, w, "end")
+			mustSay(t, r, "walk", all)
+			isUnmount(t, refused(t, w), "staging")
 			wantUnmount(t, b, "put b", "staging")
-			mustSay(t, w, "walk", "x y z")
+			mustSay(t, w, "walk", all)
 			gone()
 			for _, a := range []actor{w, b, r, late} {
 				mustDo(t, a, "put t", "remove t")
 			}
 			mustDo(t, b, "put b")
 			mustDo(t, w, "put w")
-			mustSay(t, late, "walk", "b w x y z")
+			mustSay(t, late, "walk", "b w "+all)
 		})
 	}
 }
@@ -176,9 +195,8 @@ func TestFileOverJournal(t *testing.T) {
 		mustDo(t, w, "end")
 		mustDo(t, use(t, dir, fsmeta.ReadOnly()), "stat x")
 		late := use(t, dir)
-		time.Sleep(20 * time.Millisecond)
+		isUnmount(t, refused(t, w), "journal")
 		wantUnmount(t, late, "put late", "journal")
-		wantUnmount(t, w, "put w", "journal")
 		mustSay(t, w, "walk", "x y")
 		gone()
 		mustDo(t, late, "put late")
@@ -196,8 +214,7 @@ func TestStoreIsReplaced(t *testing.T) {
 	build(t, other, "put z")
 	before := listing(t, other)
 	succeed(t, os.Rename(dir, dir+".old"), os.Rename(other, dir))
-	time.Sleep(20 * time.Millisecond)
-	if _, err := w.do("put y"); err == nil || !strings.Contains(err.Error(), "open it anew") {
+	if err := refused(t, w); !strings.Contains(err.Error(), "open it anew") {
 		t.Errorf("write: %v, want to open it anew", err)
 	}
 	succeed(t, os.Rename(dir, other), os.Rename(dir+".old", dir))
@@ -215,10 +232,9 @@ func TestJournalIsReplaced(t *testing.T) {
 	mustDo(t, w, "open "+dir, "put x", "put y", "put z")
 	build(t, other, "put a")
 	journal, kept := filepath.Join(dir, "journal"), filepath.Join(t.TempDir(), "journal")
-	time.Sleep(20 * time.Millisecond)
 	succeed(t, os.Rename(journal, kept))
 	writeFile(t, journal, readFile(t, filepath.Join(other, "journal")))
-	if _, err := w.do("put b"); err == nil || !strings.Contains(err.Error(), "open it anew") {
+	if err := refused(t, w); !strings.Contains(err.Error(), "open it anew") {
 		t.Errorf("write: %v, want to open it anew", err)
 	}
 	succeed(t, os.Rename(kept, journal))
