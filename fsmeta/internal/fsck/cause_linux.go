@@ -12,7 +12,7 @@ func obstacleAt(dir *disk.Dir, entry string) string {
 	switch flag := flagAt(dir, entry); {
 	case flag != "":
 		return flag
-	case isMounted(dir, entry):
+	case dir.IsMount(entry):
 		return mountPoint
 	case unix.Faccessat(int(dir.File.Fd()), entry, unix.W_OK, unix.AT_EACCESS) == unix.EACCES:
 		return "not writable for this user: permission denied"
@@ -22,27 +22,15 @@ func obstacleAt(dir *disk.Dir, entry string) string {
 
 // flagAt says which flag keeps every process from changing an entry, "" for none.
 func flagAt(dir *disk.Dir, entry string) string {
-	switch is := attributes(dir, entry); {
-	case is&unix.STATX_ATTR_IMMUTABLE != 0:
+	var is unix.Statx_t
+	err := unix.Statx(int(dir.File.Fd()), entry, unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT, 0, &is)
+	switch {
+	case err == nil && is.Attributes&unix.STATX_ATTR_IMMUTABLE != 0:
 		return "immutable"
-	case is&unix.STATX_ATTR_APPEND != 0:
+	case err == nil && is.Attributes&unix.STATX_ATTR_APPEND != 0:
 		return "append-only"
 	}
 	return ""
-}
-
-// isMounted reports whether something is mounted on an entry.
-func isMounted(dir *disk.Dir, entry string) bool {
-	return attributes(dir, entry)&unix.STATX_ATTR_MOUNT_ROOT != 0
-}
-
-// attributes returns the attributes of an entry, none where they can't be told.
-func attributes(dir *disk.Dir, entry string) uint64 {
-	var is unix.Statx_t
-	if unix.Statx(int(dir.File.Fd()), entry, unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT, 0, &is) != nil {
-		return 0
-	}
-	return is.Attributes
 }
 
 // readOnly reports whether the filesystem of a directory is mounted read-only.

@@ -8,6 +8,5 @@ import "github.com/fsmeta/fsmeta/fsmeta/internal/disk"
 
 func obstacleAt(*disk.Dir, string) string { return "" }
 func flagAt(*disk.Dir, string) string     { return "" }
-func isMounted(*disk.Dir, string) bool    { return false }
 func readOnly(*disk.Dir) bool             { return false }
 func noRoom(*disk.Dir) string             { return "" }

@@ -12,7 +12,6 @@ import (
 	"github.com/fsmeta/fsmeta/fsmeta/internal/fault"
 	"github.com/fsmeta/fsmeta/fsmeta/internal/format"
 	"github.com/fsmeta/fsmeta/fsmeta/internal/layout"
-	"github.com/fsmeta/fsmeta/fsmeta/internal/tree"
 	"github.com/fsmeta/fsmeta/fsmeta/internal/view"
 )
 
@@ -64,6 +63,12 @@ func (c *checker) check() error {
 		return err
 	}
 	c.checkWritable()
+	if mounted := c.mountedParts(); len(mounted) > 0 {
+		for _, part := range mounted {
+			c.foundMounted(c.path(part))
+		}
+		return nil
+	}
 	if whole, err := c.checkDirectories(); err != nil || !whole {
 		return err
 	}
@@ -199,12 +204,15 @@ func (c *checker) checkDirectories() (whole bool, err error) {
 	if !isDir || staging != stagingIsDir {
 		return false, nil
 	}
-	if err = c.openTree(); errors.Is(err, tree.ErrMounted) {
-		c.found(Finding{Path: c.path(format.SnapshotsDir), Problem: "another filesystem is mounted on it",
-			Meaning: "the store can't be opened; its own snapshots are below the mount", Advice: adviseUnmount})
+	if err = c.openTree(); errors.Is(err, disk.ErrMounted) { // or it is a subvolume
+		c.foundMounted(c.path(format.SnapshotsDir))
 		return false, nil
 	}
 	return err == nil, err
+}
+
+func (c *checker) foundMounted(path string) {
+	c.found(Finding{Path: path, Problem: "something is mounted on it, or it is a filesystem of its own", Meaning: "the store can't be used; what it has there is below the mount", Advice: adviseUnmount})
 }
 
 // openJournal opens the journal, as a read-only Store does.

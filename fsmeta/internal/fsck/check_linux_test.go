@@ -5,11 +5,13 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"reflect"
 	"runtime"
 	"strings"
 	"syscall"
 	"testing"
 
+	"github.com/fsmeta/fsmeta/fsmeta/internal/fault"
 	"github.com/fsmeta/fsmeta/fsmeta/internal/format"
 
 	"golang.org/x/sys/unix"
@@ -246,4 +248,31 @@ func asOther(t *testing.T, dir string) {
 			t.Error(err)
 		}
 	})
+}
+
+// A mount over a part of the store is found, and a repair changes nothing below or above it.
+func TestMountedParts(t *testing.T) {
+	for _, part := range []string{"journal", "layout", "snapshots", "staging", "damaged"} {
+		s := specimen(t, false)
+		if part == "damaged" {
+			s.mkdir(part)
+		}
+		if err := syscall.Mount(s.at(part), s.at(part), "", syscall.MS_BIND, ""); err != nil {
+			t.Skip("nothing can be mounted here: ", err)
+		}
+		t.Cleanup(func() { _ = syscall.Unmount(s.at(part), 0) })
+		before := parts(t, s.dir)
+		s.wantCheck(wanted{part, false, "mounted on it"})
+		for _, accept := range []bool{false, true} {
+			_, err := Repair(bg, s.dir, RepairOptions{AcceptTree: accept}, nil)
+			if damage := fault.DamageOf(err); damage == nil || damage.Path != s.at(part) || !strings.Contains(err.Error(), "unmount it") {
+				t.Errorf("%s: %v, want the advice to unmount it", part, err)
+			}
+		}
+		if !reflect.DeepEqual(parts(t, s.dir), before) {
+			t.Errorf("%s: something has changed", part)
+		}
+		s.check(syscall.Unmount(s.at(part), 0))
+		s.wantCheck()
+	}
 }

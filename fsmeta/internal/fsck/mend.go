@@ -205,7 +205,7 @@ func (r *repair) losses(c *content) (all []loss) {
 	}
 	for _, entry := range slices.Sorted(maps.Keys(c.damaged)) {
 		d := c.damaged[entry]
-		if isMounted(r.snapshots, entry) || unreadable(d) { // it may be whole, and others stand on it
+		if r.snapshots.IsMount(entry) || unreadable(d) { // it may be whole, and others stand on it
 			r.stuck[entry] = true
 			continue
 		}

@@ -225,7 +225,7 @@ func (c *checker) lookInside() (err error) {
 			return err
 		}
 		c.noteOwner(c.snapshots, entry)
-		if isMounted(c.snapshots, entry) {
+		if c.snapshots.IsMount(entry) {
 			c.mounted = append(c.mounted, entry)
 		}
 		dir, err := c.snapshots.OpenDirAt(entry)

@@ -114,8 +114,11 @@ func (r *repair) explain(left []Finding) []Finding {
 
 // run repairs the parts of the store from the outside in: each needs those before it.
 func (r *repair) run() error {
+	for _, part := range r.mountedParts() {
+		return &fault.Damaged{Path: r.path(part), Err: disk.ErrMounted}
+	}
 	if err := r.openTree(); err != nil {
-		if damage := fault.DamageOf(err); damage != nil && !errors.Is(err, tree.ErrMounted) {
+		if damage := fault.DamageOf(err); damage != nil && !errors.Is(err, disk.ErrMounted) {
 			err = &fault.Damaged{Path: damage.Path, Err: fmt.Errorf("%s; %s", problemOf(damage), adviseRestore)}
 		}
 		return err

@@ -59,6 +59,12 @@ func (s *store) open(dir string, take func(*layout.Lock) error) (err error) {
 	return err
 }
 
+// mountedParts returns the parts of the store that something is mounted on.
+func (s *store) mountedParts() []string {
+	parts := []string{format.DamagedDir, format.JournalFile, format.LayoutFile, format.SnapshotsDir, format.StagingDir}
+	return slices.DeleteFunc(parts, func(part string) bool { return !s.root.IsMount(part) })
+}
+
 func (s *store) openTree() (err error) {
 	if s.tree, err = tree.Open(s.root); err == nil {
 		s.snapshots, err = s.root.OpenDirAt(format.SnapshotsDir)
