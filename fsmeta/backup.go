@@ -12,7 +12,6 @@ import (
 	"github.com/fsmeta/fsmeta/fsmeta/internal/commit"
 	"github.com/fsmeta/fsmeta/fsmeta/internal/disk"
 	"github.com/fsmeta/fsmeta/fsmeta/internal/format"
-	"github.com/fsmeta/fsmeta/fsmeta/internal/fsck"
 )
 
 // Backup makes a store in dir that has every snapshot just as it is now, or as the
@@ -137,12 +136,9 @@ func (s *Store) everything(ctx context.Context) (snapshots []Info, next uint64, 
 // after the backup from which this store was restored, 0 where it was not. A driver should
 // keep content that it finds under one of these, though no snapshot has it, until a person has
 // looked at it and deleted the file "backup" in the store. Errors are [ErrDamaged] where that
-// can't be read, or a repair has set it aside; and what the filesystem says.
+// can't be read, and what the filesystem says.
 func (s *Store) RestoredBelow() (uint64, error) {
 	c, err := commit.ReadCopied(s.root)
-	if err == nil {
-		err = fsck.BackupAside(s.dir)
-	}
 	if err == nil {
 		err = s.view.Look()
 	}

@@ -85,6 +85,8 @@ func AcceptTree() RepairOption {
 // Repaired, and then what [Check] still finds.
 //
 //   - A layout, journal or staging directory that is missing is made again.
+//   - A file backup that is damaged is replaced by one that keeps all content so far, see
+//     [Store.RestoredBelow].
 //   - A journal that is damaged is replaced: by the tree, where needed completed from the
 //     lines that can be read, just as reads of the damaged store had it. Where nothing in it
 //     tells which snapshots there were, that takes [AcceptTree].
@@ -126,8 +128,7 @@ func findingsOf(findings []fsck.Finding) []Finding {
 // aside, which it does not know any more: a driver keeps their content for as long as they
 // are there. Some may be known all the same, of what was mended. [Store.Orphans] heeds it.
 //
-// Where the identifier of one can't be told for sure, or the file backup was set aside (see
-// [Store.RestoredBelow]), the error is [ErrDamaged] and names
+// Where the identifier of one can't be told for sure, the error is [ErrDamaged] and names
 // the path; it may be any that no snapshot has, so nothing should be deleted until a person
 // has looked at it. Other errors are those of the filesystem. It reads each of them, and may
 // be called while the store is in use, but not during a repair.

@@ -345,3 +345,33 @@ func TestListingBesideABusyWriter(t *testing.T) {
 	}
 	stop()
 }
+
+// A reader that knows all identifiers does not take a snapshot of a damaged line for one that is not there.
+func TestNameOfBesideDamage(t *testing.T) {
+	dir := newDir(t)
+	w := use(t, dir)
+	mustDo(t, w, "put a")
+	r := useDamaged(t, dir, fsmeta.ReadOnly())
+	mustSay(t, r, "name 1", "a")
+	mustDo(t, w, "put b")
+	path := filepath.Join(dir, "journal")
+	flip(t, path, strings.LastIndex(readFile(t, path), `"time":"2`)+12)
+	mustFail(t, r, "name 2", fsmeta.ErrDamaged)
+}
+
+// A damaged journal does not tell how many snapshots there should be: nothing is said of that.
+func TestDamagedJournalCountsNothing(t *testing.T) {
+	dir := newDir(t)
+	crashed(t, dir, "put a", "put b")
+	path := filepath.Join(dir, "journal")
+	flip(t, path, strings.LastIndex(readFile(t, path), `"name":"b"`)+9)
+	r := useDamaged(t, dir, fsmeta.ReadOnly())
+	err := r.store.Walk(t.Context(), func(context.Context, fsmeta.Info) error { return nil })
+	if !errors.Is(err, fsmeta.ErrDamaged) || strings.Contains(err.Error(), "snapshots, and the journal counts") {
+		t.Errorf("%v, want damage of the journal alone", err)
+	}
+	findings := wantFinding(t, dir)
+	if len(findings) != 1 || findings[0].Path != path {
+		t.Errorf("check: %v", findings)
+	}
+}

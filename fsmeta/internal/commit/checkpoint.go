@@ -69,7 +69,10 @@ func (w *Writer) checkpoint() (err error) {
 	w.mu.Lock()
 	reserved := w.ids.reserved
 	w.mu.Unlock()
-	return w.replace(s, reserved, next)
+	if err = w.replace(s, reserved, next); err == nil {
+		w.tree.KeepBallast(w.ahead) // not by a fold: that may be what makes room for a removal
+	}
+	return err
 }
 
 // Fold makes a checkpoint of everything: it leaves no line in the journal but one for the
@@ -291,6 +294,5 @@ func (w *Writer) adopt(j *journal.File, carry *format.Txn, names []string) error
 	default:
 		w.condition = clean
 	}
-	w.tree.KeepBallast(w.ahead)
 	return errors.Join(err, placed)
 }

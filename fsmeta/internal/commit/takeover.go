@@ -89,7 +89,7 @@ func (w *Writer) catchUp() error {
 	}
 	if err == nil && !w.visited {
 		w.tree.KeepBallast(w.ahead) // behind recover, which may need the room
-		err = w.passCopied()
+		err = w.withBallast(w.passCopied)
 		w.visited = err == nil
 	}
 	return err

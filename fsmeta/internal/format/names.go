@@ -54,6 +54,9 @@ func (n Names) Without(hash uint64) Names {
 	return n
 }
 
+// Minus returns by how much n differs from o: equal changes of both leave that.
+func (n Names) Minus(o Names) Names { return Names{n.Count - o.Count, n.Sum - o.Sum, true} }
+
 // After returns the names after changes: a change without a before-image adds its name, one
 // without an after-image removes it.
 func (n Names) After(changes []Change) Names {

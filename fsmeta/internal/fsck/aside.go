@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 
 	"github.com/fsmeta/fsmeta/fsmeta/internal/disk"
 	"github.com/fsmeta/fsmeta/fsmeta/internal/fault"
@@ -14,8 +15,7 @@ import (
 // aside: of all of them, though the store may know some all the same. A file with a right
 // checksum is believed, and so is one without a checksum, which a person has edited.
 //
-// Where the identifier of one can't be told, or the file backup was set aside, the error is an
-// ErrDamaged and names the path.
+// Where the identifier of one can't be told, the error is an ErrDamaged and names the path.
 // Other errors are those of the filesystem.
 func SetAside(dir string) (ids []string, err error) {
 	root, err := disk.OpenDir(dir, true)
@@ -30,7 +30,7 @@ func SetAside(dir string) (ids []string, err error) {
 			}
 			return err
 		})
-		err = errors.Join(err, backupAside(root), root.Close())
+		err = errors.Join(err, root.Close())
 	}
 	if err != nil {
 		return nil, fmt.Errorf("fsmeta: look at what repairs have set aside in %s: %w", dir, err)
@@ -38,34 +38,11 @@ func SetAside(dir string) (ids []string, err error) {
 	return ids, nil
 }
 
-// BackupAside returns an ErrDamaged where a repair of the store in dir has set aside its file backup,
-// which said which content may be newer than the backup.
-func BackupAside(dir string) error {
-	root, err := disk.OpenDir(dir, true)
-	if err == nil {
-		err = errors.Join(backupAside(root), root.Close())
-	}
-	return err
-}
-
-func backupAside(root *disk.Dir) error {
-	return eachIn(root, format.DamagedDir, func(damaged *disk.Dir, time string) error {
-		return eachIn(damaged, time, func(dir *disk.Dir, name string) error {
-			if name != format.BackupFile {
-				return nil
-			}
-			return &fault.Damaged{Path: dir.Path + "/" + name, Err: errors.New("it can't be read which content may be newer than the backup that the store was restored from; " +
-				"look at the content that no snapshot has, and then move this file away")}
-		})
-	})
-}
-
-// eachAside calls visit for each entry of damaged/TIME/snapshots and damaged/TIME/staging,
-// which part says, in order.
+// eachAside calls visit for each entry of the parts of damaged/TIME that may hold snapshots, in order.
 func eachAside(root *disk.Dir, visit func(dir *disk.Dir, part, entry string) error) error {
 	return eachIn(root, format.DamagedDir, func(damaged *disk.Dir, time string) error {
 		return eachIn(damaged, time, func(dir *disk.Dir, part string) error {
-			if part != format.SnapshotsDir && part != format.StagingDir {
+			if !slices.Contains([]string{format.SnapshotsDir, format.StagingDir, replaced, foreign}, part) {
 				return nil
 			}
 			return eachIn(dir, part, func(dir *disk.Dir, entry string) error { return visit(dir, part, entry) })
@@ -77,7 +54,7 @@ func eachAside(root *disk.Dir, visit func(dir *disk.Dir, part, entry string) err
 // where that is no snapshot.
 func idIn(dir *disk.Dir, part, entry string) (string, error) {
 	_, _, named := format.DecodeName(entry)
-	snapshot := part == format.SnapshotsDir && named // else it is one only if it has the file
+	snapshot := (part == format.SnapshotsDir || part == replaced) && named // else it is one only if it has the file
 	unknown := func(path string, err error) error {
 		return &fault.Damaged{Path: dir.Path + "/" + path, Err: fmt.Errorf("its identifier can't be told: %w", err)}
 	}
@@ -99,7 +76,7 @@ func idIn(dir *disk.Dir, part, entry string) (string, error) {
 		return "", unknown(file, err)
 	}
 	m, err := format.DecodeFile(data)
-	if err == nil && snapshot && format.EncodeName(m.Name) != entry {
+	if err == nil && part == format.SnapshotsDir && named && format.EncodeName(m.Name) != entry {
 		err = fmt.Errorf("its file is that of %.256q", m.Name)
 	}
 	if err != nil {

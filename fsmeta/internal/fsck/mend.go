@@ -90,16 +90,18 @@ func (r *repair) fixLink(m *format.Snapshot) error {
 // when it returns. A crash or an error leaves it done or not.
 func (r *repair) raiseIDs(c *content) error {
 	w := r.writer
-	if r.unsure {
-		w.RaiseID(min(w.NextID()+commit.UnknownIDs, commit.MaxID))
-		r.unsure = false
-	}
 	before, highest := w.NextID(), uint64(0)
-	for _, all := range []map[string]*format.Snapshot{c.good, c.misplaced(r.snapshots)} {
-		for _, m := range all {
-			if id, err := format.ParseID(m.ID); err == nil {
-				highest = max(highest, id)
-			}
+	note := func(m *format.Snapshot) {
+		if id, err := format.ParseID(m.ID); err == nil {
+			highest = max(highest, id)
+		}
+	}
+	for _, m := range c.good {
+		note(m)
+	}
+	for entry := range c.damaged {
+		if m := vouched(r.snapshots, entry); m != nil {
+			note(m)
 		}
 	}
 	if highest >= before {
@@ -130,7 +132,7 @@ func (r *repair) mendNames(c *content) bool {
 	for _, entry := range slices.Sorted(maps.Keys(found)) {
 		damage, failed := c.damaged[entry], err
 		if failed == nil {
-			failed = r.shelf.move(r.snapshots, at[entry], replaced+entry)
+			failed = r.shelf.move(r.snapshots, at[entry], replaced+"/"+entry)
 		}
 		if r.fail(damage.Path, failed) {
 			r.stuck[entry], r.stuck[at[entry]], r.unmade[found[entry].Name] = true, true, true
@@ -165,7 +167,7 @@ func (r *repair) makeAnew(c *content, found map[string]*format.Snapshot) (at map
 		case found[place] != nil:
 			at[place], err = r.displace(place)
 		default:
-			err = r.shelf.move(r.snapshots, place, replaced+place)
+			err = r.shelf.move(r.snapshots, place, replaced+"/"+place)
 		}
 		if err != nil {
 			return at, err
@@ -185,6 +187,21 @@ func (r *repair) displace(entry string) (to string, err error) {
 		return entry, err
 	}
 	return to, nil
+}
+
+// countLeft counts those of u again that are still there, if they were not counted.
+func (r *repair) countLeft(u uncounted) error {
+	c, err := r.newContent()
+	if err != nil {
+		return err
+	}
+	c.overlay(r.view.Versions(slices.Collect(maps.Keys(r.writer.Lagging())), r.view.Tip()))
+	left := slices.DeleteFunc(u.Entries, func(entry string) bool { return !slices.Contains(c.entries, entry) })
+	again := adjust(r.stated(), format.Names.With, left)
+	if len(left) == 0 || again.Minus(count(c.entries)) != u.Missing {
+		return nil
+	}
+	return r.writer.CommitAs(nil, again)
 }
 
 // loss is an entry of snapshots/ that is to be set aside, and the finding that says why.
@@ -251,7 +268,7 @@ func (r *repair) giveUp(c *content) bool {
 	names, uncounted := r.restate(c, nil, gone, made)
 	note, err := "", error(nil)
 	if len(uncounted) > 0 {
-		if note, err = r.noteUncounted(names, uncounted); err == nil {
+		if note, err = r.noteUncounted(c, uncounted); err == nil {
 			err = r.writer.CommitAs(nil, names)
 		}
 	}
@@ -268,7 +285,7 @@ func (r *repair) giveUp(c *content) bool {
 			r.findings[len(r.findings)-1].Aside = r.shelf.path() + "/" + to
 		}
 	}
-	uncounted = slices.DeleteFunc(uncounted, func(entry string) bool { there, _, _ := r.snapshots.Exists(entry); return !there })
+	uncounted = slices.DeleteFunc(uncounted, func(entry string) bool { there, _, err := r.snapshots.Exists(entry); return !there && err == nil })
 	if err == nil && len(uncounted) > 0 { // those stay
 		err = r.writer.CommitAs(nil, adjust(names, format.Names.With, uncounted))
 		r.fail(r.path(format.JournalFile), err)
@@ -286,7 +303,7 @@ func (r *repair) placeOf(entry string, counted bool) string {
 	m := vouched(r.snapshots, entry)
 	_, named := format.HashOfEntry(entry)
 	if copied := m != nil && format.EncodeName(m.Name) != entry; !(counted && named) && err == nil && (!isDir || copied) {
-		return foreign + entry
+		return foreign + "/" + entry
 	}
 	return format.SnapshotsDir + "/" + entry
 }
@@ -296,14 +313,14 @@ const uncountedFile = "uncounted"
 
 // uncounted is what it says.
 type uncounted struct {
-	Names   format.Names // what the journal counts then
-	Entries []string     // of snapshots/, which it has counted before
+	Missing format.Names // what the journal has counted before, and is not there; no transaction changes that
+	Entries []string     // of snapshots/, which the journal counts no more
 }
 
 // noteUncounted writes down what the journal will not count, and returns where. A crash leaves
 // that, or nothing that can be read; so does an error.
-func (r *repair) noteUncounted(names format.Names, entries []string) (path string, err error) {
-	data, err := json.Marshal(uncounted{names, entries})
+func (r *repair) noteUncounted(c *content, entries []string) (path string, err error) {
+	data, err := json.Marshal(uncounted{r.stated().Minus(count(c.entries)), entries})
 	if err == nil {
 		err = r.shelf.write(uncountedFile, data)
 	}
@@ -323,9 +340,8 @@ func (r *repair) countAgain() error {
 				return err
 			}
 			var u uncounted
-			if json.Unmarshal(data, &u) == nil && u.Names == r.stated() { // else it was never finished, or never of use
-				left := slices.DeleteFunc(u.Entries, func(entry string) bool { there, _, _ := r.snapshots.Exists(entry); return !there })
-				err = r.writer.CommitAs(nil, adjust(u.Names, format.Names.With, left))
+			if json.Unmarshal(data, &u) == nil { // else it was never finished
+				err = r.countLeft(u)
 			}
 			if err == nil {
 				err = dir.At().Unlink(name)

@@ -147,6 +147,9 @@ func (r *repair) rebuild(damage *fault.Damaged) error {
 func (r *repair) carried(v *salvaged, c *content) map[string]*format.Snapshot {
 	carried, owners := map[string]*format.Snapshot{}, map[string]string{}
 	for _, m := range slices.Concat(c.byName(), slices.Collect(maps.Values(c.misplaced(r.snapshots)))) {
+		if after, read := v.last[m.Name]; read && after == nil && v.at[m.Name] >= m.Txn {
+			continue // it goes, say because it was committed under another name
+		}
 		owners[m.ID] = m.Name
 	}
 	for _, name := range slices.Sorted(maps.Keys(v.last)) {
@@ -165,7 +168,7 @@ func (r *repair) carried(v *salvaged, c *content) map[string]*format.Snapshot {
 				continue
 			}
 		case there:
-			err = r.shelf.move(r.snapshots, entry, replaced+entry)
+			err = r.shelf.move(r.snapshots, entry, replaced+"/"+entry)
 		}
 		carried[name] = after
 		if !r.fail(f.Path, err) {

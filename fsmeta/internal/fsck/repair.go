@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/fsmeta/fsmeta/fsmeta/internal/commit"
 	"github.com/fsmeta/fsmeta/fsmeta/internal/disk"
@@ -63,7 +64,6 @@ type repair struct {
 	writer  *commit.Writer // has the turn
 	shelf   shelf
 
-	unsure   bool             // which identifiers were handed out
 	failed   map[string]error // what could not be done, by path
 	stuck    map[string]bool  // entries of snapshots/ that could not be mended or set aside
 	unmade   map[string]bool  // names that could not be made anew from entries elsewhere
@@ -198,6 +198,9 @@ func (r *repair) mendLayout() error {
 	if r.problem == "" {
 		return nil
 	}
+	if layout.Read(r.dir) == nil { // another repair was faster
+		return r.layout.Take()
+	}
 	done := "it was written again"
 	there, _, err := r.root.Exists(format.LayoutFile)
 	if err == nil && there {
@@ -214,14 +217,24 @@ func (r *repair) mendLayout() error {
 	return r.layout.Take()
 }
 
-// mendCopied sets the file of a backup aside that does not say what it should.
+// mendCopied replaces a file backup that does not say what it should by one that says the most: the
+// next writer goes on at identifiers far above, and no content below is an orphan until a person has
+// looked and deleted it. A crash leaves the former or the new one.
 func (r *repair) mendCopied() {
-	if damage := r.copiedDamage(); damage != nil {
-		err := r.setAside(r.root, format.BackupFile, format.BackupFile, Finding{Path: damage.Path, Problem: damage.Err.Error(),
-			Repaired: fmt.Sprintf("; identifiers go on %d higher; no content counts as an orphan until it is moved away from there: look which is newer than the backup", commit.UnknownIDs)})
-		if r.unsure = !r.fail(damage.Path, err); r.unsure {
-			r.findings[len(r.findings)-1].Aside = r.shelf.path() + "/" + format.BackupFile
-		}
+	damage := r.copiedDamage()
+	if damage == nil {
+		return
+	}
+	v, err := salvage(r.root)
+	if err == nil {
+		above := min(v.next+commit.UnknownIDs, commit.MaxID)
+		all := format.Backup{Time: time.Now().UTC(), From: above - 1, To: above} // in use from the take-over on
+		err = r.shelf.exchange(r.root, format.BackupFile, format.BackupFile, format.EncodeBackup(all))
+	}
+	if !r.fail(damage.Path, err) {
+		aside := r.shelf.path() + "/" + format.BackupFile
+		r.findings = append(r.findings, Finding{Path: damage.Path, Problem: damage.Err.Error(), Aside: aside,
+			Repaired: "it was set aside, in " + r.shelf.path() + ", and replaced by one that keeps the content of all identifiers so far from being deleted: look whether any of that is newer than the backup, and delete it then"})
 	}
 }
 
@@ -240,8 +253,9 @@ func (r *repair) saveMisplaced() error {
 	misplaced := c.misplaced(r.snapshots)
 	for name := range v.last {
 		if entry := format.EncodeName(name); misplaced[entry] != nil {
-			_, err := r.displace(entry)
-			r.fail(c.damaged[entry].Path, err)
+			if _, err := r.displace(entry); err != nil {
+				return err // else the take-over deletes it
+			}
 		}
 	}
 	return nil

@@ -16,6 +16,7 @@ import (
 	"testing"
 
 	"github.com/fsmeta/fsmeta/fsmeta/internal/commit"
+	"github.com/fsmeta/fsmeta/fsmeta/internal/disk"
 	"github.com/fsmeta/fsmeta/fsmeta/internal/fault"
 	"github.com/fsmeta/fsmeta/fsmeta/internal/format"
 	"github.com/fsmeta/fsmeta/fsmeta/internal/journal"
@@ -541,28 +542,40 @@ func TestRepairFileInPlaceOfASnapshot(t *testing.T) {
 	}
 }
 
-// A file backup that a repair sets aside goes on keeping newer content from being deleted.
+// A file backup that a repair sets aside is replaced by one that keeps all content so far, whenever the
+// repair was killed.
 func TestRepairKeepsWhatABackupProtects(t *testing.T) {
 	for name, tamper := range map[string]func(s *tamper){
 		"garbage": func(s *tamper) { s.put("backup", "{") }, "a directory": func(s *tamper) { s.mkdir("backup") }, "a symlink": func(s *tamper) { s.link("backup", "layout") },
 	} {
-		s := specimen(t, false)
-		tamper(s)
-		findings := s.wantRepair(RepairOptions{}, []done{{"backup", isAside}}, nil)
-		if findings[0].Aside == "" {
-			t.Errorf("%s: %+v is nothing for a person to look at", name, findings[0])
-		}
-		for _, err := range []error{BackupAside(s.dir), second(SetAside(s.dir))} {
-			if damage := fault.DamageOf(err); damage == nil || damage.Path != findings[0].Aside {
-				t.Errorf("%s: %v, want damage of %s", name, err, findings[0].Aside)
+		for kill := 0; ; kill++ {
+			s := specimen(t, false)
+			tamper(s)
+			killed := kill > 0 && injected(t, s.dir, "fsync", "signal=KILL", kill)
+			findings, err := Repair(bg, s.dir, RepairOptions{}, nil)
+			s.check(err)
+			if kill == 0 && (len(findings) != 1 || findings[0].Path != s.at("backup") || findings[0].Aside == "") {
+				t.Errorf("%s: %+v", name, findings)
+			}
+			root, err := disk.OpenDir(s.dir, true)
+			s.check(err)
+			copied, err := commit.ReadCopied(root)
+			s.check(errors.Join(err, root.Close()))
+			if below := copied.Below(1); below < commit.UnknownIDs {
+				t.Errorf("%s, killed at fsync %d: content is kept below %d alone", name, kill, below)
+			}
+			h := openStore(t, s.dir)
+			h.create("newcomer", "", format.Active)
+			h.close(true)
+			if id, err := format.ParseID(s.get("newcomer").ID); err != nil || id < commit.UnknownIDs {
+				t.Errorf("%s, killed at fsync %d: identifier %d may be handed out again", name, kill, id)
+			}
+			if kill > 0 && !killed || kill == 0 && exec.Command("strace", "-V").Run() != nil {
+				break
 			}
 		}
-		s.check(os.RemoveAll(s.at(format.DamagedDir)))
-		s.check(BackupAside(s.dir))
 	}
 }
-
-func second(_ []string, err error) error { return err }
 
 // A snapshot whose directory stands under a name that a line of the journal is about is not lost
 // when that line is brought up.
@@ -586,4 +599,88 @@ func must[T any](v T, err error) T {
 		panic(err)
 	}
 	return v
+}
+
+// What a repair replaces keeps its identifier from being taken for an orphan's.
+func TestSetAsideKnowsWhatWasReplaced(t *testing.T) {
+	older := func(s *tamper, to string) { // an older copy of view, which has identifier 5
+		s.check(os.CopyFS(s.at(to), os.DirFS(s.at(dirOf("view")))))
+	}
+	known := func(s *tamper) []string {
+		ids, err := SetAside(s.dir)
+		if err != nil {
+			return []string{"unknown"}
+		}
+		slices.Sort(ids)
+		return slices.Compact(ids)
+	}
+	for name, c := range map[string]struct {
+		tamper func(s *tamper)
+		want   []string
+	}{
+		"damaged, an older copy beside": {func(s *tamper) {
+			older(s, dirOf("copy"))
+			s.edit("view", func(m *format.Snapshot) { m.ID = "7" })
+			s.replaceIn(meta("view"), "active", "octive")
+		}, []string{"unknown"}},
+		"an older copy in its place": {func(s *tamper) {
+			older(s, dirOf("copy"))
+			s.edit("view", func(m *format.Snapshot) { m.ID = "7" })
+			s.move(dirOf("view"), "lost+found")
+			s.move(dirOf("copy"), dirOf("view"))
+			s.move("lost+found", dirOf("copy"))
+		}, []string{"7"}},
+		"a file of another": {func(s *tamper) { s.put(meta("view"), s.read(meta("top"))) }, []string{"unknown"}},
+	} {
+		s := specimen(t, false)
+		c.tamper(s)
+		_, err := Repair(bg, s.dir, RepairOptions{}, nil)
+		s.check(err)
+		if got := known(s); !slices.Equal(got, c.want) {
+			t.Errorf("%s: identifiers %q, want %q", name, got, c.want)
+		}
+	}
+}
+
+// A commit that a readable line says, and the tree does not have yet, is not lost to a damaged line
+// elsewhere.
+func TestRebuildKeepsACommitThatIsBehind(t *testing.T) {
+	s := specimen(t, true)
+	h := openStore(t, s.dir)
+	image := snapshot("3", "image", "", format.Committed)
+	key := s.read(meta("alone"))
+	h.commit(map[string]*format.Snapshot{"alone": nil, "image": image})
+	h.create("last", "", format.Active)
+	h.close(false)
+	s.remove(dirOf("image"))
+	s.mkdir(dirOf("alone"))
+	s.put(meta("alone"), key)
+	s.damageLine(0)
+	_, err := Repair(bg, s.dir, RepairOptions{}, nil)
+	s.check(err)
+	if found, _ := s.list(); found["image"] == "" || found["alone"] != "" {
+		t.Errorf("%v, want image, and not alone", found)
+	}
+}
+
+// A writer between a repair that was killed and the next one does not spoil the count.
+func TestRepairKilledThenWritten(t *testing.T) {
+	if _, err := exec.LookPath("strace"); err != nil {
+		t.Skip(err)
+	}
+	for n := 1; ; n++ {
+		s := specimen(t, false)
+		s.move(dirOf("view"), "lost+found")
+		s.replaceIn(meta("alone"), "active", "acteve")
+		if !injected(t, s.dir, "renameat2", "signal=KILL", n) {
+			return
+		}
+		h := openStore(t, s.dir)
+		h.create("newcomer", "", format.Active)
+		h.close(true)
+		_, err := Repair(bg, s.dir, RepairOptions{}, nil)
+		s.check(err)
+		s.move("lost+found", dirOf("view"))
+		s.wantCheck()
+	}
 }

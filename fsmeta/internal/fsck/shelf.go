@@ -15,8 +15,8 @@ import (
 
 // Parts of a shelf beside those of the store.
 const (
-	replaced = "replaced/" // what stood in the place of snapshots that were made anew, or had their files
-	foreign  = "foreign/"  // from snapshots/: what the store has not put there
+	replaced = "replaced" // what stood in the place of snapshots that were made anew, or had their files
+	foreign  = "foreign"  // from snapshots/: what the store has not put there
 )
 
 // shelf is damaged/TIME, where a repair puts what it takes out of the store, or replaces:
@@ -55,6 +55,24 @@ func (s *shelf) link(from *disk.Dir, entry, to string) error {
 		}
 		return s.create(dir, name, data)
 	})
+}
+
+// exchange puts a file with this content in the place of an entry of a directory, and the entry on the
+// shelf, durably. A crash leaves the entry or the file, and perhaps a file on the shelf; an error the entry.
+func (s *shelf) exchange(from *disk.Dir, entry, to string, data []byte) error {
+	err := s.put(to, func(dir *disk.Dir, name string) error {
+		err := s.create(dir, name, data)
+		if err == nil {
+			if err = disk.Exchange(from.At(), entry, dir.At(), name); err != nil {
+				err = errors.Join(err, dir.At().Unlink(name))
+			}
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return from.File.Sync()
 }
 
 // write puts a file on the shelf, durably. A crash or an error leaves it, a part of it, or none.

@@ -205,13 +205,17 @@ func vouched(snapshots *disk.Dir, entry string) *format.Snapshot {
 
 // misplaced returns those of the damaged entries with a file of which the checksum is right,
 // by entry: it says the name, and so where they belong. Left out are those that belong where
-// something good is, and where two belong in one place, the older one.
+// something good is, or something that can't be read, and where two belong in one place, the older one.
 func (c *content) misplaced(snapshots *disk.Dir) map[string]*format.Snapshot {
 	found, at := map[string]*format.Snapshot{}, map[string]string{}
 	for _, entry := range slices.Sorted(maps.Keys(c.damaged)) {
 		m := vouched(snapshots, entry)
 		if m == nil || c.good[m.Name] != nil || c.behind[m.Name] {
 			continue
+		}
+		place := format.EncodeName(m.Name)
+		if d := c.damaged[place]; d != nil && (unreadable(d) || snapshots.IsMount(place)) {
+			continue // what stands there may be whole
 		}
 		if other, two := at[m.Name]; two {
 			if found[other].Txn >= m.Txn {

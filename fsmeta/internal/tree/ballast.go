@@ -3,6 +3,7 @@ package tree
 import (
 	"errors"
 	"io/fs"
+	"math/rand/v2"
 
 	"github.com/fsmeta/fsmeta/atomic"
 	"github.com/fsmeta/fsmeta/fsmeta/internal/format"
@@ -23,7 +24,9 @@ func (t *Tree) KeepBallast(size int) {
 		return
 	}
 	_ = staging.RemoveAll(Ballast) // what a crash has left, or nothing
-	if err := staging.Create(Ballast, make([]byte, size), format.FileMode, t.owner); err != nil {
+	data := make([]byte, size)
+	_, _ = rand.NewChaCha8([32]byte{}).Read(data) // no filesystem makes less of it
+	if err := staging.Create(Ballast, data, format.FileMode, t.owner); err != nil {
 		_ = staging.RemoveAll(Ballast) // a part of it is what there is no room for
 	}
 }

@@ -180,7 +180,10 @@ type Damage struct {
 // snapshot.
 func (v *View) FindID(p Point, id string) (names []string, damage []Damage, err error) {
 	if names, ok := p.index.owners(id); ok {
-		return names, nil, nil
+		if bad := v.Damage(); bad != nil {
+			damage = []Damage{{Err: bad, Lost: true}}
+		}
+		return names, damage, nil
 	}
 	err = v.Walk(p, nil, func(m *format.Snapshot) error {
 		if m.ID == id {
