@@ -44,7 +44,9 @@ func salvage(root *disk.Dir) (*salvaged, error) {
 		if err != nil {
 			continue // its writer wrote nonsense
 		}
-		v.lostBetween(read, t.Number)
+		if lost := lostBetween(read, t.Number); lost != "" {
+			v.lost += lost + ", "
+		}
 		read = t.Number
 		v.txn, v.next, v.names = max(v.txn, t.Number), max(v.next, t.NextID), t.Names
 		for _, c := range t.Changes {
@@ -62,17 +64,17 @@ func salvage(root *disk.Dir) (*salvaged, error) {
 	return v, nil
 }
 
-// lostBetween notes that no line between those of two transactions can be read.
-func (v *salvaged) lostBetween(before, after uint64) {
+// lostBetween says between which transactions no line can be read, "" for none.
+func lostBetween(before, after uint64) string {
 	switch {
 	case after <= before+1:
+		return ""
 	case before == 0:
-		v.lost += fmt.Sprintf("any before %d, ", after)
+		return fmt.Sprintf("any before %d", after)
 	case after == before+2:
-		v.lost += fmt.Sprintf("%d, ", before+1)
-	default:
-		v.lost += fmt.Sprintf("%d to %d, ", before+1, after-1)
+		return fmt.Sprint(before + 1)
 	}
+	return fmt.Sprintf("%d to %d", before+1, after-1)
 }
 
 // says reports whether a damaged header says these names. That is no accident: it has 64 bits of them.

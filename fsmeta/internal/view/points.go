@@ -21,6 +21,9 @@ type Point struct {
 	index *index
 }
 
+// Names returns which snapshots the journal says that there are.
+func (p *Point) Names() format.Names { return p.names }
+
 // Reader is a read-only transaction: a point in time that the View keeps readable until
 // End is called.
 type Reader struct {

@@ -1,0 +1,168 @@
+package fsmeta_test
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/fsmeta/fsmeta/fsmeta"
+)
+
+// seen returns what an inspection of the store in dir finds, a word for each snapshot and a line for
+// each thing that is wrong with the store: "base" of the tree, "base!" of the journal, "base~" where
+// it lags, "base?" where it is damaged.
+func seen(t *testing.T, dir string) (snapshots string, wrong []error) {
+	t.Helper()
+	i, err := fsmeta.Inspect(dir)
+	succeed(t, err)
+	defer func() { succeed(t, i.Close()) }()
+	var words []string
+	for s, err := range i.All(bg) {
+		word := s.Name
+		switch {
+		case err != nil:
+			wrong = append(wrong, err)
+			continue
+		case s.Damage != nil:
+			word += "?"
+		case s.Lags != "":
+			word += "~"
+		case s.Journal:
+			word += "!"
+		}
+		if s.Damage == nil && (s.ID == "" || s.Txn == 0 || s.Created.IsZero()) || s.Path == "" {
+			t.Errorf("not whole: %+v", s)
+		}
+		words = append(words, word)
+	}
+	return strings.Join(words, " "), wrong
+}
+
+// An inspection shows a store in every state, with what decides about each snapshot.
+func TestInspect(t *testing.T) {
+	script := []string{"layer base", "put work base", "put gone"}
+	for _, test := range []struct {
+		name   string
+		crash  bool
+		change func(t *testing.T, dir string)
+		want   string
+		wrong  []string // in the errors of the store as a whole
+	}{
+		{"closed", false, func(*testing.T, string) {}, "base gone work", nil},
+		{"crashed", true, func(*testing.T, string) {}, "base! gone! work!", nil},
+		{"the tree behind", true, func(t *testing.T, dir string) {
+			succeed(t, os.RemoveAll(filepath.Join(dir, "snapshots", "work")))
+		}, "base! gone! work~", nil},
+		{"a snapshot damaged", false, func(t *testing.T, dir string) { writeFile(t, metadataPath(dir, "base"), "{") },
+			"gone work base?", nil},
+		{"a snapshot lost", false, func(t *testing.T, dir string) {
+			succeed(t, os.RemoveAll(filepath.Join(dir, "snapshots", "gone")))
+		}, "base work", []string{"1 of 3 snapshots are missing"}},
+		{"the layout lost", false, func(t *testing.T, dir string) { succeed(t, os.Remove(filepath.Join(dir, "layout"))) },
+			"base gone work", []string{"layout: the file is missing"}},
+		{"the journal lost", false, func(t *testing.T, dir string) { succeed(t, os.Remove(filepath.Join(dir, "journal"))) },
+			"base gone work", []string{"journal: "}},
+		{"the journal damaged", true, func(t *testing.T, dir string) {
+			at := strings.Index(readFile(t, filepath.Join(dir, "journal")), `"name":"gone"`)
+			patch(t, filepath.Join(dir, "journal"), int64(at), 'x')
+		}, "base! gone work!", []string{"journal: the line of transaction", "there are 3 snapshots, and the journal counts 2"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			dir := newDir(t)
+			if test.crash {
+				crashed(t, dir, script...)
+			} else {
+				build(t, dir, script...)
+			}
+			test.change(t, dir)
+			before := fingerprint(t, dir)
+			got, wrong := seen(t, dir)
+			if got != test.want || len(wrong) != len(test.wrong) {
+				t.Fatalf("%q, %v; want %q, %q", got, wrong, test.want, test.wrong)
+			}
+			for i, err := range wrong {
+				if !errors.Is(err, fsmeta.ErrDamaged) || !strings.Contains(err.Error(), test.wrong[i]) {
+					t.Errorf("%v, want damage with %q", err, test.wrong[i])
+				}
+			}
+			if fingerprint(t, dir) != before {
+				t.Error("something has changed")
+			}
+		})
+	}
+}
+
+// The log has the transactions since the last checkpoint, and says which are lost.
+func TestInspectLog(t *testing.T) {
+	dir := newDir(t)
+	build(t, dir, "put old")
+	log := func() (text string) {
+		i, err := fsmeta.Inspect(dir)
+		succeed(t, err)
+		defer func() { succeed(t, i.Close()) }()
+		var lines []string
+		for tx, err := range i.Log() {
+			line := fmt.Sprint(tx.Number)
+			for _, c := range tx.Changes {
+				line += fmt.Sprintf(" %s:%v→%v", c.Name, c.Before != nil, c.After != nil)
+			}
+			if damage := (*fsmeta.DamagedError)(nil); errors.As(err, &damage) {
+				line = "lost: " + damage.Err.Error()
+			} else if err != nil {
+				line = err.Error()
+			}
+			lines = append(lines, line)
+		}
+		return strings.Join(lines, "\n")
+	}
+	equal(t, "log of a closed store", log(), "")
+	crashed(t, dir, "put new", "label old 1", "remove new")
+	whole := log()
+	lines := strings.Split(whole, "\n")
+	changes := slices.DeleteFunc(lines, func(line string) bool { return !strings.Contains(line, ":") })
+	if len(changes) != 3 || !strings.HasSuffix(changes[0], "new:false→true") || !strings.HasSuffix(changes[1], "old:true→true") || !strings.HasSuffix(changes[2], "new:true→false") {
+		t.Fatalf("log of a crashed store:\n%s", whole)
+	}
+	at := strings.Index(readFile(t, filepath.Join(dir, "journal")), `"labels":{"`)
+	patch(t, filepath.Join(dir, "journal"), int64(at), 'x')
+	number, _, _ := strings.Cut(changes[1], " ")
+	last, _, _ := strings.Cut(changes[2], " ")
+	if got := log(); !strings.Contains(got, "lost: it has no readable line of these transactions: "+number+"\n"+changes[2]) ||
+		!strings.HasSuffix(got, "lost: it has no readable line of these transactions: any after "+last) {
+		t.Errorf("log of a damaged journal:\n%s", got)
+	}
+}
+
+// The summary says what the store is like, and which processes use it.
+func TestInspectSummary(t *testing.T) {
+	dir := newDir(t)
+	summary := func() fsmeta.Summary {
+		i, err := fsmeta.Inspect(dir)
+		succeed(t, err)
+		defer func() { succeed(t, i.Close()) }()
+		return must(i.Summary())
+	}
+	a := start(t)
+	mustDo(t, a, "open "+dir, "put x", "put y", "remove x", "begin")
+	s := summary()
+	if s.Format != 2 || s.Transaction == 0 || s.Counted != 1 || !s.Known || s.NextID < 3 || s.Checkpoint != 0 || s.JournalSize == 0 || s.OtherBoot {
+		t.Errorf("beside a writer: %+v", s)
+	}
+	pid := a.cmd.Process.Pid
+	if len(s.Writer) != 1 || s.Writer[0].PID != pid || len(s.Users) != 1 || s.Users[0].PID != pid {
+		t.Errorf("writer %v, users %v, want process %d", s.Writer, s.Users, pid)
+	}
+	mustDo(t, a, "rollback", "close")
+	if s := summary(); s.Checkpoint != s.Transaction || len(s.Writer) > 0 || len(s.Users) > 0 || len(s.Damage) > 0 || s.SetAside > 0 {
+		t.Errorf("of a closed store: %+v", s)
+	}
+	succeed(t, os.Remove(filepath.Join(dir, "layout")))
+	writeFile(t, filepath.Join(dir, "journal"), "garbage")
+	if s := summary(); s.Known || s.NextID != 0 || len(s.Damage) != 2 {
+		t.Errorf("of a damaged store: %+v", s)
+	}
+}

@@ -1,0 +1,304 @@
+package fsck
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/fsmeta/fsmeta/fsmeta/internal/commit"
+	"github.com/fsmeta/fsmeta/fsmeta/internal/disk"
+	"github.com/fsmeta/fsmeta/fsmeta/internal/fault"
+	"github.com/fsmeta/fsmeta/fsmeta/internal/format"
+	"github.com/fsmeta/fsmeta/fsmeta/internal/journal"
+	"github.com/fsmeta/fsmeta/fsmeta/internal/layout"
+	"github.com/fsmeta/fsmeta/fsmeta/internal/view"
+	"github.com/fsmeta/fsmeta/lock"
+)
+
+// Sight is one snapshot as Look finds it.
+type Sight struct {
+	Name     string           // "" where it can't be told
+	Path     string           // of its directory
+	Snapshot *format.Snapshot // nil where it is damaged
+	Journal  bool             // a line of the journal names it, and so decides
+	Lags     string           // what the tree has instead of what the line says, "" where it has that
+	Damage   error            // a *fault.Damaged
+}
+
+// Look is a store that is looked at, in whatever state it is, at one moment.
+type Look struct {
+	store
+	reader view.Reader
+	named  map[string]bool // names that the journal's lines are about
+	bad    []error         // what is wrong with layout and journal, each a *fault.Damaged
+}
+
+// OpenLook opens the store in dir to look at it. It writes nothing, and waits for no writer. The
+// error is an ErrNotStore where there is nothing of a store, an ErrInUse during a repair.
+func OpenLook(dir string) (*Look, error) {
+	l := &Look{store: store{ctx: context.Background()}}
+	err := l.open(dir, (*layout.Lock).Share)
+	if err == nil {
+		err = l.openParts()
+	}
+	if err != nil {
+		return nil, errors.Join(err, l.close())
+	}
+	return l, nil
+}
+
+// Close ends the look.
+func (l *Look) Close() error {
+	if l.view != nil {
+		l.view.End(&l.reader)
+	}
+	return l.close()
+}
+
+func (l *Look) openParts() error {
+	if l.problem != "" {
+		l.bad = append(l.bad, &fault.Damaged{Path: l.path(format.LayoutFile), Err: errors.New(l.problem)})
+	}
+	if err := l.openTree(); err != nil {
+		return err
+	}
+	v, err := view.Open(l.dir, l.tree, false)
+	if damage := l.journalDamage(err); damage != nil {
+		l.bad = append(l.bad, damage)
+		return nil // the tree alone
+	}
+	if err != nil {
+		return err
+	}
+	l.view = v
+	if err := v.Begin(&l.reader); err != nil {
+		return err
+	}
+	if damage := fault.DamageOf(v.Damage()); damage != nil {
+		l.bad = append(l.bad, damage)
+	}
+	return l.noteNames()
+}
+
+// noteNames notes which names the journal decides: those of its lines, also where others can't be
+// read. If a checkpoint drops some meanwhile, the tree has come to decide about those.
+func (l *Look) noteNames() error {
+	l.named = map[string]bool{}
+	_, lines, err := journal.Salvage(l.path(format.JournalFile))
+	for i := range lines {
+		t, derr := lines[i].Decode()
+		if derr != nil || t.Number > l.reader.At {
+			continue // nonsense, which is damage; or not committed yet
+		}
+		for _, c := range t.Changes {
+			l.named[c.Name] = true
+		}
+	}
+	return err
+}
+
+// Walk calls fn for each snapshot: in byte order of the names those that can be read, and then the
+// damaged ones. It returns what is wrong with the store as a whole, each a *fault.Damaged; and the
+// error of fn, or why it could not go on.
+func (l *Look) Walk(ctx context.Context, fn func(Sight) error) (bad []error, err error) {
+	if l.view == nil {
+		return l.walkTree(ctx, fn)
+	}
+	good := func(m *format.Snapshot) error {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		return fn(l.sight(m))
+	}
+	bad = l.bad
+	err = l.view.Walk(l.reader.Point, nil, good, func(d view.Damage) error {
+		switch {
+		case !d.Lost:
+			return fn(l.damaged(d.Entry, d.Err))
+		case l.journalDamage(d.Err) == nil:
+			bad = append(bad, d.Err)
+		}
+		return nil
+	})
+	return bad, err
+}
+
+// walkTree is Walk without a journal.
+func (l *Look) walkTree(ctx context.Context, fn func(Sight) error) (bad []error, err error) {
+	l.ctx = ctx
+	c, err := l.readTree()
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range c.byName() {
+		if err := fn(l.sight(m)); err != nil {
+			return nil, err
+		}
+	}
+	for _, entry := range c.entries {
+		if damage := c.damaged[entry]; damage != nil {
+			if err := fn(l.damaged(entry, damage)); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return l.bad, nil
+}
+
+func (l *Look) damaged(entry string, err error) Sight {
+	s := Sight{Path: l.tree.EntryPath(entry), Damage: err}
+	if damage := fault.DamageOf(err); damage != nil {
+		s.Name = damage.Name
+	}
+	s.Journal = l.named[s.Name]
+	return s
+}
+
+// sight says of a snapshot which of the two decides, and whether the tree has the same. A tree that is
+// ahead of the line is so because of a later one.
+func (l *Look) sight(m *format.Snapshot) Sight {
+	s := Sight{Name: m.Name, Path: l.tree.Path(m.Name), Snapshot: m, Journal: l.named[m.Name]}
+	if !s.Journal {
+		return s
+	}
+	is, err := l.tree.Read(m.Name)
+	switch {
+	case err != nil:
+		s.Lags = err.Error()
+	case is == nil:
+		s.Lags = "the tree does not have it"
+	case is.Txn < m.Txn:
+		s.Lags = fmt.Sprintf("the tree has it as transaction %d left it", is.Txn)
+	}
+	if cause := ""; s.Lags != "" {
+		if cause = l.cause(format.EncodeName(m.Name)); cause != "" {
+			s.Lags += ": " + cause
+		}
+	}
+	return s
+}
+
+// Line is a line of the journal, or what stands where one should.
+type Line struct {
+	Txn  *format.Txn
+	Lost error // a *fault.Damaged: lines that can't be read; Txn is nil then
+}
+
+// Log calls fn for each committed line of the journal that is in place, in order.
+func (l *Look) Log(fn func(Line) error) error {
+	if l.view != nil && l.view.Damage() == nil {
+		return l.follow(fn)
+	}
+	h, lines, err := journal.Salvage(l.path(format.JournalFile))
+	if err != nil {
+		return err
+	}
+	read := h.Txn
+	for i := range lines {
+		t, err := lines[i].Decode()
+		if err != nil {
+			continue
+		}
+		if lost := lostBetween(read, t.Number); lost != "" {
+			if err := fn(l.lost(lost)); err != nil {
+				return err
+			}
+		}
+		read = t.Number
+		if err := fn(Line{Txn: t}); err != nil {
+			return err
+		}
+	}
+	return fn(l.lost(fmt.Sprintf("any after %d", read)))
+}
+
+func (l *Look) lost(which string) Line {
+	return Line{Lost: &fault.Damaged{Path: l.path(format.JournalFile), Err: fmt.Errorf("it has no readable line of these transactions: %s", which)}}
+}
+
+// follow is Log where the journal is sound. A checkpoint that comes in between makes it begin behind
+// that: nothing was passed on before.
+func (l *Look) follow(fn func(Line) error) error {
+	for {
+		if err := l.view.Look(); err != nil {
+			return err
+		}
+		j, last := l.view.Journal(), l.view.Tip()
+		f, err := journal.Follow(j.Path(), j.Header().Txn)
+		if errors.Is(err, fault.ErrOutdated) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		return errors.Join(followTo(f, last, fn), f.Close())
+	}
+}
+
+// followTo passes the committed lines on, those up to last at least.
+func followTo(f *journal.Follower, last uint64, fn func(Line) error) error {
+	for done := false; !done; {
+		lines, err := f.Next()
+		if err != nil || len(lines) == 0 {
+			return err
+		}
+		for i := range lines {
+			t, err := lines[i].Decode()
+			if err == nil {
+				err = fn(Line{Txn: t})
+			}
+			if err != nil {
+				return err
+			}
+			done = t.Number >= last
+		}
+	}
+	return nil
+}
+
+// Summary is what a look says of the store as a whole.
+type Summary struct {
+	Format      int          // the version of the file layout
+	Transaction uint64       // the last that is committed
+	Names       format.Names // the snapshots that there should be
+	NextID      uint64       // identifiers below were handed out or reserved
+	From        uint64       // the journal has the lines after this transaction
+	Size        int64        // of the journal's file, in bytes
+	OtherBoot   bool         // the journal is of an earlier start of the machine
+	Writer      []lock.Holder
+	Users       []lock.Holder
+	Aside       int       // snapshots that repairs have set aside
+	Copied      time.Time // when the backup was made that the store was restored from, zero for none
+	Bad         []error   // what is wrong with layout, journal and backup, each a *fault.Damaged
+}
+
+// Summary says what the store is like.
+func (l *Look) Summary() (s Summary, err error) {
+	s.Format, s.Bad = format.Version, l.bad
+	if l.view != nil {
+		j := l.view.Journal()
+		s.Transaction, s.Names, s.NextID, s.From = l.reader.At, l.reader.Names(), j.NextID(), j.Header().Txn
+		s.OtherBoot = j.OtherBoot()
+	}
+	if is, err := os.Stat(l.path(format.JournalFile)); err == nil {
+		s.Size = is.Size()
+	}
+	s.Writer = lock.New(l.path(format.StagingDir)).Holders()
+	s.Users = slices.DeleteFunc(lock.New(l.path(format.LayoutFile)).Holders(), func(h lock.Holder) bool { return h.PID == os.Getpid() })
+	copied, err := commit.ReadCopied(l.root)
+	if damage := fault.DamageOf(err); damage != nil {
+		s.Bad, err = append(slices.Clip(s.Bad), damage), nil
+	}
+	if copied != nil {
+		s.Copied = copied.Time
+	}
+	return s, errors.Join(err, eachAside(l.root, func(_ *disk.Dir, part, _ string) error {
+		if part == format.SnapshotsDir {
+			s.Aside++
+		}
+		return nil
+	}))
+}
