@@ -44,7 +44,8 @@ func (i *Inspection) Close() error {
 
 // Sight is one snapshot as an [Inspection] finds it. The caller owns it.
 type Sight struct {
-	// Info is what is known of it; of a damaged one the Name alone, "" where that can't be told.
+	// Info is what is known of it. Of a damaged one that is what its file says, where that can
+	// be read; else the Name alone, "" where that can't be told.
 	Info
 	Path string // of its directory
 	Txn  uint64 // the transaction that changed it last
@@ -55,6 +56,7 @@ type Sight struct {
 	Lags string
 	// Damage is why it can't be read, a [*DamagedError], or nil.
 	Damage error
+	Advice string // what to do about Lags or Damage, "" where it has neither
 }
 
 // All returns the snapshots: those that can be read in byte order of their names, and then
@@ -63,7 +65,8 @@ type Sight struct {
 // or layout. Any other error is the last: that of ctx, of the filesystem, or [ErrOutdated]
 // where so much was written meanwhile that it has to be inspected again.
 //
-// It costs what [Store.Walk] does, and an open and a read more for each name in the journal.
+// It costs what [Store.Walk] does, and an open and a read more for each name in the journal; but
+// it keeps no more in memory than the names, unless the journal can't be opened.
 func (i *Inspection) All(ctx context.Context) iter.Seq2[Sight, error] {
 	return func(yield func(Sight, error) bool) {
 		bad, err := i.look.Walk(ctx, func(s fsck.Sight) error {
@@ -87,7 +90,7 @@ func (i *Inspection) All(ctx context.Context) iter.Seq2[Sight, error] {
 var errStop = errors.New("stop")
 
 func sightOf(s fsck.Sight) Sight {
-	sight := Sight{Info: Info{Name: s.Name}, Path: s.Path, Journal: s.Journal, Lags: s.Lags, Damage: s.Damage}
+	sight := Sight{Info: Info{Name: s.Name}, Path: s.Path, Journal: s.Journal, Lags: s.Lags, Damage: s.Damage, Advice: s.Advice}
 	if s.Snapshot != nil {
 		sight.Info, sight.Txn = infoOf(s.Snapshot), s.Snapshot.Txn
 	}

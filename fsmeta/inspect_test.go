@@ -1,10 +1,12 @@
 package fsmeta_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -37,6 +39,9 @@ func seen(t *testing.T, dir string) (snapshots string, wrong []error) {
 		if s.Damage == nil && (s.ID == "" || s.Txn == 0 || s.Created.IsZero()) || s.Path == "" {
 			t.Errorf("not whole: %+v", s)
 		}
+		if (s.Advice != "") != (s.Damage != nil || s.Lags != "") {
+			t.Errorf("advice %q on %q, %v", s.Advice, s.Lags, s.Damage)
+		}
 		words = append(words, word)
 	}
 	return strings.Join(words, " "), wrong
@@ -62,6 +67,14 @@ func TestInspect(t *testing.T) {
 		{"a snapshot lost", false, func(t *testing.T, dir string) {
 			succeed(t, os.RemoveAll(filepath.Join(dir, "snapshots", "gone")))
 		}, "base work", []string{"1 of 3 snapshots are missing"}},
+		{"a parent lost", false, func(t *testing.T, dir string) {
+			succeed(t, os.RemoveAll(filepath.Join(dir, "snapshots", "base")))
+		}, "gone work?", []string{"1 of 3 snapshots are missing"}},
+		{"a parent and the journal lost", false, func(t *testing.T, dir string) {
+			succeed(t, os.RemoveAll(filepath.Join(dir, "snapshots", "base")), os.Remove(filepath.Join(dir, "journal")))
+		}, "gone work?", []string{"journal: "}},
+		{"a foreign file", false, func(t *testing.T, dir string) { writeFile(t, filepath.Join(dir, "snapshots", "%zz"), "") },
+			"base gone work ?", nil},
 		{"the layout lost", false, func(t *testing.T, dir string) { succeed(t, os.Remove(filepath.Join(dir, "layout"))) },
 			"base gone work", []string{"layout: the file is missing"}},
 		{"the journal lost", false, func(t *testing.T, dir string) { succeed(t, os.Remove(filepath.Join(dir, "journal"))) },
@@ -94,6 +107,58 @@ func TestInspect(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Of a snapshot that stands on a missing one, an inspection returns the metadata and what to do.
+func TestInspectOrphan(t *testing.T) {
+	dir := newDir(t)
+	build(t, dir, "layer base", "put work base")
+	succeed(t, os.RemoveAll(filepath.Join(dir, "snapshots", "base")))
+	i, err := fsmeta.Inspect(dir)
+	succeed(t, err)
+	defer func() { succeed(t, i.Close()) }()
+	for s := range i.All(bg) {
+		if s.Name == "" {
+			continue // the store as a whole
+		}
+		if s.Parent != "base" || s.Kind != fsmeta.KindActive || s.ID == "" || s.Txn == 0 || !errors.Is(s.Damage, fsmeta.ErrDamaged) || !strings.Contains(s.Advice, "put the parent back") {
+			t.Errorf("%+v", s)
+		}
+		return
+	}
+	t.Error("it returns no snapshot")
+}
+
+// A walk over an inspection keeps nothing of the snapshots in memory but their names.
+func TestInspectMemory(t *testing.T) {
+	const snapshots, labels = 500, 20_000 // bytes of labels in each
+	dir := newDir(t)
+	s := openOnly(t, dir)
+	s.write(func(ctx context.Context) {
+		for n := range snapshots {
+			must(s.CreateWith(ctx, fmt.Sprint(n), "", false, fsmeta.WithLabels(map[string]string{"long": strings.Repeat("x", labels)})))
+		}
+	})
+	succeed(t, s.Close())
+	i, err := fsmeta.Inspect(dir)
+	succeed(t, err)
+	defer func() { succeed(t, i.Close()) }()
+	heap := func() uint64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	before, n := heap(), 0
+	for _, err := range i.All(bg) {
+		succeed(t, err)
+		if n++; n == snapshots {
+			if after := heap(); after > before+snapshots*labels/10 {
+				t.Errorf("%d bytes are kept of %d snapshots", after-before, n)
+			}
+		}
+	}
+	equal(t, "snapshots", n, snapshots)
 }
 
 // The log has the transactions since the last checkpoint, and says which are lost.

@@ -33,11 +33,13 @@ const (
 	adviseRepair   = "stop what uses the store and run a repair, or see docs/repair.md"
 	adviseRestore  = "restore it from a backup, see docs/repair.md"
 	adviseSnapshot = "stop what uses the store, then correct the file and delete its line with crc32c, or put the directory back from a backup, or else run a repair, which sets it aside"
+	adviseStray    = "move it to where it belongs, or run a repair, which sets it aside"
 	adviseNoDir    = "stop what uses the store, then move it away and put the snapshot's directory back from a backup, or else run a repair, which sets it aside"
 	adviseNoFile   = "stop what uses the store, then put the directory back from a backup, or else run a repair, which sets it aside"
 	adviseKind     = "look which of the two was edited by hand, and edit it back: the parent's kind or this one's parent, see docs/repair.md"
 	adviseUnmount  = "unmount it (findmnt -R shows it)"
 	adviseParent   = "stop what uses the store, then put the parent back from a backup or from damaged/, or else run a repair, which sets this one aside"
+	adviseWait     = "the next program that writes, or its next checkpoint, tries to bring the tree up to it"
 
 	adviseUnreadable = "give the user of the store access to it (chown -hR, chmod -R u+rwX), or look in dmesg for an error of the disk; a repair leaves it as it is, and what stands on it"
 )

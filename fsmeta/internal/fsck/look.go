@@ -22,10 +22,11 @@ import (
 type Sight struct {
 	Name     string           // "" where it can't be told
 	Path     string           // of its directory
-	Snapshot *format.Snapshot // nil where it is damaged
+	Snapshot *format.Snapshot // nil where its file can't be read; of a damaged one, what the file says
 	Journal  bool             // a line of the journal names it, and so decides
 	Lags     string           // what the tree has instead of what the line says, "" where it has that
 	Damage   error            // a *fault.Damaged
+	Advice   string           // what to do about Lags or Damage
 }
 
 // Look is a store that is looked at, in whatever state it is, at one moment.
@@ -74,6 +75,7 @@ func (l *Look) openParts() error {
 		return err
 	}
 	l.view = v
+	v.KeepNothing() // a walk reads each once
 	if err := v.Begin(&l.reader); err != nil {
 		return err
 	}
@@ -134,7 +136,10 @@ func (l *Look) walkTree(ctx context.Context, fn func(Sight) error) (bad []error,
 		return nil, err
 	}
 	for _, m := range c.byName() {
-		if err := fn(l.sight(m)); err != nil {
+		if problem := c.missingParent(m); problem != "" {
+			entry := format.EncodeName(m.Name)
+			c.damaged[entry] = &fault.Damaged{Name: m.Name, Path: l.tree.Path(m.Name), Err: errors.New(problem)}
+		} else if err := fn(l.sight(m)); err != nil {
 			return nil, err
 		}
 	}
@@ -148,13 +153,37 @@ func (l *Look) walkTree(ctx context.Context, fn func(Sight) error) (bad []error,
 	return l.bad, nil
 }
 
+// damaged is a snapshot that the store does not return. Where its own file is sound, what it
+// stands on is not.
 func (l *Look) damaged(entry string, err error) Sight {
 	s := Sight{Path: l.tree.EntryPath(entry), Damage: err}
-	if damage := fault.DamageOf(err); damage != nil {
-		s.Name = damage.Name
+	damage := fault.DamageOf(err)
+	if damage == nil {
+		return s
 	}
+	s.Name = damage.Name
 	s.Journal = l.named[s.Name]
+	if s.Name != "" && s.Path == l.tree.Path(s.Name) {
+		if m, err := l.tree.Read(s.Name); err == nil && m != nil {
+			s.Snapshot, s.Advice = m, adviseParent
+			return s
+		}
+	}
+	s.Advice = l.adviseDamaged(entry, damage, l.belongs(entry))
 	return s
+}
+
+// belongs returns the snapshot in a damaged entry that has been put under a wrong name, nil where
+// it is none or there is something under the right one.
+func (l *Look) belongs(entry string) *format.Snapshot {
+	m := vouched(l.snapshots, entry)
+	if m == nil {
+		return nil
+	}
+	if there, _, err := l.tree.Exists(m.Name); there || err != nil {
+		return nil
+	}
+	return m
 }
 
 // sight says of a snapshot which of the two decides, and whether the tree has the same. A tree that is
@@ -173,8 +202,9 @@ func (l *Look) sight(m *format.Snapshot) Sight {
 	case is.Txn < m.Txn:
 		s.Lags = fmt.Sprintf("the tree has it as transaction %d left it", is.Txn)
 	}
-	if cause := ""; s.Lags != "" {
-		if cause = l.cause(format.EncodeName(m.Name)); cause != "" {
+	if s.Lags != "" {
+		cause := l.cause(format.EncodeName(m.Name))
+		if s.Advice = adviseLagging(cause); cause != "" {
 			s.Lags += ": " + cause
 		}
 	}

@@ -156,13 +156,21 @@ func (c *checker) holds(name string, m *format.Snapshot) bool {
 // lags says that a name lags, and what keeps it from being brought up, if that can be told.
 func (c *checker) lags(name string) Finding {
 	f := Finding{Path: c.tree.Path(name), Name: name, Harmless: true, Problem: "the tree does not have what the journal says",
-		Meaning: "the journal decides, and nothing is lost", Advice: "the next program that writes, or its next checkpoint, tries to bring the tree up to it"}
-	if cause := c.cause(format.EncodeName(name)); cause != "" {
+		Meaning: "the journal decides, and nothing is lost"}
+	cause := c.cause(format.EncodeName(name))
+	if f.Advice = adviseLagging(cause); cause != "" {
 		f.Harmless = false
 		f.Problem += ": " + cause
-		f.Advice = "remove the cause (lsattr, findmnt, df and ls show more); then " + f.Advice
 	}
 	return f
+}
+
+// adviseLagging says what to do about a name that lags for a cause, "" where that is not known.
+func adviseLagging(cause string) string {
+	if cause == "" {
+		return adviseWait
+	}
+	return "remove the cause (lsattr, findmnt, df and ls show more); then " + adviseWait
 }
 
 // mountPoint is what obstacleAt says of one. snapshots/ may be one.

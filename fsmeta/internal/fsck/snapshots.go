@@ -132,16 +132,25 @@ func (c *content) standing() (above map[string]int, circles map[string]bool) {
 // be used for that.
 func (c *content) parentProblem(m *format.Snapshot, circles map[string]bool) (problem string, unusable bool) {
 	parent := c.good[m.Parent]
+	if problem := c.missingParent(m); problem != "" {
+		return problem, true
+	}
 	switch {
 	case m.Parent == "":
-	case parent == nil && c.damaged[format.EncodeName(m.Parent)] == nil:
-		return fmt.Sprintf("its parent %.256q is missing", m.Parent), true
 	case circles[m.Name]:
 		return "its parents lead back to it", true
 	case parent != nil && parent.Kind != format.Committed:
 		return fmt.Sprintf("its parent %.256q is not committed", m.Parent), false
 	}
 	return "", false
+}
+
+// missingParent says that there is no parent of m, "" where there is one or need be none.
+func (c *content) missingParent(m *format.Snapshot) string {
+	if m.Parent == "" || c.good[m.Parent] != nil || c.damaged[format.EncodeName(m.Parent)] != nil {
+		return ""
+	}
+	return fmt.Sprintf("its parent %.256q is missing", m.Parent)
 }
 
 // oddLinks returns what is wrong with the parent links of snapshots, by name.
@@ -245,20 +254,13 @@ func (c *checker) checkSnapshots() {
 	misplaced := c.content.misplaced(c.snapshots)
 	for entry, damage := range c.content.damaged {
 		f := Finding{Path: damage.Path, Name: damage.Name, Problem: damage.Err.Error(),
-			Meaning: unusable(damage.Name) + "; the parent that its link says can't be removed", Advice: adviseSnapshot}
-		switch m := misplaced[entry]; {
-		case m != nil:
-			f.Advice = fmt.Sprintf("stop what uses the store and run a repair: the checksum says that it is %.256q", m.Name)
-		case damage.Name == "" && !format.IsHashed(entry):
-			f.Meaning, f.Advice = "the store has no snapshot in it", "move it to where it belongs, or run a repair, which sets it aside"
-		case slices.Contains(c.mounted, entry):
-			f.Advice = adviseUnmount
-		case unreadable(damage):
-			f.Meaning, f.Advice = unusable(damage.Name)+"; it may be whole", adviseUnreadable
-		case !c.isDir(entry):
-			f.Advice = adviseNoDir
-		case !c.isFile(entry):
-			f.Advice = adviseNoFile
+			Meaning: unusable(damage.Name) + "; the parent that its link says can't be removed",
+			Advice:  c.adviseDamaged(entry, damage, misplaced[entry])}
+		switch f.Advice {
+		case adviseStray:
+			f.Meaning = "the store has no snapshot in it"
+		case adviseUnreadable:
+			f.Meaning = unusable(damage.Name) + "; it may be whole"
 		}
 		c.found(f)
 	}
@@ -282,15 +284,35 @@ func (c *checker) checkSnapshots() {
 	}
 }
 
+// adviseDamaged says what to do about an entry of snapshots/ that can't be read. belongs is the
+// snapshot in it, where that was put under a wrong name, else nil.
+func (s *store) adviseDamaged(entry string, damage *fault.Damaged, belongs *format.Snapshot) string {
+	switch {
+	case belongs != nil:
+		return fmt.Sprintf("stop what uses the store and run a repair: the checksum says that it is %.256q", belongs.Name)
+	case damage.Name == "" && !format.IsHashed(entry):
+		return adviseStray
+	case s.snapshots.IsMount(entry):
+		return adviseUnmount
+	case unreadable(damage):
+		return adviseUnreadable
+	case !s.isDir(entry):
+		return adviseNoDir
+	case !s.isFile(entry):
+		return adviseNoFile
+	}
+	return adviseSnapshot
+}
+
 // isDir reports whether an entry of snapshots/ is a directory, or may be one.
-func (c *checker) isDir(entry string) bool {
-	_, isDir, err := c.snapshots.Exists(entry)
+func (s *store) isDir(entry string) bool {
+	_, isDir, err := s.snapshots.Exists(entry)
 	return isDir || err != nil
 }
 
 // isFile reports whether an entry of snapshots/ has a file with metadata.
-func (c *checker) isFile(entry string) bool {
-	is, err := c.snapshots.Lstat(entry + "/" + format.MetadataFile)
+func (s *store) isFile(entry string) bool {
+	is, err := s.snapshots.Lstat(entry + "/" + format.MetadataFile)
 	return err == nil && is.Type == 0
 }
 

@@ -36,7 +36,9 @@ func (v *View) Lookup(p Point, name string) (*format.Snapshot, error) {
 			damage = v.checkParent(p, m)
 		}
 		if damage == nil {
-			ix.learn(name, m, generation)
+			if !v.forgetful {
+				ix.learn(name, m, generation)
+			}
 			return m, nil
 		}
 		if again {

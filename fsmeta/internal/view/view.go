@@ -23,6 +23,8 @@ type View struct {
 	path     string // of the journal
 	writable bool
 
+	forgetful bool // see KeepNothing
+
 	index     atomic.Pointer[index]        // changes under mu
 	journal   atomic.Pointer[journal.File] // changes under mu
 	held      atomic.Bool                  // this process writes: no other adds lines
@@ -62,6 +64,10 @@ func (v *View) Close() error {
 	v.closed = true
 	return v.Journal().Close()
 }
+
+// KeepNothing makes reads of the tree keep nothing in memory but the names. It is for a view
+// that reads each snapshot once. It is called before the first read.
+func (v *View) KeepNothing() { v.forgetful = true }
 
 // Journal returns the file that is in use. It changes with a checkpoint.
 func (v *View) Journal() *journal.File { return v.journal.Load() }
