@@ -59,6 +59,7 @@ type entry struct {
 	hash    uint64   // see format.HashOfName
 	head    *version // newest first; nil: not read yet
 	dropped bool     // forgotten: no longer in index.entries
+	present bool     // the tree had it, while no line was about it; see KeepNothing
 }
 
 // version is a name's state from a transaction on, nil if it wasn't there.
@@ -319,6 +320,26 @@ func (ix *index) learn(name string, m *format.Snapshot, generation uint64) {
 	if e.head == nil {
 		ix.pushLocked(e, &version{meta: m})
 	}
+}
+
+// notePresent notes that the tree has a name that is listed, where learn would keep what it has.
+func (ix *index) notePresent(name string, generation uint64) {
+	ix.mu.Lock()
+	defer ix.mu.Unlock()
+	if ix.stale.Load() || ix.generations.Load() != generation {
+		return
+	}
+	if e := ix.entries[name]; e != nil {
+		e.present = true
+	}
+}
+
+// present reports whether the tree had a name when no line was about it, which is so now, too.
+func (ix *index) present(name string) bool {
+	ix.mu.RLock()
+	defer ix.mu.RUnlock()
+	e := ix.entries[name]
+	return e != nil && e.head == nil && e.present
 }
 
 // setListing takes in the names that the tree has, and the entries that have none. A name

@@ -38,6 +38,8 @@ func (v *View) Lookup(p Point, name string) (*format.Snapshot, error) {
 		if damage == nil {
 			if !v.forgetful {
 				ix.learn(name, m, generation)
+			} else if m != nil {
+				ix.notePresent(name, generation)
 			}
 			return m, nil
 		}
@@ -49,10 +51,17 @@ func (v *View) Lookup(p Point, name string) (*format.Snapshot, error) {
 
 // checkParent reports a parent that is missing.
 func (v *View) checkParent(p Point, m *format.Snapshot) error {
-	parent, known := p.index.find(m.Parent, p.At)
+	ix := p.index
+	generation := ix.generation()
+	parent, known := ix.find(m.Parent, p.At)
 	there, err := parent != nil, error(nil)
 	if !known {
-		there, _, err = v.tree.Exists(m.Parent)
+		if there = ix.present(m.Parent); !there {
+			there, _, err = v.tree.Exists(m.Parent)
+		}
+		if there && v.forgetful {
+			ix.notePresent(m.Parent, generation)
+		}
 	}
 	if err == nil && !there {
 		return &fault.Damaged{Name: m.Name, Path: v.tree.Path(m.Name), Err: fmt.Errorf("its parent %.256q is missing", m.Parent)}
