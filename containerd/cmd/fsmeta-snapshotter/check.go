@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -24,7 +23,8 @@ func checkCommand() *cli.Command {
 		Usage: "look for what is wrong with the metadata and the content below --root",
 		Description: "Prints a line for each finding, those that are harmless with \"note:\" before them. It changes nothing, and can be run while " +
 			"the daemon serves. Exit status: 0 nothing is wrong, 1 something is, 2 it could not be checked.",
-		Action: tool.Plain(func(ctx context.Context, c *cli.Command) error {
+		Flags: []cli.Flag{tool.JSON("each finding")},
+		Action: tool.Alone(func(ctx context.Context, c *cli.Command) error {
 			return inRoot(ctx, c, check)
 		}),
 	}
@@ -37,10 +37,10 @@ func repairCommand() *cli.Command {
 		Description: "Mends what can be mended safely, and sets damaged snapshots aside in meta/damaged/. Look at them before the daemon runs " +
 			"again; it keeps their content for as long as they are there. " +
 			"Exit status: 0 the store is in order, 1 something was set aside or is left that a person has to decide, 2 it could not be repaired.",
-		Flags: []cli.Flag{tool.AcceptTree()},
-		Action: tool.Plain(func(ctx context.Context, c *cli.Command) error {
-			return inRoot(ctx, c, func(ctx context.Context, root string, out io.Writer) error {
-				return repair(ctx, root, out, tool.RepairOptions(c)...)
+		Flags: []cli.Flag{tool.AcceptTree(), tool.JSON("each finding")},
+		Action: tool.Alone(func(ctx context.Context, c *cli.Command) error {
+			return inRoot(ctx, c, func(ctx context.Context, root string, p tool.Printer) error {
+				return repair(ctx, root, p, tool.RepairOptions(c)...)
 			})
 		}),
 	}
@@ -54,6 +54,7 @@ func backupCommand() *cli.Command {
 		Description: "The content of the snapshots is not in it. To restore it, stop the daemon, and put it in the place of meta/ below --root; " +
 			"snapshots that were made since are unknown then. Their content is kept until the file meta/backup is deleted.",
 		Arguments: []cli.Argument{&cli.StringArg{Name: "DIR", Destination: &to, UsageText: "DIR"}},
+		Flags:     []cli.Flag{tool.JSON("the result")},
 		Action: func(ctx context.Context, c *cli.Command) error {
 			if to == "" || c.Args().Present() {
 				return errors.New("give one directory to copy to, which must not exist")
@@ -62,18 +63,18 @@ func backupCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
-			return tool.Backup(ctx, meta, to, c.Root().Writer)
+			return tool.Backup(ctx, meta, to, tool.PrinterOf(c))
 		},
 	}
 }
 
 // inRoot runs do on the root directory that the command was given.
-func inRoot(ctx context.Context, c *cli.Command, do func(ctx context.Context, root string, out io.Writer) error) error {
+func inRoot(ctx context.Context, c *cli.Command, do func(ctx context.Context, root string, p tool.Printer) error) error {
 	root, err := filepath.Abs(c.String("root"))
 	if err != nil {
 		return err
 	}
-	return do(ctx, root, c.Root().Writer)
+	return do(ctx, root, tool.PrinterOf(c))
 }
 
 // metaOf returns the store of a root directory.
@@ -85,55 +86,54 @@ func metaOf(root string) (string, error) {
 	return filepath.Join(root, "meta"), err
 }
 
-// check writes a line to out for everything that is wrong below root. It returns
+// check prints everything that is wrong below root. It returns
 // tool.ErrFindings if there is any.
-func check(ctx context.Context, root string, out io.Writer) error {
+func check(ctx context.Context, root string, p tool.Printer) error {
 	meta, err := metaOf(root)
 	if err != nil {
 		return err
 	}
-	wrong, err := tool.Check(ctx, meta, out)
+	wrong, err := tool.Check(ctx, meta, p)
 	if err != nil {
 		return err
 	}
-	return report(ctx, root, wrong, out)
+	return report(ctx, root, wrong, p)
 }
 
 // repair repairs the metadata below root, and looks at the content then. It returns
 // tool.ErrFindings if anything is wrong, or was set aside.
-func repair(ctx context.Context, root string, out io.Writer, options ...fsmeta.RepairOption) error {
+func repair(ctx context.Context, root string, p tool.Printer, options ...fsmeta.RepairOption) error {
 	meta, err := metaOf(root)
 	if err != nil {
 		return err
 	}
-	wrong, aside, err := tool.Repair(ctx, meta, out, options...)
+	wrong, aside, err := tool.Repair(ctx, meta, p, options...)
 	if err != nil {
 		return err
 	}
 	if aside > 0 {
-		_, err = fmt.Fprintf(out, "%d snapshots were set aside, and containerd still believes in them: remove the containers that stand on them and their images (ctr images rm --sync IMAGE), and pull these again; "+
-			"or mend what is in %s, and move it back to %s\n", aside, filepath.Join(meta, "damaged"), filepath.Join(meta, "snapshots"))
+		err = p.Say("%d snapshots were set aside, and containerd still believes in them: remove the containers that stand on them and their images (ctr images rm --sync IMAGE), and pull these again; "+
+			"or mend what is in %s, and move it back to %s", aside, filepath.Join(meta, "damaged"), filepath.Join(meta, "snapshots"))
 		if err != nil {
 			return err
 		}
 	}
-	return report(ctx, root, wrong, out)
+	return report(ctx, root, wrong, p)
 }
 
 // report looks at the content, and ends a check that has found so much wrong before.
-func report(ctx context.Context, root string, wrong int, out io.Writer) error {
-	snapshots, missing, err := checkContent(ctx, root, out)
+func report(ctx context.Context, root string, wrong int, p tool.Printer) error {
+	snapshots, missing, err := checkContent(ctx, root, p)
 	if err != nil {
 		return err
 	}
 	wrong += missing
-	_, err = fmt.Fprintf(out, "snapshots that can be read: %d, findings: %d\n", snapshots, wrong)
-	return tool.Found(wrong, err)
+	return tool.Found(wrong, p.Say("snapshots that can be read: %d, findings: %d", snapshots, wrong))
 }
 
 // checkContent looks whether every snapshot has its content, and names content that belongs
 // to none.
-func checkContent(ctx context.Context, root string, out io.Writer) (snapshots, wrong int, err error) {
+func checkContent(ctx context.Context, root string, p tool.Printer) (snapshots, wrong int, err error) {
 	kind, err := driver.Kind(root)
 	if err != nil {
 		return 0, 0, err
@@ -141,8 +141,8 @@ func checkContent(ctx context.Context, root string, out io.Writer) (snapshots, w
 	content := filepath.Join(root, "snapshots")
 	names, err := driver.Directories(root) // before the store is read
 	if err != nil {
-		_, err = fmt.Fprintf(out, "%s: %v; the content of the snapshots is gone; mount what it is on, or restore it\n", content, err)
-		return 0, 1, err
+		wrong, err = p.Findings(fsmeta.Finding{Path: content, Problem: err.Error(), Meaning: "the content of the snapshots is gone", Advice: "mount what it is on, or restore it"})
+		return 0, wrong, err
 	}
 	store, err := fsmeta.Open(filepath.Join(root, "meta"), fsmeta.ReadOnly())
 	if errors.Is(err, fsmeta.ErrDamaged) || errors.Is(err, fsmeta.ErrNotStore) {
@@ -170,46 +170,55 @@ func checkContent(ctx context.Context, root string, out io.Writer) (snapshots, w
 		if path == "" {
 			continue
 		}
-		wrong++
-		if _, err := fmt.Fprintf(out, "%s: it is missing, the content of snapshot %q; it can't be mounted, nor what stands on it: remove them, and pull the image again\n", path, info.Name); err != nil {
+		n, err := p.Findings(fsmeta.Finding{Path: path, Name: info.Name, Problem: "its content is missing", Meaning: "it can't be mounted, nor what stands on it", Advice: "remove them, and pull the image again"})
+		if err != nil {
 			return 0, 0, err
 		}
+		wrong += n
 	}
 	if err := ctx.Err(); err != nil {
 		return 0, 0, err
 	}
 	names = slices.DeleteFunc(names, func(name string) bool { return known[name] })
-	n, err := printUnclaimed(root, names, damaged, out)
+	n, err := printUnclaimed(root, names, damaged, p)
 	return snapshots, wrong + n, err
 }
 
 // printUnclaimed prints what becomes of content that belongs to no snapshot. It returns how
 // much is wrong.
-func printUnclaimed(root string, names []string, damaged bool, out io.Writer) (wrong int, err error) {
+func printUnclaimed(root string, names []string, damaged bool, p tool.Printer) (wrong int, err error) {
 	content := filepath.Join(root, "snapshots")
 	kept, err := driver.Kept(root)
 	if err != nil {
-		_, err = fmt.Fprintf(out, "%s: %v\n", content, err)
-		return 1, err
+		return p.Findings(fsmeta.Finding{Path: content, Problem: err.Error(), Meaning: "no content is deleted that belongs to no snapshot", Advice: "look at what it names"})
 	}
 	others := 0
 	for _, name := range names {
 		why := kept(name)
 		if why == "" {
 			others++
-		} else if _, err := fmt.Fprintf(out, "note: %s: it belongs to no snapshot, and is kept: %s\n", filepath.Join(content, name), why); err != nil {
+			continue
+		}
+		n, err := p.Findings(fsmeta.Finding{Path: filepath.Join(content, name), Problem: "it belongs to no snapshot", Meaning: "it is kept: " + why, Advice: adviseNothing, Harmless: true})
+		if err != nil {
 			return 0, err
 		}
+		wrong += n
 	}
-	switch {
-	case others == 0:
-	case damaged:
-		_, err = fmt.Fprintf(out, "note: %s: %d directories belong to no snapshot that can be read; they are kept while some can't be\n", content, others)
-	default:
-		_, err = fmt.Fprintf(out, "note: %s: %d directories belong to no snapshot: they are just being made or removed, or left over, and deleted at the next start or garbage collection\n", content, others)
+	if others == 0 {
+		return wrong, nil
 	}
-	return 0, err
+	f := fsmeta.Finding{Path: content, Problem: fmt.Sprintf("%d directories belong to no snapshot", others), Advice: adviseNothing, Harmless: true,
+		Meaning: "they are just being made or removed, or left over, and deleted at the next start or garbage collection"}
+	if damaged {
+		f.Problem, f.Meaning = f.Problem+" that can be read", "they are kept while some can't be"
+	}
+	n, err := p.Findings(f)
+	return wrong + n, err
 }
+
+// adviseNothing is the advice of findings that the snapshotter deals with by itself.
+const adviseNothing = "nothing has to be done"
 
 // missingContent returns a directory that a snapshot should have and doesn't, "" where it
 // has all.

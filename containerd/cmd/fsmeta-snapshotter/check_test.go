@@ -4,7 +4,9 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -59,5 +61,49 @@ func TestRepairAcceptTree(t *testing.T) {
 	}
 	if out, wrong := run(t, "--root", root, "check"); wrong || strings.Contains(out, "missing") {
 		t.Errorf("after that: findings: %v\n%s", wrong, out)
+	}
+}
+
+// With --json, checks and repairs print nothing but findings, those of the content too.
+func TestCheckJSON(t *testing.T) {
+	root := t.TempDir()
+	sn, err := native.NewSnapshotter(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := sn.Prepare(t.Context(), "a", ""); err != nil {
+		t.Fatal(err)
+	}
+	if err := sn.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(root, "snapshots", "1")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(filepath.Join(root, "snapshots", "4711"), 0o777); err != nil {
+		t.Fatal(err)
+	}
+	for _, command := range []string{"check", "repair"} {
+		out, wrong := run(t, "--root", root, command, "--json")
+		var found []string
+		for line := range strings.Lines(out) {
+			var f struct {
+				Path, Name, Problem, Meaning, Advice string
+				Harmless                             bool
+			}
+			if err := json.Unmarshal([]byte(line), &f); err != nil || f.Meaning == "" || f.Advice == "" {
+				t.Errorf("%s prints %q: %v", command, line, err)
+			}
+			found = append(found, fmt.Sprint(strings.TrimPrefix(f.Path, root), " ", f.Name, " ", f.Problem, " ", f.Harmless))
+		}
+		want := "/snapshots/1 a its content is missing false|/snapshots  1 directories belong to no snapshot true"
+		if got := strings.Join(found, "|"); !wrong || got != want {
+			t.Errorf("%s: findings %v, %s", command, wrong, got)
+		}
+	}
+	copied := filepath.Join(t.TempDir(), "copy")
+	out, _ := run(t, "--root", root, "backup", "--json", copied)
+	if want := fmt.Sprintf(`{"store":%q,"backup":%q,"snapshots":1}`+"\n", filepath.Join(root, "meta"), copied); out != want {
+		t.Errorf("backup prints %s, want %s", out, want)
 	}
 }

@@ -23,7 +23,7 @@ func importCommand() *cli.Command {
 			&cli.StringFlag{Name: "from", Usage: "the `SNAPSHOTTER` to take over: overlayfs or native", Value: "overlayfs"},
 			&cli.StringFlag{Name: "name", Usage: "the `NAME` of the proxy plugin in containerd's config.toml", Value: "fsmeta"},
 		},
-		Action: tool.Plain(func(ctx context.Context, c *cli.Command) error {
+		Action: tool.Alone(func(ctx context.Context, c *cli.Command) error {
 			o := migrate.Options{ContainerdRoot: c.String("containerd-root"), From: c.String("from"), Root: c.String("root"), Name: c.String("name")}
 			var bars tool.Progress
 			err := migrate.Run(ctx, o, bars.Show)

@@ -43,7 +43,7 @@ func command() *cli.Command {
 			}
 			return ctx, nil
 		},
-		Action: tool.Plain(func(ctx context.Context, c *cli.Command) error {
+		Action: tool.Alone(func(ctx context.Context, c *cli.Command) error {
 			return serve(ctx, serveOptions{
 				root: c.String("root"), address: c.String("address"),
 				kind: c.String("snapshotter"), unsynced: c.Bool("no-sync"), remapIDs: c.Bool("remap-ids"),

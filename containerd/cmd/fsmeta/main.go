@@ -1,14 +1,25 @@
-// Command fsmeta is for operators of a store, whichever driver it is of: it checks,
-// repairs, backs up and follows it. Run it with --help.
+// Command fsmeta is for operators of a store, whichever driver it is of: it shows,
+// checks, repairs, backs up and follows it.
+//
+//	fsmeta ls STORE          the snapshots; with --json a line of JSON for each
+//	fsmeta show STORE NAME   everything about one of them
+//	fsmeta tree STORE        the snapshots by their parents
+//	fsmeta log STORE         the transactions in the journal
+//	fsmeta info STORE        the store as a whole
+//	fsmeta check STORE       what is wrong with it, and what to do
+//	fsmeta repair STORE      mends it, while nothing uses it
+//	fsmeta backup STORE DIR  copies it, while it is used
+//	fsmeta watch STORE       prints transactions as they are committed
+//
+// Run it with --help; fsmeta COMMAND --help has more of each, with an example.
 package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/signal"
-	"path/filepath"
+	"slices"
 	"syscall"
 
 	"github.com/fsmeta/fsmeta/containerd/internal/tool"
@@ -24,77 +35,98 @@ func main() {
 }
 
 func command() *cli.Command {
-	var store, to string
-	storeArgument := &cli.StringArg{Name: "STORE", Destination: &store, UsageText: "STORE"}
 	return &cli.Command{
-		Name:    "fsmeta",
-		Usage:   "check, repair, back up and follow a store of snapshot metadata",
+		Name:  "fsmeta",
+		Usage: "look at, check, repair, back up and follow a store of snapshot metadata",
+		Description: "STORE is the directory that has layout, journal and snapshots in it. Nothing but repair writes to it.\n\n" +
+			"Completion for bash: source <(fsmeta completion bash); zsh, fish and pwsh likewise. Colours are left out where NO_COLOR is set.",
 		Version: tool.Version(),
-		Action: tool.Plain(func(_ context.Context, c *cli.Command) error {
+		Action: tool.Alone(func(_ context.Context, c *cli.Command) error {
 			return cli.ShowAppHelp(c)
 		}),
 		Commands: []*cli.Command{
-			{
-				Name:  "check",
-				Usage: "print what is wrong with a store, which may be in use",
-				Description: "Prints a line for each finding, those that are harmless with \"note:\" before them. It changes nothing. " +
-					"Exit status: 0 nothing is wrong, 1 something is, 2 it could not be checked.",
-				Arguments: []cli.Argument{storeArgument},
-				Action: with(&store, func(ctx context.Context, c *cli.Command) error {
-					return tool.Found(tool.Check(ctx, store, c.Root().Writer))
-				}),
-			},
-			{
-				Name:  "repair",
-				Usage: "repair a store that is not in use",
-				Description: "Mends what can be mended safely, and sets damaged snapshots aside in STORE/damaged/: look at them before the driver " +
-					"runs again: it may delete the content of snapshots that the store does not know any more. " +
-					"Exit status: 0 the store is in order, 1 something was set aside or is left that a person has to decide, 2 it could not be repaired.",
-				Arguments: []cli.Argument{storeArgument},
-				Flags:     []cli.Flag{tool.AcceptTree()},
-				Action: with(&store, func(ctx context.Context, c *cli.Command) error {
-					wrong, _, err := tool.Repair(ctx, store, c.Root().Writer, tool.RepairOptions(c)...)
-					return tool.Found(wrong, err)
-				}),
-			},
-			{
-				Name:      "backup",
-				Usage:     "copy a store, which may be in use, to a new directory",
-				Arguments: []cli.Argument{storeArgument, &cli.StringArg{Name: "DIR", Destination: &to, UsageText: "DIR"}},
-				Action: with(&store, with(&to, func(ctx context.Context, c *cli.Command) error {
-					return tool.Backup(ctx, store, to, c.Root().Writer)
-				})),
-			},
-			{
-				Name:      "watch",
-				Usage:     "print each transaction as it is committed, one line of JSON each",
-				Arguments: []cli.Argument{storeArgument},
-				Flags:     []cli.Flag{&cli.Uint64Flag{Name: "after", Usage: "begin behind transaction `N`", Value: fsmeta.FromNow, DefaultText: "the last one"}},
-				Action: with(&store, func(ctx context.Context, c *cli.Command) error {
-					return tool.Watch(ctx, store, c.Uint64("after"), c.Root().Writer)
-				}),
-			},
+			lsCommand(), showCommand(), treeCommand(), logCommand(), infoCommand(),
+			checkCommand(), repairCommand(), backupCommand(), watchCommand(), tool.Man(),
 		},
-		ExitErrHandler: func(context.Context, *cli.Command, error) {},
+		EnableShellCompletion:           true,
+		ConfigureShellCompletionCommand: func(c *cli.Command) { c.Hidden = false },
+		ExitErrHandler:                  func(context.Context, *cli.Command, error) {},
 	}
 }
 
-// hint adds to an error where the store is, if dir is the root directory of a
-// snapshotter.
-func hint(err error, dir string) error {
-	inside := filepath.Join(dir, "meta")
-	if _, serr := os.Stat(filepath.Join(inside, "layout")); serr == nil && errors.Is(err, fsmeta.ErrNotStore) {
-		err = fmt.Errorf("%w: the store is %s", err, inside)
+func checkCommand() *cli.Command {
+	var store string
+	return &cli.Command{
+		Name:  "check",
+		Usage: "print what is wrong with a store, which may be in use",
+		Description: "Prints a line for each finding, those that are harmless with \"note:\" before them. It changes nothing. " +
+			"Exit status: 0 nothing is wrong, 1 something is, 2 it could not be checked.\n\n" +
+			"Example: what to do about each:\n\n   fsmeta check --json STORE | jq -r 'select(.harmless | not) | .path, .advice'",
+		Arguments: []cli.Argument{&cli.StringArg{Name: "STORE", Destination: &store, UsageText: "STORE"}},
+		Flags:     []cli.Flag{tool.JSON("each finding")},
+		Action: with(func(ctx context.Context, c *cli.Command) error {
+			return tool.Found(tool.Check(ctx, store, tool.PrinterOf(c)))
+		}, &store),
 	}
-	return err
 }
 
-// with refuses to run an action without an argument, or with too many.
-func with(argument *string, action cli.ActionFunc) cli.ActionFunc {
+func repairCommand() *cli.Command {
+	var store string
+	return &cli.Command{
+		Name:  "repair",
+		Usage: "repair a store that is not in use",
+		Description: "Mends what can be mended safely, and sets damaged snapshots aside in STORE/damaged/: look at them before the driver " +
+			"runs again: it may delete the content of snapshots that the store does not know any more. " +
+			"Exit status: 0 the store is in order, 1 something was set aside or is left that a person has to decide, 2 it could not be repaired.\n\n" +
+			"Example: fsmeta repair STORE",
+		Arguments: []cli.Argument{&cli.StringArg{Name: "STORE", Destination: &store, UsageText: "STORE"}},
+		Flags:     []cli.Flag{tool.AcceptTree(), tool.JSON("each finding")},
+		Action: with(func(ctx context.Context, c *cli.Command) error {
+			wrong, _, err := tool.Repair(ctx, store, tool.PrinterOf(c), tool.RepairOptions(c)...)
+			return tool.Found(wrong, err)
+		}, &store),
+	}
+}
+
+func backupCommand() *cli.Command {
+	var store, to string
+	return &cli.Command{
+		Name:        "backup",
+		Usage:       "copy a store, which may be in use, to a new directory",
+		Description: "The copy is as of one moment, and has no content of snapshots. Exit status: 0, 2 where there is no copy.\n\nExample: fsmeta backup STORE /backup/store-$(date +%F)",
+		Arguments: []cli.Argument{
+			&cli.StringArg{Name: "STORE", Destination: &store, UsageText: "STORE"},
+			&cli.StringArg{Name: "DIR", Destination: &to, UsageText: "DIR"},
+		},
+		Flags: []cli.Flag{tool.JSON("the result")},
+		Action: with(func(ctx context.Context, c *cli.Command) error {
+			return tool.Backup(ctx, store, to, tool.PrinterOf(c))
+		}, &store, &to),
+	}
+}
+
+func watchCommand() *cli.Command {
+	var store string
+	return &cli.Command{
+		Name:  "watch",
+		Usage: "print each transaction as it is committed, one line of JSON each",
+		Description: "Goes on until it is interrupted. For what has been committed before, see log.\n\n" +
+			"Example: the names that change:\n\n   fsmeta watch STORE | jq -c '[.txn, .changes[].name]'",
+		Arguments: []cli.Argument{&cli.StringArg{Name: "STORE", Destination: &store, UsageText: "STORE"}},
+		Flags:     []cli.Flag{&cli.Uint64Flag{Name: "after", Usage: "begin behind transaction `N`", Value: fsmeta.FromNow, DefaultText: "the last one"}},
+		Action: with(func(ctx context.Context, c *cli.Command) error {
+			return tool.Watch(ctx, store, c.Uint64("after"), c.Root().Writer)
+		}, &store),
+	}
+}
+
+// with refuses to run an action without all of its arguments, or with too many. The first is
+// the store.
+func with(action cli.ActionFunc, arguments ...*string) cli.ActionFunc {
 	return func(ctx context.Context, c *cli.Command) error {
-		if *argument == "" || c.Args().Present() {
+		if c.Args().Present() || slices.ContainsFunc(arguments, func(a *string) bool { return *a == "" }) {
 			return fmt.Errorf("give exactly the arguments that %s --help shows", c.FullName())
 		}
-		return hint(action(ctx, c), *argument)
+		return explain(action(ctx, c), *arguments[0])
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"runtime/debug"
 	"strings"
@@ -49,8 +48,8 @@ func Version() string {
 	return "(devel)"
 }
 
-// Plain refuses to run an action with arguments that it has no use for.
-func Plain(action cli.ActionFunc) cli.ActionFunc {
+// Alone refuses to run an action with arguments that it has no use for.
+func Alone(action cli.ActionFunc) cli.ActionFunc {
 	return func(ctx context.Context, c *cli.Command) error {
 		if c.Args().Present() {
 			return fmt.Errorf("%s does not take %q: see --help", c.FullName(), c.Args().First())
@@ -59,39 +58,21 @@ func Plain(action cli.ActionFunc) cli.ActionFunc {
 	}
 }
 
-// Check prints what is wrong with the store in dir, and what is harmless with a "note: "
-// before it. It returns how much is wrong.
-func Check(ctx context.Context, dir string, out io.Writer) (wrong int, err error) {
-	var p Progress
-	findings, err := fsmeta.Check(ctx, dir, p.Of("checking"))
-	p.Finish()
+// Check prints what is wrong with the store in dir. It returns how much that is.
+func Check(ctx context.Context, dir string, p Printer) (wrong int, err error) {
+	var progress Progress
+	findings, err := fsmeta.Check(ctx, dir, progress.Of("checking"))
+	progress.Finish()
 	if err != nil {
 		return 0, err
 	}
-	if wrong, err = print(out, findings); err == nil && wrong == 0 {
-		_, err = fmt.Fprintln(out, "the metadata is in order")
+	if wrong, err = p.Findings(findings...); err == nil && wrong == 0 {
+		err = p.Say(inOrder)
 	}
 	return wrong, err
 }
 
-func print(out io.Writer, findings []fsmeta.Finding) (wrong int, err error) {
-	for _, f := range findings {
-		note := ""
-		switch {
-		case f.Aside != "":
-			wrong++ // until a person has looked at it
-		case f.Repaired != "":
-		case f.Harmless:
-			note = "note: "
-		default:
-			wrong++
-		}
-		if _, err := fmt.Fprintf(out, "%s%v\n", note, f); err != nil {
-			return 0, err
-		}
-	}
-	return wrong, nil
-}
+const inOrder = "the metadata is in order"
 
 // AcceptTree is the flag of repair commands that makes a repair accept what is there.
 func AcceptTree() cli.Flag {
@@ -111,39 +92,48 @@ func RepairOptions(c *cli.Command) []fsmeta.RepairOption {
 
 // Repair repairs the store in dir, and prints what it has done and what is still wrong. It
 // returns how much that is, with the snapshots that were set aside; aside is their number.
-func Repair(ctx context.Context, dir string, out io.Writer, options ...fsmeta.RepairOption) (wrong, aside int, err error) {
-	var p Progress
-	findings, err := fsmeta.Repair(ctx, dir, p.Of("repairing"), options...)
-	p.Finish()
-	wrong, perr := print(out, findings)
+func Repair(ctx context.Context, dir string, p Printer, options ...fsmeta.RepairOption) (wrong, aside int, err error) {
+	var progress Progress
+	findings, err := fsmeta.Repair(ctx, dir, progress.Of("repairing"), options...)
+	progress.Finish()
+	wrong, perr := p.Findings(findings...)
 	for _, f := range findings {
 		if f.Aside != "" {
 			aside++
 		}
 	}
 	if err = errors.Join(err, perr); err == nil && wrong == 0 {
-		_, err = fmt.Fprintln(out, "the metadata is in order")
+		err = p.Say(inOrder)
 	}
 	return wrong, aside, err
 }
 
 // Backup copies the store in dir to a directory to, which must not exist.
-func Backup(ctx context.Context, dir, to string, out io.Writer) (err error) {
+func Backup(ctx context.Context, dir, to string, p Printer) (err error) {
 	s, err := fsmeta.Open(dir, fsmeta.ReadOnly())
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
-	var p Progress
-	total := 0
+	var progress Progress
+	made := backup{Store: dir, Backup: to}
 	err = s.Backup(ctx, to, func(done, of int) {
-		total = of
-		p.Show("backing up", done, of)
+		made.Snapshots = of
+		progress.Show("backing up", done, of)
 	})
-	p.Finish()
+	progress.Finish()
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(out, "%d snapshots are in %s: to restore it, stop what uses the store, move that away, and cp -a %[2]s to where it was; the file backup in it says below which identifier content may be newer\n", total, to)
-	return err
+	if p.JSON {
+		return NewEncoder(p.Out).Encode(made)
+	}
+	return p.Say("%d snapshots are in %s: to restore it, stop what uses the store, move that away, and cp -a %[2]s to where it was; the file backup in it says below which identifier content may be newer", made.Snapshots, to)
+}
+
+// backup is what a backup has made, as JSON.
+type backup struct {
+	Store     string `json:"store"`
+	Backup    string `json:"backup"`
+	Snapshots int    `json:"snapshots"`
 }

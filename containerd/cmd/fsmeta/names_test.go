@@ -1,0 +1,139 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/fsmeta/fsmeta/fsmeta"
+)
+
+// odd are names of all kinds.
+var odd = []string{
+	" space ", "a  b", "tab\there", "new\nline", "\x1b[31mred", `"quoted"`, `'single'`, `back\slash`, "a/b/c", "..", ".", "%41%", "--json", "-x", "#", "&amp;", "<b>",
+	"日本語のとても長いスナップショットの名前です、本当に", "שלום עולם", "مرحبا بالعالم", "हिन्दी", "e\u0301\u0301\u0301e\u0301", "👩🏽‍🚀", "\u202eabc", "\u200b", "\u00a0", "�",
+	strings.Repeat("long ", 32768/5), strings.Repeat("x", 32767) + "1", strings.Repeat("x", 32767) + "2", strings.Repeat("語", 32768/3),
+}
+
+// oddStore makes a store with a committed snapshot of each odd name, and one that stands on
+// it.
+func oddStore(t *testing.T) (dir string) {
+	t.Helper()
+	return closed(t, func(ctx context.Context, s *fsmeta.Store) (err error) {
+		for i, name := range odd {
+			_, key := s.CreateActive(ctx, "key", "", false)
+			_, commit := s.CommitWith(ctx, "key", name, fsmeta.WithLabels(map[string]string{name: name, "number": fmt.Sprint(i)}))
+			_, child := s.CreateActive(ctx, fmt.Sprint("on ", i), name, false)
+			err = errors.Join(err, key, commit, child)
+		}
+		return err
+	})
+}
+
+// Names of all kinds stay inside of a terminal's width, and keep their lines.
+func TestOddNames(t *testing.T) {
+	ageless(t)
+	dir := oddStore(t)
+	for _, columns := range []int{20, 40, 80, 200} {
+		for _, command := range []string{"ls", "tree", "info"} {
+			r := on(t, columns, command, dir)
+			if r.status != 0 {
+				t.Errorf("%s: status %d, %s", command, r.status, r.errs)
+			}
+			inside(t, command, columns, r.out)
+			if n := strings.Count(r.out, "\n"); command == "ls" && n != 2*len(odd)+1 || command == "tree" && n < 2*len(odd)+3 {
+				t.Errorf("%s on %d columns prints %d lines", command, columns, n)
+			}
+		}
+		for i := range odd {
+			inside(t, "show", columns, on(t, columns, "show", "--id", dir, fmt.Sprint(2*i+1)).out)
+		}
+		if columns == 40 || columns == 200 {
+			golden(t, fmt.Sprint("odd-", columns), transcript(t, columns, dir, "ls STORE", "tree STORE"))
+		}
+	}
+	golden(t, "odd", transcript(t, 0, dir, "ls --label number=4 STORE", "ls --json --label number=4 STORE", "show --id STORE 9"))
+}
+
+// inside requires lines that fit on a terminal, without control characters.
+func inside(t *testing.T, command string, columns int, out string) {
+	t.Helper()
+	for line := range strings.Lines(out) {
+		line = strings.TrimSuffix(line, "\n")
+		if strings.ContainsAny(line, "\x1b\t\r\x00") || width(line) > columns {
+			t.Errorf("%s on %d columns prints the line %q", command, columns, line)
+		}
+	}
+}
+
+// A snapshot is found by its name, by its name as it is printed, and by its identifier.
+func TestShowOddNames(t *testing.T) {
+	ageless(t)
+	dir := oddStore(t)
+	printed := strings.Split(on(t, 0, "ls", "--kind", "committed", dir).out, "\n")[1:]
+	byID := map[string]string{}
+	for _, line := range printed {
+		if cells := strings.Split(line, "\t"); len(cells) == 6 {
+			byID[cells[3]] = cells[0]
+		}
+	}
+	for i, name := range odd {
+		id := fmt.Sprint(2*i + 1)
+		for _, arguments := range [][]string{{dir, name}, {dir, byID[id]}, {"--id", dir, id}} {
+			r := on(t, 0, append([]string{"show", "--json", "--"}[:3-min(1, len(arguments)-2)], arguments...)...)
+			var got struct {
+				Name, ID string
+				Labels   map[string]string
+				Children []struct{ Name string }
+			}
+			if err := json.Unmarshal([]byte(r.out), &got); err != nil {
+				t.Errorf("%.40q: %v, %s", arguments, err, r.errs)
+				continue
+			}
+			if got.Name != name || got.ID != id || got.Labels[name] != name || len(got.Children) != 1 || got.Children[0].Name != fmt.Sprint("on ", i) {
+				t.Errorf("%.40q is %.200q", arguments, r.out)
+			}
+		}
+	}
+}
+
+// What ls prints as JSON is what a walk returns.
+func TestListJSON(t *testing.T) {
+	dir := oddStore(t)
+	s, err := fsmeta.Open(dir, fsmeta.ReadOnly())
+	succeed(t, err)
+	defer s.Close() //nolint:errcheck // it was only read
+	lines := strings.SplitAfter(on(t, 0, "ls", "--json", dir).out, "\n")
+	succeed(t, s.Walk(t.Context(), func(_ context.Context, info fsmeta.Info) error {
+		var got struct {
+			fsmeta.Info
+			Txn          uint64
+			Path, Source string
+			Lags, Damage *string
+		}
+		if err := json.Unmarshal([]byte(lines[0]), &got); err != nil {
+			return fmt.Errorf("%q: %w", lines[0], err)
+		}
+		lines = lines[1:]
+		if len(got.Labels) == 0 {
+			got.Labels = nil
+		}
+		if fmt.Sprint(got.Info) != fmt.Sprint(info) || got.Txn == 0 || got.Path == "" || got.Source != "tree" || got.Lags != nil || got.Damage != nil {
+			t.Errorf("%+v, want %+v", got, info)
+		}
+		return nil
+	}))
+	if len(lines) != 1 || lines[0] != "" {
+		t.Errorf("more lines: %q", lines)
+	}
+}
+
+// Labels of Graphviz take backslashes and entities for something else.
+func TestDotText(t *testing.T) {
+	if got, want := dotText(`a"b\n&amp;`), `a\"b\\n&amp;amp;`; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+}

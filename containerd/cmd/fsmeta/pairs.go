@@ -1,0 +1,55 @@
+package main
+
+import "strings"
+
+// pairs prints names and values in two columns. On a terminal long values go on in the next
+// lines, below their beginning.
+type pairs struct {
+	*look
+	all []pair
+}
+
+type pair struct {
+	name  string
+	lines []string // escaped
+	style style
+}
+
+func (p *pairs) add(name, value string) { p.styled(name, value, "") }
+
+func (p *pairs) styled(name, value string, as style) {
+	p.all = append(p.all, pair{name, []string{value}, as})
+}
+
+// list adds several values, or says that there are none.
+func (p *pairs) list(name string, values []string) {
+	if len(values) == 0 {
+		values = []string{"none"}
+	}
+	p.all = append(p.all, pair{name, values, ""})
+}
+
+// print prints all of them.
+func (p *pairs) print() error {
+	names := 0
+	for _, pair := range p.all {
+		names = max(names, width(pair.name)+gap)
+	}
+	room := 0
+	if p.width > 0 {
+		room = max(p.width-names, 1)
+	}
+	for _, pair := range p.all {
+		name := pair.name
+		for _, value := range pair.lines {
+			for _, line := range wrap(value, room) {
+				text := strings.TrimRight(pad(name, names)+p.paint(line, pair.style), " ")
+				if _, err := p.out.WriteString(text + "\n"); err != nil {
+					return err
+				}
+				name = ""
+			}
+		}
+	}
+	return nil
+}

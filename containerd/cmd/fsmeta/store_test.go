@@ -1,0 +1,121 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"github.com/fsmeta/fsmeta/fsmeta"
+)
+
+// step is a transaction of a test.
+type step func(ctx context.Context, s *fsmeta.Store) error
+
+// steps are the transactions that make the store of most tests.
+var steps = []step{
+	func(ctx context.Context, s *fsmeta.Store) error {
+		_, err := s.CreateActive(ctx, "extract base", "", false)
+		return err
+	},
+	func(ctx context.Context, s *fsmeta.Store) error {
+		_, err := s.CommitWith(ctx, "extract base", "sha256:4f53cda18c2baa0c0354bb5f9a3ecbe5",
+			fsmeta.WithUsage(fsmeta.Usage{Inodes: 12, Size: 4 << 20}), fsmeta.WithLabels(map[string]string{"role": "base", "a": "x=y"}))
+		return err
+	},
+	func(ctx context.Context, s *fsmeta.Store) error {
+		_, web := s.CreateWith(ctx, "web", "sha256:4f53cda18c2baa0c0354bb5f9a3ecbe5", false, fsmeta.WithLabels(map[string]string{"old": "1", "kept": "2"}))
+		_, view := s.CreateActive(ctx, "view", "sha256:4f53cda18c2baa0c0354bb5f9a3ecbe5", true)
+		_, gone := s.CreateActive(ctx, "gone", "", false)
+		return errors.Join(web, view, gone)
+	},
+	func(ctx context.Context, s *fsmeta.Store) error {
+		_, err := s.Remove(ctx, "gone")
+		return err
+	},
+	func(ctx context.Context, s *fsmeta.Store) error {
+		_, labels := s.Update(ctx, fsmeta.Info{Name: "web", Labels: map[string]string{"new": "a\nb", "kept": "3"}}, "labels")
+		_, usage := s.SetUsage(ctx, "web", fsmeta.Usage{Inodes: 1, Size: 1500})
+		return errors.Join(labels, usage)
+	},
+}
+
+// do makes transactions.
+func do(s *fsmeta.Store, steps ...step) (err error) {
+	for _, step := range steps {
+		err = errors.Join(err, s.WithTransaction(context.Background(), true, func(ctx context.Context) error { return step(ctx, s) }))
+	}
+	return err
+}
+
+// closed makes a store, and closes it.
+func closed(t testing.TB, steps ...step) (dir string) {
+	t.Helper()
+	dir = filepath.Join(t.TempDir(), "store")
+	s, err := fsmeta.Open(dir)
+	if err == nil {
+		err = errors.Join(do(s, steps...), s.Close())
+	}
+	succeed(t, err)
+	return dir
+}
+
+// write makes the store of most tests, says so, and keeps it open until standard input ends.
+func write(dir string) {
+	s, err := fsmeta.Open(dir)
+	if err == nil {
+		err = do(s, steps...)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	fmt.Println("ready")
+	_, _ = io.Copy(io.Discard, os.Stdin)
+	os.Exit(0)
+}
+
+// live makes the store of most tests in another process, which keeps it open until kill.
+func live(t testing.TB) (dir string, kill func()) {
+	t.Helper()
+	dir = filepath.Join(t.TempDir(), "store")
+	cmd := exec.Command(os.Args[0], dir)
+	cmd.Env, cmd.Stderr = append(os.Environ(), child+"=writer"), os.Stderr
+	in, err := cmd.StdinPipe()
+	succeed(t, err)
+	out, err := cmd.StdoutPipe()
+	succeed(t, err)
+	succeed(t, cmd.Start())
+	kill = func() {
+		if cmd.ProcessState == nil {
+			_ = cmd.Process.Kill()
+			_ = in.Close()
+			_ = cmd.Wait()
+		}
+	}
+	t.Cleanup(kill)
+	if line, err := bufio.NewReader(out).ReadString('\n'); line != "ready\n" {
+		t.Fatalf("the writer says %q, %v", line, err)
+	}
+	return dir, kill
+}
+
+// killed makes the store of most tests in a process that is killed.
+func killed(t testing.TB) (dir string) {
+	t.Helper()
+	dir, kill := live(t)
+	kill()
+	return dir
+}
+
+func succeed(t testing.TB, errs ...error) {
+	t.Helper()
+	if err := errors.Join(errs...); err != nil {
+		t.Fatal(err)
+	}
+}

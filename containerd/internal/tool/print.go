@@ -1,0 +1,82 @@
+package tool
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+
+	"github.com/fsmeta/fsmeta/fsmeta"
+	"github.com/urfave/cli/v3"
+)
+
+// Printer prints results: as text for a person, or as lines of JSON for a program.
+type Printer struct {
+	Out  io.Writer
+	JSON bool
+}
+
+// PrinterOf returns the printer that a command's flags ask for.
+func PrinterOf(c *cli.Command) Printer {
+	return Printer{c.Root().Writer, c.Bool(jsonFlag)}
+}
+
+// JSON is the flag that asks for lines of JSON. what says what a line is.
+func JSON(what string) cli.Flag {
+	return &cli.BoolFlag{Name: jsonFlag, Usage: "print " + what + " as a line of JSON"}
+}
+
+const jsonFlag = "json"
+
+// Say prints a line for a person, and nothing for a program.
+func (p Printer) Say(format string, a ...any) error {
+	if p.JSON {
+		return nil
+	}
+	_, err := fmt.Fprintf(p.Out, format+"\n", a...)
+	return err
+}
+
+// Findings prints findings, those that are harmless with a "note: " before them. It returns
+// how much is wrong.
+func (p Printer) Findings(findings ...fsmeta.Finding) (wrong int, err error) {
+	for _, f := range findings {
+		note := ""
+		switch {
+		case f.Aside != "":
+			wrong++ // until a person has looked at it
+		case f.Repaired != "":
+		case f.Harmless:
+			note = "note: "
+		default:
+			wrong++
+		}
+		if p.JSON {
+			err = NewEncoder(p.Out).Encode(finding(f))
+		} else {
+			_, err = fmt.Fprintf(p.Out, "%s%s\n", note, Visible(f.String()))
+		}
+		if err != nil {
+			return 0, err
+		}
+	}
+	return wrong, nil
+}
+
+// finding is a fsmeta.Finding as JSON.
+type finding struct {
+	Path     string `json:"path"`
+	Name     string `json:"name"`
+	Problem  string `json:"problem"`
+	Meaning  string `json:"meaning"`
+	Advice   string `json:"advice"`
+	Harmless bool   `json:"harmless"`
+	Repaired string `json:"repaired"`
+	Aside    string `json:"aside"`
+}
+
+// NewEncoder writes each value as a line of JSON, with names as they are.
+func NewEncoder(out io.Writer) *json.Encoder {
+	e := json.NewEncoder(out)
+	e.SetEscapeHTML(false)
+	return e
+}
