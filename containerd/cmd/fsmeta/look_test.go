@@ -207,44 +207,23 @@ func heap() int64 {
 	return int64(m.HeapAlloc)
 }
 
-// Listings of a store that is written meanwhile are each of one moment: a snapshot is there
-// under one of its two names.
+// Listings of a store that four processes write meanwhile are each of one moment: every
+// process has its snapshot there, under one of two names.
 func TestLiveMoments(t *testing.T) {
-	dir := closed(t, func(ctx context.Context, s *fsmeta.Store) error {
-		_, err := s.CreateActive(ctx, "key", "", false)
-		return err
-	})
-	s, err := fsmeta.Open(dir)
-	succeed(t, err)
-	defer s.Close() //nolint:errcheck // the test is over
-	ctx, stop := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() {
-		for n := 0; ctx.Err() == nil; n++ {
-			err := do(s, func(ctx context.Context, s *fsmeta.Store) error {
-				_, err := s.Commit(ctx, "key", "name")
-				return err
-			}, func(ctx context.Context, s *fsmeta.Store) error {
-				_, remove := s.Remove(ctx, "name")
-				_, create := s.CreateActive(ctx, "key", "", false)
-				return errors.Join(remove, create)
-			})
-			if err != nil {
-				done <- err
-				return
-			}
-		}
-		done <- nil
-	}()
-	for end := time.Now().Add(500 * time.Millisecond); time.Now().Before(end); {
-		for _, command := range []string{"ls", "tree", "log", "info"} {
-			if r := on(t, 0, command, dir); r.status != 0 || command == "ls" && strings.Count(r.out, "\n") != 2 {
-				t.Errorf("%s: %+v", command, r)
+	const writers = 4
+	dir := closed(t)
+	for i := range writers {
+		other(t, "churner", dir, fmt.Sprint("key ", i), fmt.Sprint("name ", i))
+	}
+	for range 25 {
+		for _, arguments := range [][]string{{"ls", "--json", dir}, {"tree", dir}, {"log", dir}, {"info", dir}, {"show", "--id", dir, "0"}} {
+			r := on(t, 0, arguments...)
+			absent := arguments[0] == "show" // there is no such identifier
+			if r.status > 1 || r.status == 1 != absent || arguments[0] == "ls" && strings.Count(r.out, "\n") != writers {
+				t.Errorf("%q: %+v", arguments, r)
 			}
 		}
 	}
-	stop()
-	succeed(t, <-done)
 }
 
 // itself returns the command as another process.
@@ -313,8 +292,9 @@ func TestCompletion(t *testing.T) {
 func TestMan(t *testing.T) {
 	r := on(t, 0, "man")
 	for _, c := range command().Commands {
-		if !strings.Contains(r.out, c.Name) || c.Usage == "" {
-			t.Errorf("the manual page has no %s", c.Name)
+		plain := strings.ReplaceAll(r.out, `\-`, "-")
+		if !strings.Contains(plain, c.Usage) || !strings.Contains(plain, "fsmeta "+c.Name+" [OPTIONS]") || c.Description == "" || !strings.Contains(c.Description, "Example:") {
+			t.Errorf("the manual page, or --help, lacks something of %s", c.Name)
 		}
 	}
 	if r.status != 0 || !strings.Contains(r.out, ".TH fsmeta 8") {

@@ -19,14 +19,22 @@ import (
 const child = "FSMETA_TEST_CHILD"
 
 func TestMain(m *testing.M) {
+	var err error
 	switch os.Getenv(child) {
+	case "":
+		os.Exit(m.Run())
 	case "command": // the command, with the arguments of this program
 		main()
-		os.Exit(0)
 	case "writer": // a process that has written, and goes on to have the store open
-		write(os.Args[1])
+		err = write(os.Args[1])
+	case "churner": // a process that writes all the time
+		err = churn(os.Args[1], os.Args[2], os.Args[3])
 	}
-	os.Exit(m.Run())
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(0)
 }
 
 // result is what a command has printed, and its exit status.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -22,15 +23,43 @@ var odd = []string{
 // it.
 func oddStore(t *testing.T) (dir string) {
 	t.Helper()
-	return closed(t, func(ctx context.Context, s *fsmeta.Store) (err error) {
+	return closed(t, makeOdd)
+}
+
+func makeOdd(ctx context.Context, s *fsmeta.Store) (err error) {
+	for i, name := range odd {
+		_, key := s.CreateActive(ctx, "key", "", false)
+		_, commit := s.CommitWith(ctx, "key", name, fsmeta.WithLabels(map[string]string{name: name, "number": fmt.Sprint(i)}))
+		_, child := s.CreateActive(ctx, fmt.Sprint("on ", i), name, false)
+		err = errors.Join(err, key, commit, child)
+	}
+	return err
+}
+
+// The log of odd names stays inside of a terminal's width, too.
+func TestOddLog(t *testing.T) {
+	ageless(t)
+	dir := filepath.Join(t.TempDir(), "store")
+	s, err := fsmeta.Open(dir)
+	succeed(t, err)
+	defer s.Close() //nolint:errcheck // the test is over
+	succeed(t, do(s, makeOdd, func(ctx context.Context, s *fsmeta.Store) (err error) {
 		for i, name := range odd {
-			_, key := s.CreateActive(ctx, "key", "", false)
-			_, commit := s.CommitWith(ctx, "key", name, fsmeta.WithLabels(map[string]string{name: name, "number": fmt.Sprint(i)}))
-			_, child := s.CreateActive(ctx, fmt.Sprint("on ", i), name, false)
-			err = errors.Join(err, key, commit, child)
+			_, update := s.Update(ctx, fsmeta.Info{Name: name, Labels: map[string]string{name: "other"}}, "labels")
+			_, remove := s.Remove(ctx, fmt.Sprint("on ", i))
+			err = errors.Join(err, update, remove)
 		}
 		return err
-	})
+	}))
+	for _, columns := range []int{20, 40, 200} {
+		r := on(t, columns, "log", dir)
+		inside(t, "log", columns, r.out)
+		for sign, want := range map[string]int{"-": len(odd), "~": len(odd)} {
+			if n := strings.Count(r.out, "\n  "+sign+" ") + strings.Count(r.out, "\n"+sign+" "); n != want {
+				t.Errorf("on %d columns %d lines begin with %s, want %d", columns, n, sign, want)
+			}
+		}
+	}
 }
 
 // Names of all kinds stay inside of a terminal's width, and keep their lines.
@@ -101,18 +130,43 @@ func TestShowOddNames(t *testing.T) {
 }
 
 // What ls prints as JSON is what a walk returns.
-func TestListJSON(t *testing.T) {
-	dir := oddStore(t)
+func TestListJSON(t *testing.T) { sameAsWalk(t, oddStore(t)) }
+
+// So it is after writers were killed at any moment, and after the next one has cleaned up.
+func TestListKilled(t *testing.T) {
+	for range 5 {
+		dir := closed(t)
+		var kills []func()
+		for i := range 3 {
+			kills = append(kills, other(t, "churner", dir, fmt.Sprint("key ", i), fmt.Sprint("name ", i)))
+		}
+		for _, kill := range kills {
+			kill()
+		}
+		left := sameAsWalk(t, dir)
+		s, err := fsmeta.Open(dir)
+		succeed(t, err)
+		succeed(t, do(s, func(context.Context, *fsmeta.Store) error { return nil }), s.Close())
+		if after := sameAsWalk(t, dir); after != left || left != 3 {
+			t.Errorf("%d snapshots, then %d", left, after)
+		}
+	}
+}
+
+// sameAsWalk requires that ls prints what a walk returns, and returns how many there are.
+func sameAsWalk(t *testing.T, dir string) (snapshots int) {
+	t.Helper()
 	s, err := fsmeta.Open(dir, fsmeta.ReadOnly())
 	succeed(t, err)
 	defer s.Close() //nolint:errcheck // it was only read
 	lines := strings.SplitAfter(on(t, 0, "ls", "--json", dir).out, "\n")
+	snapshots = len(lines) - 1
 	succeed(t, s.Walk(t.Context(), func(_ context.Context, info fsmeta.Info) error {
 		var got struct {
 			fsmeta.Info
 			Txn          uint64
 			Path, Source string
-			Lags, Damage *string
+			Damage       *string
 		}
 		if err := json.Unmarshal([]byte(lines[0]), &got); err != nil {
 			return fmt.Errorf("%q: %w", lines[0], err)
@@ -121,7 +175,7 @@ func TestListJSON(t *testing.T) {
 		if len(got.Labels) == 0 {
 			got.Labels = nil
 		}
-		if fmt.Sprint(got.Info) != fmt.Sprint(info) || got.Txn == 0 || got.Path == "" || got.Source != "tree" || got.Lags != nil || got.Damage != nil {
+		if fmt.Sprint(got.Info) != fmt.Sprint(info) || got.Txn == 0 || got.Path == "" || got.Source == "" || got.Damage != nil {
 			t.Errorf("%+v, want %+v", got, info)
 		}
 		return nil
@@ -129,6 +183,7 @@ func TestListJSON(t *testing.T) {
 	if len(lines) != 1 || lines[0] != "" {
 		t.Errorf("more lines: %q", lines)
 	}
+	return snapshots
 }
 
 // Labels of Graphviz take backslashes and entities for something else.

@@ -66,26 +66,60 @@ func closed(t testing.TB, steps ...step) (dir string) {
 }
 
 // write makes the store of most tests, says so, and keeps it open until standard input ends.
-func write(dir string) {
+func write(dir string) error {
 	s, err := fsmeta.Open(dir)
 	if err == nil {
 		err = do(s, steps...)
 	}
 	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
+		return err
 	}
 	fmt.Println("ready")
-	_, _ = io.Copy(io.Discard, os.Stdin)
-	os.Exit(0)
+	_, err = io.Copy(io.Discard, os.Stdin)
+	return err
+}
+
+// churn makes the snapshot key, says so, and gives it the name and makes it again until it is
+// killed.
+func churn(dir, key, name string) error {
+	s, err := fsmeta.Open(dir)
+	if err != nil {
+		return err
+	}
+	create := func(ctx context.Context, s *fsmeta.Store) error {
+		_, err := s.CreateActive(ctx, key, "", false)
+		return err
+	}
+	commit := func(ctx context.Context, s *fsmeta.Store) error {
+		_, err := s.Commit(ctx, key, name)
+		return err
+	}
+	again := func(ctx context.Context, s *fsmeta.Store) error {
+		_, err := s.Remove(ctx, name)
+		return errors.Join(err, create(ctx, s))
+	}
+	if err = do(s, create); err == nil {
+		fmt.Println("ready")
+	}
+	for err == nil {
+		err = do(s, commit, again)
+	}
+	return err
 }
 
 // live makes the store of most tests in another process, which keeps it open until kill.
 func live(t testing.TB) (dir string, kill func()) {
 	t.Helper()
 	dir = filepath.Join(t.TempDir(), "store")
-	cmd := exec.Command(os.Args[0], dir)
-	cmd.Env, cmd.Stderr = append(os.Environ(), child+"=writer"), os.Stderr
+	return dir, other(t, "writer", dir)
+}
+
+// other begins another process, and waits until it says that it is ready. It goes on until
+// kill, or the end of the test.
+func other(t testing.TB, what string, arguments ...string) (kill func()) {
+	t.Helper()
+	cmd := exec.Command(os.Args[0], arguments...)
+	cmd.Env, cmd.Stderr = append(os.Environ(), child+"="+what), os.Stderr
 	in, err := cmd.StdinPipe()
 	succeed(t, err)
 	out, err := cmd.StdoutPipe()
@@ -100,9 +134,9 @@ func live(t testing.TB) (dir string, kill func()) {
 	}
 	t.Cleanup(kill)
 	if line, err := bufio.NewReader(out).ReadString('\n'); line != "ready\n" {
-		t.Fatalf("the writer says %q, %v", line, err)
+		t.Fatalf("the process says %q, %v", line, err)
 	}
-	return dir, kill
+	return kill
 }
 
 // killed makes the store of most tests in a process that is killed.

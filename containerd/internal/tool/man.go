@@ -3,6 +3,7 @@ package tool
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/urfave/cli-docs/v3"
 	"github.com/urfave/cli/v3"
@@ -11,11 +12,13 @@ import (
 // Man is a command that prints the manual page of the program.
 func Man() *cli.Command {
 	return &cli.Command{
-		Name:  "man",
-		Usage: "print the manual page, for man(1)",
-		Description: "Example:\n\n   fsmeta man | man -l -\n" +
-			"   fsmeta man >/usr/local/share/man/man8/fsmeta.8",
+		Name:        "man",
+		Usage:       "print the manual page, for man(1)",
+		Description: "Example: fsmeta man | man -l -",
 		Action: Alone(func(_ context.Context, c *cli.Command) error {
+			for _, command := range c.Root().Commands {
+				describe(c.Root().Name, command)
+			}
 			page, err := docs.ToManWithSection(c.Root(), 8)
 			if err == nil {
 				_, err = fmt.Fprint(c.Root().Writer, page)
@@ -23,4 +26,22 @@ func Man() *cli.Command {
 			return err
 		}),
 	}
+}
+
+// describe puts what --help says of a command into its usage, which is what manual pages have
+// of commands. The program ends after that.
+func describe(program string, c *cli.Command) {
+	usage := []string{program, c.Name}
+	if len(c.VisibleFlags()) > 0 {
+		usage = append(usage, "[OPTIONS]")
+	}
+	for _, argument := range c.Arguments {
+		usage = append(usage, strings.TrimSpace(argument.Usage()))
+	}
+	text := []string{c.Usage, "\t" + strings.Join(usage, " ")}
+	for paragraph := range strings.SplitSeq(c.Description, "\n\n") {
+		text = append(text, strings.Replace(paragraph, "   ", "\t", 1))
+	}
+	c.Usage = strings.Join(text, "\n\n")
+	c.Commands = nil // the command help of each
 }
