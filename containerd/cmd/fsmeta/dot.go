@@ -34,7 +34,7 @@ func dot(l *look, f *forest) error {
 
 func dotLabel(l *look, n *node) string {
 	lines := []string{dotText(shorten(n.name, dotWidth))}
-	if n.kind != "" && n.kind != "?" {
+	if n.kind != "" && n.kind != unknownKind {
 		lines = append(lines, dotText(fmt.Sprintf("%s %s, %s, %s", n.kind, n.id, bytesOf(n.size), age(l.now, n.created))))
 	}
 	if len(n.marks) > 0 {

@@ -118,7 +118,7 @@ func TestStates(t *testing.T) {
 		{"journal-missing", shut, removing("journal"), all},
 		{"layout-missing", shut, removing("layout"), all},
 		{"snapshots-missing", shut, removing("snapshots"), []string{"ls STORE", "info STORE"}},
-		{"nothing", func(t testing.TB) string { return t.TempDir() }, nil, []string{"ls STORE", "info STORE", "show STORE", "ls --kind none STORE"}},
+		{"nothing", func(t testing.TB) string { return t.TempDir() }, nil, []string{"ls STORE", "info STORE", "show STORE"}},
 		{"empty", func(t testing.TB) string { return closed(t) }, nil, []string{"ls STORE", "tree STORE", "log STORE", "info STORE", "ls --json STORE"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {

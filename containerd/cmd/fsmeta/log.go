@@ -107,16 +107,17 @@ func eventsOf(t fsmeta.Transaction) []event {
 		}
 	}
 	var events []event
-	shown := map[string]bool{} // names that were made by commits
+	said := map[string]bool{} // both names of each commit
 	for _, c := range t.Changes {
-		if c.After == nil && c.Before != nil && c.Before.Kind == fsmeta.KindActive && made[c.Before.ID] != nil {
-			events = append(events, event{c, made[c.Before.ID]})
-			shown[made[c.Before.ID].Name] = true
+		if c.Before == nil || c.Before.Kind != fsmeta.KindActive || made[c.Before.ID] == nil {
+			continue
 		}
+		as := made[c.Before.ID]
+		events = append(events, event{c, as})
+		said[c.Name], said[as.Name] = true, true
 	}
 	for _, c := range t.Changes {
-		isCommit := slices.ContainsFunc(events, func(e event) bool { return e.committed != nil && e.change.Name == c.Name })
-		if !isCommit && !(shown[c.Name] && c.Before == nil) {
+		if !said[c.Name] || c.Before != nil && c.After != nil { // it was another before
 			events = append(events, event{change: c})
 		}
 	}

@@ -94,6 +94,9 @@ func TestExplain(t *testing.T) {
 			t.Errorf("%v: %q, want %q", test.err, got, test.want)
 		}
 	}
+	if r := on(t, 0, "ls", "--kind", "none", root); r.status != 2 || !strings.Contains(r.errs, "choose active or committed") {
+		t.Errorf("no kind: %+v", r)
+	}
 	for _, command := range []string{"check", "repair", "watch", "ls"} {
 		if r := on(t, 0, command, root); r.status != 2 || !strings.Contains(r.errs, "the store is "+root+"/meta") {
 			t.Errorf("%s: %+v", command, r)

@@ -15,7 +15,9 @@ func lsCommand() *cli.Command {
 		Usage: "list the snapshots of a store",
 		Description: "Lists the snapshots in byte order of their names, and then those that are damaged: name, kind, parent, identifier, age, and a note, damaged or lags. " +
 			"On a terminal the columns are lined up, and names that are too long lose their middle; else there are tabs between them. " +
-			"Characters that can't be shown are escaped, as in \\n.\n\n" + looks + "\n\n" +
+			"Characters that can't be shown are escaped, as in \\n.\n\n" +
+			"With --json a line has name, id, parent, kind, readonly, labels, created, updated, usage, txn (which changed it last), path, source (journal or tree, which decides), lags and damage. " +
+			"What can't be told is null, and so are lags and damage where there is none.\n\n" + looks + "\n\n" +
 			"Example: the active snapshots of a namespace of containerd:\n\n   fsmeta ls --kind active --label containerd.io/namespace=k8s.io STORE",
 		Arguments: []cli.Argument{&cli.StringArg{Name: "STORE", Destination: &store, UsageText: "STORE"}},
 		Flags: []cli.Flag{

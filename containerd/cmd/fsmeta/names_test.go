@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -43,48 +44,36 @@ func TestOddLog(t *testing.T) {
 	s, err := fsmeta.Open(dir)
 	succeed(t, err)
 	defer s.Close() //nolint:errcheck // the test is over
-	succeed(t, do(s, makeOdd, func(ctx context.Context, s *fsmeta.Store) (err error) {
-		for i, name := range odd {
+	// So long ones that a checkpoint empties the journal are left out.
+	names := append(slices.DeleteFunc(slices.Clone(odd), func(name string) bool { return len(name) > 1000 }), strings.Repeat("x", 2000))
+	succeed(t, do(s, func(ctx context.Context, s *fsmeta.Store) (err error) {
+		for _, name := range names {
+			_, create := s.CreateWith(ctx, name, "", false, fsmeta.WithLabels(map[string]string{name: name}))
+			err = errors.Join(err, create)
+		}
+		return err
+	}, func(ctx context.Context, s *fsmeta.Store) (err error) {
+		for _, name := range names {
 			_, update := s.Update(ctx, fsmeta.Info{Name: name, Labels: map[string]string{name: "other"}}, "labels")
-			_, remove := s.Remove(ctx, fmt.Sprint("on ", i))
-			err = errors.Join(err, update, remove)
+			err = errors.Join(err, update)
+		}
+		return err
+	}, func(ctx context.Context, s *fsmeta.Store) (err error) {
+		for _, name := range names {
+			_, remove := s.Remove(ctx, name)
+			err = errors.Join(err, remove)
 		}
 		return err
 	}))
 	for _, columns := range []int{20, 40, 200} {
 		r := on(t, columns, "log", dir)
 		inside(t, "log", columns, r.out)
-		for sign, want := range map[string]int{"-": len(odd), "~": len(odd)} {
-			if n := strings.Count(r.out, "\n  "+sign+" ") + strings.Count(r.out, "\n"+sign+" "); n != want {
-				t.Errorf("on %d columns %d lines begin with %s, want %d", columns, n, sign, want)
+		for _, sign := range []string{"+", "-", "~"} {
+			if n := strings.Count(r.out, "\n  "+sign+" ") + strings.Count(r.out, "\n"+sign+" "); n != len(names) {
+				t.Errorf("on %d columns %d lines begin with %s, want %d", columns, n, sign, len(names))
 			}
 		}
 	}
-}
-
-// Names of all kinds stay inside of a terminal's width, and keep their lines.
-func TestOddNames(t *testing.T) {
-	ageless(t)
-	dir := oddStore(t)
-	for _, columns := range []int{20, 40, 80, 200} {
-		for _, command := range []string{"ls", "tree", "info"} {
-			r := on(t, columns, command, dir)
-			if r.status != 0 {
-				t.Errorf("%s: status %d, %s", command, r.status, r.errs)
-			}
-			inside(t, command, columns, r.out)
-			if n := strings.Count(r.out, "\n"); command == "ls" && n != 2*len(odd)+1 || command == "tree" && n < 2*len(odd)+3 {
-				t.Errorf("%s on %d columns prints %d lines", command, columns, n)
-			}
-		}
-		for i := range odd {
-			inside(t, "show", columns, on(t, columns, "show", "--id", dir, fmt.Sprint(2*i+1)).out)
-		}
-		if columns == 40 || columns == 200 {
-			golden(t, fmt.Sprint("odd-", columns), transcript(t, columns, dir, "ls STORE", "tree STORE"))
-		}
-	}
-	golden(t, "odd", transcript(t, 0, dir, "ls --label number=4 STORE", "ls --json --label number=4 STORE", "show --id STORE 9"))
 }
 
 // inside requires lines that fit on a terminal, without control characters.

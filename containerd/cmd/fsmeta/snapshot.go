@@ -65,10 +65,13 @@ func nameOf(s *fsmeta.Sight) string {
 	return tool.Escape(s.Name)
 }
 
+// unknownKind stands for the kind of a snapshot that can't be read.
+const unknownKind = "?"
+
 // kindOf returns the kind of a snapshot to be shown.
 func kindOf(s *fsmeta.Sight) string {
 	if !readable(s) {
-		return "?"
+		return unknownKind
 	}
 	return s.Kind.String()
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -247,39 +248,31 @@ func shortenHead(text string, columns int) string {
 // line returns the line of a node. On a terminal, details are left out where the name needs
 // the room, but not the marks.
 func (d *drawing) line(prefix string, n *node) string {
-	var details []string
-	if n.kind != "" {
-		details = []string{n.kind, bytesOf(n.size), age(d.now, n.created)}
-	}
-	if n.kind == "?" {
-		details = details[:1]
-	}
+	details, marks := n.details(d.now), bracketed(n.marks)
 	if n.drawn {
-		details = nil
+		details, marks = nil, bracketed([]string{"see above"})
 	}
-	marks := n.marks
-	if n.drawn {
-		marks = []string{"see above"}
-	}
-	text := func() string {
-		return strings.Join(append(details[:len(details):len(details)], bracketed(marks)...), "  ")
-	}
+	after := func() string { return strings.Join(slices.Concat([]string{""}, details, marks), "  ") }
 	name := n.name
 	if d.width > 0 {
-		room := func() int { return d.width - width(prefix) - gap - width(text()) }
+		room := func() int { return d.width - width(prefix) - width(after()) }
 		for len(details) > 0 && room() < min(width(name), enough) {
 			details = details[:len(details)-1]
 		}
-		if text() == "" {
-			name = shorten(name, d.width-width(prefix))
-		} else {
-			name = shorten(name, max(room(), 1))
-		}
+		name = shorten(name, max(room(), 1))
 	}
-	if text() == "" {
-		return prefix + d.paint(name, n.style)
+	return prefix + d.paint(name, n.style) + after()
+}
+
+// details returns what is shown behind the name: nothing of a missing one.
+func (n *node) details(now time.Time) []string {
+	switch n.kind {
+	case "":
+		return nil
+	case unknownKind:
+		return []string{n.kind}
 	}
-	return prefix + d.paint(name, n.style) + "  " + text()
+	return []string{n.kind, bytesOf(n.size), age(now, n.created)}
 }
 
 func bracketed(marks []string) (out []string) {

@@ -1,0 +1,70 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/fsmeta/fsmeta/fsmeta"
+)
+
+// A commit is one event, whatever else becomes of its names in the transaction.
+func TestEvents(t *testing.T) {
+	snapshot := func(name, id string, kind fsmeta.Kind) *fsmeta.Info {
+		return &fsmeta.Info{Name: name, ID: id, Kind: kind}
+	}
+	const active, committed = fsmeta.KindActive, fsmeta.KindCommitted
+	for _, test := range []struct {
+		name    string
+		changes []fsmeta.Change
+		want    string
+	}{
+		{"commit", []fsmeta.Change{
+			{Name: "key", Before: snapshot("key", "1", active)},
+			{Name: "name", After: snapshot("name", "1", committed)},
+		}, "key>name"},
+		{"commit under its own name", []fsmeta.Change{
+			{Name: "key", Before: snapshot("key", "1", active), After: snapshot("key", "1", committed)},
+		}, "~key"},
+		{"made and committed", []fsmeta.Change{{Name: "name", After: snapshot("name", "1", committed)}}, "+name"},
+		{"commit in place of another", []fsmeta.Change{
+			{Name: "key", Before: snapshot("key", "2", active)},
+			{Name: "name", Before: snapshot("name", "1", committed), After: snapshot("name", "2", committed)},
+		}, "key>name ~name"},
+		{"commit, and the key is made again", []fsmeta.Change{
+			{Name: "key", Before: snapshot("key", "1", active), After: snapshot("key", "2", active)},
+			{Name: "name", After: snapshot("name", "1", committed)},
+		}, "key>name ~key"},
+		{"removed", []fsmeta.Change{
+			{Name: "a", Before: snapshot("a", "1", active)},
+			{Name: "b", Before: snapshot("b", "2", committed)},
+		}, "-a -b"},
+	} {
+		var words []string
+		for _, e := range eventsOf(fsmeta.Transaction{Changes: test.changes}) {
+			word := e.change.Name
+			switch {
+			case e.committed != nil:
+				word += ">" + e.committed.Name
+			case e.change.After == nil:
+				word = "-" + word
+			case e.change.Before == nil:
+				word = "+" + word
+			default:
+				word = "~" + word
+			}
+			words = append(words, word)
+		}
+		if got := strings.Join(words, " "); got != test.want {
+			t.Errorf("%s: %s, want %s", test.name, got, test.want)
+		}
+	}
+	many := fsmeta.Transaction{}
+	for i := range 200_000 {
+		name := fmt.Sprint(i)
+		many.Changes = append(many.Changes, fsmeta.Change{Name: name, After: snapshot(name, name, committed)})
+	}
+	if n := len(eventsOf(many)); n != len(many.Changes) {
+		t.Errorf("%d events", n)
+	}
+}
