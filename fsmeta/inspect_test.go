@@ -82,7 +82,7 @@ func TestInspect(t *testing.T) {
 		{"the journal damaged", true, func(t *testing.T, dir string) {
 			at := strings.Index(readFile(t, filepath.Join(dir, "journal")), `"name":"gone"`)
 			patch(t, filepath.Join(dir, "journal"), int64(at), 'x')
-		}, "base! gone work!", []string{"journal: the line of transaction", "there are 3 snapshots, and the journal counts 2"}},
+		}, "base! gone work!", []string{"journal: the line of transaction"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			dir := newDir(t)

@@ -23,7 +23,7 @@ func TestFindings(t *testing.T) {
 			`/s/a: snapshot "a": p; m; <do>`,
 			`note: /s/b: p; m; d`,
 			`/s/c: p; repaired: done`,
-			`/s/\x1bd: p; repaired: moved`,
+			`"/s/\x1bd": p; repaired: moved`,
 			`so`,
 		}},
 		{true, []string{
