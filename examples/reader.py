@@ -212,7 +212,9 @@ LINE = ("txn", "time", "nextID", "synced", "filled", "count", "names", "changes"
 HEADER = ("format", "version", "txn", "nextID", "count", "names", "filled", "boot", "prev", "crc32c")
 
 def header_of(raw):
-    value = parse(raw[:MAX_HEADER + 1], HEADER, True)
+    if len(raw) > MAX_HEADER:
+        raise Damage("it has more than %d bytes" % MAX_HEADER)
+    value = parse(raw, HEADER, True)
     sealed = "crc32c" in value
     if sealed and (len(value) < 10 or raw[-21:] != b',"crc32c":"' + crc32c(raw[:-21]) + b'"}'):
         raise Damage("its checksum is wrong, or a member is missing")
@@ -517,7 +519,8 @@ class Listing:
             except Damage:
                 continue
             if version and version["txn"] > self.history[name][-1][0]:
-                del self.history[name], self.names[encode(name)]
+                self.history[name].append((version["txn"], None, version))
+                self.g = max(self.g, version["txn"])
 
     def look(self):
         """Takes in what is new, and follows the journal into new files."""

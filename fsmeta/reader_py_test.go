@@ -1,0 +1,294 @@
+package fsmeta_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/fsmeta/fsmeta/fsmeta"
+)
+
+// readerProgram reads stores, too. It was written in another language, from layout.md alone.
+const readerProgram = "../examples/reader.py"
+
+// readerListing reads a store with examples/reader.py. It has a minute for that, whatever is
+// written meanwhile.
+func readerListing(t testing.TB, dir string) (l storeListing) {
+	t.Helper()
+	python, err := exec.LookPath("python3")
+	if err != nil {
+		t.Skipf("needs python3: %v", err)
+	}
+	ctx, cancel := context.WithTimeout(bg, hangs)
+	defer cancel()
+	var stdout, stderr bytes.Buffer
+	cmd := exec.CommandContext(ctx, python, "-B", readerProgram, "--txn", dir)
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	err = cmd.Run()
+	if exit := new(exec.ExitError); err != nil && (!errors.As(err, &exit) || ctx.Err() != nil) {
+		t.Fatalf("%s: %v, %v", cmd, err, ctx.Err())
+	}
+
+	out, problems := json.NewDecoder(&stdout), stderr.String()
+	var first struct{ Txn uint64 }
+	for err = out.Decode(&first); err == nil; {
+		var s listed
+		if err = out.Decode(&s); err == nil {
+			l.Snapshots = append(l.Snapshots, s)
+		}
+	}
+	l.Txn = first.Txn
+	if err != io.EOF {
+		t.Fatalf("%s: %v\n%.1500s", cmd, err, problems)
+	}
+	for d := json.NewDecoder(strings.NewReader(problems)); d.More(); {
+		var problem struct{ Damaged, Unreadable, Why string }
+		if err := d.Decode(&problem); err != nil || problem.Why == "" {
+			t.Fatalf("%s: %v\n%.1500s", cmd, err, problems)
+		}
+		if l.Unreadable = problem.Unreadable; l.Unreadable == "" {
+			l.Damaged = append(l.Damaged, problem.Damaged)
+		}
+	}
+	want := 0
+	if len(l.Damaged) > 0 {
+		want = 1
+	}
+	if l.Unreadable != "" {
+		want = 2
+	}
+	equal(t.(*testing.T), "exit status with "+problems, cmd.ProcessState.ExitCode(), want)
+	return l
+}
+
+// readersAgree requires that both readers find the same in a store, and returns that.
+func readersAgree(t *testing.T, dir string) storeListing {
+	t.Helper()
+	want, got := libraryListing(t, dir), readerListing(t, dir)
+	got.Error = want.Error // an exit status has no classes
+	equal(t, "the listing of "+readerProgram, got.jsonl(t), want.jsonl(t))
+	equal(t, "the transaction of "+readerProgram, got.Txn, want.Txn)
+	return want
+}
+
+func TestReaderOfCorpus(t *testing.T) {
+	for _, name := range corpus(t) {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := unpack(t, name)
+			before := fingerprint(t, dir)
+			readersAgree(t, dir)
+			equal(t, "the store after reads", fingerprint(t, dir), before)
+		})
+	}
+}
+
+// A line that is too long to be one is too long for the corpus, too: a published one is followed by
+// 256 MiB of bytes without end.
+func TestReaderOfEndlessLine(t *testing.T) {
+	dir := filepath.Join(fastDir(t), "store")
+	crashed(t, dir, small...)
+	lines, _ := readJournal(t, dir)
+	writeFile(t, dir+"/journal", strings.Join(lines, "\n")+"\n"+strings.Repeat("x", 256<<20+1)+"\x00")
+	equal(t, "listing", readersAgree(t, dir).summary(), smallEnd+" ! journal")
+}
+
+// Stores of a writer that was killed at some moment of its work, which no test can choose: behind each
+// number of answers the next command has just begun.
+func TestReaderOfKilledWriter(t *testing.T) {
+	script := slices.Concat(small, later, []string{"layer top mid", "churn work 9", "put view top", "commit new newer", "churn view 9", "remove work"})
+	for _, mode := range []string{"", " relaxed"} {
+		for moment := 1; moment <= len(script); moment += 2 {
+			dir := filepath.Join(fastDir(t), "store")
+			r := start(t)
+			mustDo(t, r, "open "+dir+mode)
+			mustDo(t, r, script[:moment-1]...)
+			r.send(script[moment-1])
+			r.kill()
+			if l := readersAgree(t, dir); len(l.Damaged) > 0 || l.Unreadable != "" {
+				t.Errorf("killed in %q: %s", script[moment-1], l.summary())
+			}
+		}
+	}
+}
+
+// storeHistory is what a store held after each transaction, as Watch says.
+type storeHistory struct {
+	mu       sync.Mutex
+	moved    *sync.Cond
+	from, to uint64 // the transactions that are known
+	versions map[string][]watched
+	err      error // why no more are known
+}
+
+// watched is a version of a name from a transaction on, nil where it is gone.
+type watched struct {
+	txn  uint64
+	info *fsmeta.Info
+}
+
+// watchHistory begins a history of a store. Where a checkpoint has taken what was not seen yet, it begins anew.
+func watchHistory(t *testing.T, dir string) *storeHistory {
+	h := &storeHistory{}
+	h.moved = sync.NewCond(&h.mu)
+	s := openOnly(t, dir, fsmeta.ReadOnly())
+	ctx, cancel := context.WithCancel(bg)
+	done := make(chan struct{})
+	t.Cleanup(func() { cancel(); <-done })
+	go func() {
+		defer close(done)
+		err := fsmeta.ErrOutdated
+		for errors.Is(err, fsmeta.ErrOutdated) {
+			if err = h.begin(s); err == nil {
+				err = h.follow(ctx, s)
+			}
+		}
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.err = err
+		h.moved.Broadcast()
+	}()
+	return h
+}
+
+// begin takes in all that a store holds now.
+func (h *storeHistory) begin(s *store) error {
+	return s.WithTransaction(bg, false, func(ctx context.Context) error {
+		infos, err := s.walk(ctx)
+		if err != nil {
+			return err
+		}
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.versions = map[string][]watched{}
+		for _, info := range infos {
+			h.versions[info.Name] = []watched{{0, &info}}
+		}
+		h.from, err = s.LastTransaction(ctx)
+		h.to = h.from
+		return err
+	})
+}
+
+// follow takes in what comes then.
+func (h *storeHistory) follow(ctx context.Context, s *store) error {
+	for txn, err := range s.Watch(ctx, h.from) {
+		if err != nil {
+			return err
+		}
+		h.mu.Lock()
+		for _, c := range txn.Changes {
+			h.versions[c.Name] = append(h.versions[c.Name], watched{txn.Number, c.After})
+		}
+		h.to = txn.Number
+		h.moved.Broadcast()
+		h.mu.Unlock()
+	}
+	return nil
+}
+
+// at waits until a transaction is known, and returns the snapshots then. ok is false where it is not
+// known, since there was a gap. The transaction that wrote a version is 0 where it is older.
+func (h *storeHistory) at(t *testing.T, txn uint64) (found []listed, ok bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for h.to < txn && h.err == nil {
+		h.moved.Wait()
+	}
+	nilError(t, h.err)
+	for _, name := range slices.Sorted(maps.Keys(h.versions)) {
+		var last watched
+		for _, v := range h.versions[name] {
+			if v.txn <= txn {
+				last = v
+			}
+		}
+		if last.info != nil {
+			found = append(found, listedOf(*last.info, last.txn))
+		}
+	}
+	return found, h.from <= txn
+}
+
+// While processes write without a pause, each listing of the other reader is that of the transaction
+// which it says.
+func TestReaderOfLiveStore(t *testing.T) {
+	dir := filepath.Join(fastDir(t), "store")
+	first := start(t)
+	mustDo(t, first, "open "+dir, "layer base", "begin")
+	for i := range 200 {
+		mustDo(t, first, fmt.Sprintf("put old%03d base", i))
+	}
+	mustDo(t, first, "end")
+	h := watchHistory(t, dir)
+	var stops []func()
+	for i, r := range []*remote{first, start(t)} {
+		if r != first {
+			mustDo(t, r, "open "+dir)
+		}
+		stops = append(stops, writeOn(t, r, fmt.Sprint(i)))
+	}
+	for compared, begun := 0, h.latest(); compared < 6 || h.latest() < begun+200; {
+		l := readerListing(t, dir)
+		want, ok := h.at(t, l.Txn)
+		if !ok {
+			continue
+		}
+		compared++
+		equal(t, "what the other reader finds damaged", l.Damaged, nil)
+		for i := range want {
+			if want[i].Txn == 0 && i < len(l.Snapshots) { // from before the history
+				want[i].Txn = l.Snapshots[i].Txn
+			}
+		}
+		equal(t, fmt.Sprintf("listing at transaction %d", l.Txn), l.jsonl(t), storeListing{Snapshots: want}.jsonl(t))
+	}
+	for _, stop := range stops {
+		stop()
+	}
+	readersAgree(t, dir)
+}
+
+func (h *storeHistory) latest() uint64 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.to
+}
+
+// writeOn lets a process write until stop is called, which requires that all succeeded.
+func writeOn(t *testing.T, r *remote, id string) (stop func()) {
+	stopped, ended := make(chan struct{}), make(chan error, 1)
+	go func() {
+		for i := 0; ; i++ {
+			name := fmt.Sprintf("%s-%d", id, i)
+			for _, line := range []string{"put " + name + " base", "churn " + name + " 3", "commit " + name + " done-" + name, "layer layer-" + name + " done-" + name,
+				fmt.Sprintf("label old%03d %s", i%200, name), "remove layer-" + name, "remove done-" + name} {
+				if _, err := r.do(line); err != nil {
+					ended <- fmt.Errorf("%s: %w", line, err)
+					return
+				}
+			}
+			select {
+			case <-stopped:
+				ended <- nil
+				return
+			default:
+			}
+		}
+	}()
+	return func() {
+		t.Helper()
+		close(stopped)
+		succeed(t, <-ended)
+	}
+}
