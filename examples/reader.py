@@ -27,12 +27,9 @@ class Again(Exception): """The listing has to begin anew."""
 
 # Section 5, Checksums
 
-def crc_of_byte(value):
-    for _ in range(8):
-        value = value >> 1 ^ (0x82F63B78 if value & 1 else 0)
-    return value
-
-CRC_TABLE = [crc_of_byte(value) for value in range(256)]
+CRC_TABLE = list(range(256))
+for _ in range(8):
+    CRC_TABLE = [value >> 1 ^ (0x82F63B78 if value & 1 else 0) for value in CRC_TABLE]
 
 def crc32c(data):
     crc, table = 0xFFFFFFFF, CRC_TABLE
@@ -42,8 +39,7 @@ def crc32c(data):
 
 # Section 5, JSON
 
-class Number(str):
-    """A number as it is written."""
+class Number(str): """A number as it is written."""
 
 def object_of(pairs):
     result = dict(pairs)
@@ -207,6 +203,7 @@ def metadata(raw):
 Line = collections.namedtuple("Line", "txn synced filled count names prev crc raw end published")
 FRONT = re.compile(rb'{"txn":N,"time":"[^"]*","nextID":N,"synced":N,"filled":N,"count":N,"names":"([0-9a-f]{16})","changes":\['
                    .replace(b"N", b"(0|[1-9][0-9]{0,18})"))
+ENDS = re.compile(rb"\n|\0+")
 SEAL = re.compile(rb',"prev":"([0-9a-f]{8})","crc32c":"([0-9a-f]{8})"}')
 LINE = ("txn", "time", "nextID", "synced", "filled", "count", "names", "changes", "prev", "crc32c")
 HEADER = ("format", "version", "txn", "nextID", "count", "names", "filled", "boot", "prev", "crc32c")
@@ -295,14 +292,13 @@ class Journal:
             if not part:
                 begin = at = self.skip_hole(at)
             chunk, done = os.pread(self.fd, size, at), 0
-            for match in re.finditer(rb"\n|\0+", chunk):
+            for match in ENDS.finditer(chunk) if b"\n" in chunk or b"\0" in chunk else ():
                 part += chunk[done:match.start()]
                 if part or match[0] == b"\n":
                     yield begin, bytes(part), match[0][:1]
                 part, done = bytearray(), match.end()
                 begin = at + done
-            part += chunk[done:]
-            del part[MAX_LINE + 1:]  # it is too long already
+            part += chunk[done:] if len(part) <= MAX_LINE else b""  # it is too long already
             at, size = at + len(chunk), min(4 * size, 1 << 20)
             if not chunk:
                 break
