@@ -105,6 +105,8 @@ var (
 		{"header-flipped", "a byte of the header has changed: all lines count", "Torn or damaged 1", behind(lineBytes(0, swapped(`"txn"`, `"uxn"`))), damagedEnd},
 		{"header-version", "the header is of another version, with a right checksum", "Versions", behind(head(swapped(`"version":2`, `"version":3`))), damagedEnd},
 		{"header-member-missing", "a header with a checksum has all members", "Header", behind(head(func(s string) string { return bootMember.ReplaceAllString(s, `"boof":""`) })), damagedEnd},
+		{"header-member-left-out", "a header with a checksum lacks none of its members", "Header",
+			behind(head(func(s string) string { return strings.Replace(s, bootMember.FindString(s)+",", "", 1) })), damagedEnd},
 		{"header-unknown-member", "a header has no other member", "JSON", behind(head(swapped(`,"prev"`, `,"next":"","prev"`))), damagedEnd},
 		{"header-checksum-elsewhere", "white space behind the header's checksum", "Header", behind(lineBytes(0, func(s string) string { return s + " " })), damagedEnd},
 		{"header-long", "a header has at most 4 KiB", "JSON", closed(small, handHeader(plainHeader+strings.Repeat(" ", 5000))), smallEnd + " ! journal"},
@@ -164,6 +166,12 @@ var (
 		nonsense("own-parent", "a snapshot is its own parent", "3", swapped(`"parent":"mid"`, `"parent":"new"`)),
 		nonsense("txn", "an after-image is of another transaction", "4", swapped(`"txn":9}`, `"txn":8}`)),
 		nonsense("mixed", "one change carries over, another changes", "4", swapped(`[{`, `[{"name":"aaa","before":null,"after":null},{`)),
+		{"nonsense-uncounted", "the snapshot of a line that is nonsense is missing: nothing is counted", "With a damaged journal",
+			killed(slices.Concat(small, later), body(9, swapped(`"kind":"active",`, ``)), gone("snapshots/new")), withoutNine + " ! journal"},
+		{"nonsense-carry-over", "a line carries over an image of its own transaction", "Nonsense 4",
+			func(t *testing.T, dir string) {
+				all(lagging, body(1, func(s string) string { return strings.ReplaceAll(s, `"txn":7}`, `"txn":10}`) }))(t, dir)
+			}, smallEnd + " ! journal"},
 		{"nonsense-tree-later", "where nonsense is all that is wrong, the lines decide, though the tree is later", "With a damaged journal",
 			killed(slices.Concat(small, later), body(7, swapped(`"kind":"active",`, ``))), damagedEnd},
 		{"line-unknown-members", "unknown members where a line may have them", "JSON", behind(
@@ -404,6 +412,8 @@ var snapshotStores = []specimenStore{
 		put("snapshots/notes 2", writeText("x")), put("snapshots/.hidden", writeText("x")), put("snapshots/%41", makeDir), put("snapshots/a%2fb", makeDir),
 		put("snapshots/%FF", makeDir), put("snapshots/%", writeText("x")), put("snapshots/\xff", writeText("x")), put("snapshots/~", writeText("x")),
 		put("snapshots/notes.txt", writeText("x")), put("snapshots/link", makeLink("base"))), ""},
+	{"entries-hashed", "a directory with a mark and a digest that is not of the hashed form: it is not counted", "Names",
+		closed(small, put("snapshots/x~"+strings.Repeat("5", 64), makeDir)), smallEnd + " ! snapshots/x~" + strings.Repeat("5", 64)},
 	{"entries-directories", "a directory that could be a snapshot's: one too many", "Listing 4", closed(small, put("snapshots/stray", makeDir)),
 		"base; mid < base; *other; *work < mid ! snapshots, snapshots/stray"},
 }
