@@ -10,7 +10,7 @@ error has one JSON object a line for each part that is damaged, or why there is 
 
 Exit status: 0 all is well; 1 something is damaged; 2 the store can't be listed.
 
-This program was written from layout.md alone, to show that anyone can. Comments name its sections.
+It follows layout.md, and shares nothing with the Go package. Comments name the sections of layout.md.
 """
 import collections, errno, fcntl, hashlib, json, os, re, stat, struct, sys, time
 from datetime import datetime, timedelta

@@ -18,7 +18,7 @@ import (
 	"github.com/fsmeta/fsmeta/fsmeta"
 )
 
-// readerProgram reads stores, too. It was written in another language, from layout.md alone.
+// readerProgram reads stores, too, by the rules of layout.md. It shares no code with this package.
 const readerProgram = "../examples/reader.py"
 
 // readerOfAll lets the program read many stores in one process, since Python takes long to start. Behind
