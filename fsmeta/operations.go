@@ -233,15 +233,27 @@ func (s *Store) IDs(ctx context.Context) (map[string]string, error) {
 // namesByID returns all snapshots. Two with one identifier are damage, and so is what a walk reports; the
 // others are returned then, too.
 func (s *Store) namesByID(ctx context.Context) (map[string]string, error) {
-	names, shared := map[string]string{}, error(nil)
+	names, twice := map[string]string{}, (*format.Snapshot)(nil)
 	_, err := s.walkAll(ctx, func(_ context.Context, m *format.Snapshot) error {
-		if name, again := names[m.ID]; again && shared == nil {
-			shared = s.shared(m, name, m.Name)
+		before := len(names)
+		if names[m.ID] = m.Name; len(names) == before {
+			twice = m
 		}
-		names[m.ID] = m.Name
 		return nil
 	})
-	return names, errors.Join(err, shared)
+	if twice == nil {
+		return names, err
+	}
+	_, werr := s.walkAll(ctx, func(_ context.Context, m *format.Snapshot) error { // which damage is in err already
+		if m.ID == twice.ID && m.Name != twice.Name {
+			return s.shared(twice, m.Name, twice.Name)
+		}
+		return nil
+	})
+	if werr == nil { // they were changed meanwhile
+		werr = s.shared(twice, twice.Name, twice.Name)
+	}
+	return names, errors.Join(err, werr)
 }
 
 // NameOf returns the name of the snapshot with an identifier. Errors are

@@ -191,8 +191,10 @@ type Damage struct {
 // snapshot.
 func (v *View) FindID(p Point, id string) (names []string, damage []Damage, err error) {
 	if names, ok := p.index.owners(id); ok {
-		if bad := v.Damage(); bad != nil {
-			damage = []Damage{{Err: bad, Lost: true}}
+		if len(names) == 0 { // perhaps because of damage
+			if bad := v.Damage(); bad != nil {
+				damage = []Damage{{Err: bad, Lost: true}}
+			}
 		}
 		return names, damage, nil
 	}
