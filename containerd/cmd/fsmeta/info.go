@@ -28,12 +28,9 @@ func infoCommand() *cli.Command {
 
 // overview is what info prints. What can't be told is null.
 type overview struct {
-	Store       string     `json:"store"`
-	Format      int        `json:"format"`
-	Active      int        `json:"active"`
-	Committed   int        `json:"committed"`
-	Damaged     int        `json:"damaged"` // those among active and committed, too, that stand on a missing one
-	Lagging     int        `json:"lagging"`
+	Store  string `json:"store"`
+	Format int    `json:"format"`
+	counts
 	Counted     *uint64    `json:"counted"` // by the journal
 	Transaction *uint64    `json:"transaction"`
 	Time        *time.Time `json:"time"` // of the last transaction, null where the journal has none
@@ -98,21 +95,7 @@ func holders(all []lock.Holder) []process {
 
 // count counts the snapshots.
 func (l *look) count(o *overview) error {
-	return l.each(func(s *fsmeta.Sight) error {
-		switch s.Kind {
-		case fsmeta.KindActive:
-			o.Active++
-		case fsmeta.KindCommitted:
-			o.Committed++
-		}
-		if s.Damage != nil {
-			o.Damaged++
-		}
-		if s.Lags != "" {
-			o.Lagging++
-		}
-		return nil
-	})
+	return l.each(func(s *fsmeta.Sight) error { o.add(s); return nil })
 }
 
 // lines counts the lines of the journal, and notes when the last transaction was.

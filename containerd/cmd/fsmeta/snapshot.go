@@ -44,6 +44,29 @@ func snapshotOf(s *fsmeta.Sight) snapshot {
 	return out
 }
 
+// counts is how many snapshots there are of each kind, and in which state.
+type counts struct {
+	Active    int `json:"active"`
+	Committed int `json:"committed"`
+	Damaged   int `json:"damaged"` // those among active and committed, too, that stand on a missing one
+	Lagging   int `json:"lagging"`
+}
+
+func (c *counts) add(s *fsmeta.Sight) {
+	switch s.Kind {
+	case fsmeta.KindActive:
+		c.Active++
+	case fsmeta.KindCommitted:
+		c.Committed++
+	}
+	if s.Damage != nil {
+		c.Damaged++
+	}
+	if s.Lags != "" {
+		c.Lagging++
+	}
+}
+
 // given returns a text, nil for none.
 func given(text string) *string {
 	if text == "" {

@@ -59,13 +59,11 @@ const enoughInError = 256
 
 // forest is all snapshots of a store by parentage.
 type forest struct {
-	nodes     []*node // in order
-	roots     []*node // without a parent, or on one that is missing, or one of each circle
-	active    int
-	committed int
-	damaged   int
-	missing   int
-	wrong     []string // what is wrong with the parents, where that is no damage already
+	counts
+	nodes   []*node // in order
+	roots   []*node // without a parent, or on one that is missing, or one of each circle
+	missing int
+	wrong   []string // what is wrong with the parents, where that is no damage already
 }
 
 // grow reads the snapshots.
@@ -76,7 +74,8 @@ func grow(l *look) (*forest, error) {
 		if note := noteOf(s); note != "" {
 			n.marks = append(n.marks, note)
 		}
-		f.add(n, s)
+		f.nodes = append(f.nodes, n)
+		f.add(s)
 		if s.Name != "" {
 			byName[s.Name] = n
 		}
@@ -88,19 +87,6 @@ func grow(l *look) (*forest, error) {
 	f.link(byName)
 	f.findCircles(byName)
 	return f, nil
-}
-
-func (f *forest) add(n *node, s *fsmeta.Sight) {
-	f.nodes = append(f.nodes, n)
-	switch s.Kind {
-	case fsmeta.KindActive:
-		f.active++
-	case fsmeta.KindCommitted:
-		f.committed++
-	}
-	if s.Damage != nil {
-		f.damaged++
-	}
 }
 
 // link puts each node below its parent. For parents that are missing there is a node, too.
@@ -185,9 +171,9 @@ func draw(l *look, f *forest) error {
 	if err := d.below("", f.roots); err != nil {
 		return err
 	}
-	sum := fmt.Sprintf("%d active, %d committed", f.active, f.committed)
-	if f.damaged > 0 {
-		sum += fmt.Sprintf(", %d damaged", f.damaged)
+	sum := fmt.Sprintf("%d active, %d committed", f.Active, f.Committed)
+	if f.Damaged > 0 {
+		sum += fmt.Sprintf(", %d damaged", f.Damaged)
 	}
 	if f.missing > 0 {
 		sum += fmt.Sprintf(", %d missing", f.missing)
