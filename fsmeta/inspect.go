@@ -142,9 +142,5 @@ func (i *Inspection) Summary() (Summary, error) {
 	if err != nil {
 		return Summary{}, fmt.Errorf("fsmeta: inspect %s: %w", i.dir, err)
 	}
-	return Summary{
-		Format: s.Format, Transaction: s.Transaction, Counted: s.Names.Count, Known: s.Names.Known, NextID: s.NextID,
-		Checkpoint: s.From, JournalSize: s.Size, OtherBoot: s.OtherBoot, SetAside: s.Aside, BackupOf: s.Copied,
-		Writer: s.Writer, Users: s.Users, Damage: s.Bad,
-	}, nil
+	return Summary(s), nil
 }

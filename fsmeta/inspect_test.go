@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/fsmeta/fsmeta/fsmeta"
@@ -230,4 +231,31 @@ func TestInspectSummary(t *testing.T) {
 	if s := summary(); s.Known || s.NextID != 0 || len(s.Damage) != 2 {
 		t.Errorf("of a damaged store: %+v", s)
 	}
+}
+
+// Several walks of one inspection are each whole, also without a journal.
+func TestInspectConcurrently(t *testing.T) {
+	dir := newDir(t)
+	build(t, dir, "layer base", "put work base", "put gone")
+	succeed(t, os.Remove(filepath.Join(dir, "journal")), os.Remove(filepath.Join(dir, "layout")))
+	i, err := fsmeta.Inspect(dir)
+	succeed(t, err)
+	defer func() { succeed(t, i.Close()) }()
+	var walks sync.WaitGroup
+	for range 4 {
+		walks.Go(func() {
+			snapshots, wrong := 0, 0
+			for _, err := range i.All(t.Context()) {
+				if err != nil {
+					wrong++
+				} else {
+					snapshots++
+				}
+			}
+			if snapshots != 3 || wrong != 2 {
+				t.Errorf("%d snapshots and %d errors, want 3 and 2", snapshots, wrong)
+			}
+		})
+	}
+	walks.Wait()
 }

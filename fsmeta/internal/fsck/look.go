@@ -34,7 +34,7 @@ type Look struct {
 	store
 	reader view.Reader
 	named  map[string]bool // names that the journal's lines are about
-	bad    []error         // what is wrong with layout and journal, each a *fault.Damaged
+	bad    []error         // what is wrong with layout and journal, each a *fault.Damaged; never changed in place
 }
 
 // OpenLook opens the store in dir to look at it. It writes nothing, and waits for no writer. The
@@ -89,11 +89,10 @@ func (l *Look) openParts() error {
 // read. If a checkpoint drops some meanwhile, the tree has come to decide about those.
 func (l *Look) noteNames() error {
 	l.named = map[string]bool{}
-	_, lines, err := journal.Salvage(l.path(format.JournalFile))
-	for i := range lines {
-		t, derr := lines[i].Decode()
-		if derr != nil || t.Number > l.reader.At {
-			continue // nonsense, which is damage; or not committed yet
+	_, txns, err := readable(l.root)
+	for _, t := range txns {
+		if t.Number > l.reader.At {
+			break // not committed yet
 		}
 		for _, c := range t.Changes {
 			l.named[c.Name] = true
@@ -115,7 +114,7 @@ func (l *Look) Walk(ctx context.Context, fn func(Sight) error) (bad []error, err
 		}
 		return fn(l.sight(m))
 	}
-	bad = l.bad
+	bad = slices.Clone(l.bad)
 	err = l.view.Walk(l.reader.Point, nil, good, func(d view.Damage) error {
 		switch {
 		case !d.Lost:
@@ -130,8 +129,9 @@ func (l *Look) Walk(ctx context.Context, fn func(Sight) error) (bad []error, err
 
 // walkTree is Walk without a journal.
 func (l *Look) walkTree(ctx context.Context, fn func(Sight) error) (bad []error, err error) {
-	l.ctx = ctx
-	c, err := l.readTree()
+	s := l.store // another walk has a context of its own
+	s.ctx = ctx
+	c, err := s.readTree()
 	if err != nil {
 		return nil, err
 	}
@@ -150,7 +150,7 @@ func (l *Look) walkTree(ctx context.Context, fn func(Sight) error) (bad []error,
 			}
 		}
 	}
-	return l.bad, nil
+	return slices.Clone(l.bad), nil
 }
 
 // damaged is a snapshot that the store does not return. Where its own file is sound, what it
@@ -222,16 +222,12 @@ func (l *Look) Log(fn func(Line) error) error {
 	if l.view != nil && l.view.Damage() == nil {
 		return l.follow(fn)
 	}
-	h, lines, err := journal.Salvage(l.path(format.JournalFile))
+	h, txns, err := readable(l.root)
 	if err != nil {
 		return err
 	}
 	read := h.Txn
-	for i := range lines {
-		t, err := lines[i].Decode()
-		if err != nil {
-			continue
-		}
+	for _, t := range txns {
 		if lost := lostBetween(read, t.Number); lost != "" {
 			if err := fn(l.lost(lost)); err != nil {
 				return err
@@ -289,45 +285,48 @@ func followTo(f *journal.Follower, last uint64, fn func(Line) error) error {
 	return nil
 }
 
-// Summary is what a look says of the store as a whole.
+// Summary is what a look says of the store as a whole. Package fsmeta converts it to its own type of
+// that name.
 type Summary struct {
-	Format      int          // the version of the file layout
-	Transaction uint64       // the last that is committed
-	Names       format.Names // the snapshots that there should be
-	NextID      uint64       // identifiers below were handed out or reserved
-	From        uint64       // the journal has the lines after this transaction
-	Size        int64        // of the journal's file, in bytes
-	OtherBoot   bool         // the journal is of an earlier start of the machine
-	Writer      []lock.Holder
-	Users       []lock.Holder
-	Aside       int       // snapshots that repairs have set aside
-	Copied      time.Time // when the backup was made that the store was restored from, zero for none
-	Bad         []error   // what is wrong with layout, journal and backup, each a *fault.Damaged
+	Format      int       // the version of the file layout
+	Transaction uint64    // the last that is committed
+	Counted     uint64    // the snapshots that there should be
+	Known       bool      // whether the journal says how many
+	NextID      uint64    // identifiers below were handed out or reserved
+	Checkpoint  uint64    // the journal has the lines after this transaction
+	JournalSize int64     // of its file, in bytes
+	OtherBoot   bool      // the journal is of an earlier start of the machine
+	SetAside    int       // snapshots that repairs have set aside
+	BackupOf    time.Time // when the backup was made that the store was restored from, zero for none
+
+	Writer []lock.Holder
+	Users  []lock.Holder
+	Damage []error // what is wrong with layout, journal and backup, each a *fault.Damaged
 }
 
 // Summary says what the store is like.
 func (l *Look) Summary() (s Summary, err error) {
-	s.Format, s.Bad = format.Version, l.bad
+	s.Format, s.Damage = format.Version, slices.Clone(l.bad)
 	if l.view != nil {
-		j := l.view.Journal()
-		s.Transaction, s.Names, s.NextID, s.From = l.reader.At, l.reader.Names(), j.NextID(), j.Header().Txn
-		s.OtherBoot = j.OtherBoot()
+		j, names := l.view.Journal(), l.reader.Names()
+		s.Counted, s.Known = names.Count, names.Known
+		s.Transaction, s.NextID, s.Checkpoint, s.OtherBoot = l.reader.At, j.NextID(), j.Header().Txn, j.OtherBoot()
 	}
 	if is, err := os.Stat(l.path(format.JournalFile)); err == nil {
-		s.Size = is.Size()
+		s.JournalSize = is.Size()
 	}
 	s.Writer = lock.New(l.path(format.StagingDir)).Holders()
 	s.Users = slices.DeleteFunc(lock.New(l.path(format.LayoutFile)).Holders(), func(h lock.Holder) bool { return h.PID == os.Getpid() })
 	copied, err := commit.ReadCopied(l.root)
 	if damage := fault.DamageOf(err); damage != nil {
-		s.Bad, err = append(slices.Clip(s.Bad), damage), nil
+		s.Damage, err = append(s.Damage, damage), nil
 	}
 	if copied != nil {
-		s.Copied = copied.Time
+		s.BackupOf = copied.Time
 	}
 	return s, errors.Join(err, eachAside(l.root, func(_ *disk.Dir, part, _ string) error {
 		if part == format.SnapshotsDir {
-			s.Aside++
+			s.SetAside++
 		}
 		return nil
 	}))

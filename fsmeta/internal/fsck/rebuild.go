@@ -23,27 +23,19 @@ type salvaged struct {
 	last      map[string]*format.Snapshot // the last version of each name that lines are about
 	at        map[string]uint64           // the transactions of these
 	names     format.Names                // after the last of the lines, or those of the header
-	head      []byte                      // the first bytes of the file
 	lost      string                      // which lines can't be read
 }
 
 // salvage reads the header and the lines that verify one by one.
 func salvage(root *disk.Dir) (*salvaged, error) {
 	v := &salvaged{next: 1, last: map[string]*format.Snapshot{}, at: map[string]uint64{}}
-	h, lines, err := journal.Salvage(root.Path + "/" + format.JournalFile)
+	h, txns, err := readable(root)
 	if err != nil {
-		return nil, err
-	}
-	if v.head, err = journal.Head(root.Path + "/" + format.JournalFile); err != nil {
 		return nil, err
 	}
 	v.txn, v.next, v.names = h.Txn, max(h.NextID, 1), h.Names
 	read := h.Txn
-	for i := range lines {
-		t, err := lines[i].Decode()
-		if err != nil {
-			continue // its writer wrote nonsense
-		}
+	for _, t := range txns {
 		if lost := lostBetween(read, t.Number); lost != "" {
 			v.lost += lost + ", "
 		}
@@ -64,6 +56,18 @@ func salvage(root *disk.Dir) (*salvaged, error) {
 	return v, nil
 }
 
+// readable returns the header of the journal, and the transactions of the lines that verify one by
+// one, without those of which the writer wrote nonsense.
+func readable(root *disk.Dir) (h format.Header, txns []*format.Txn, err error) {
+	h, lines, err := journal.Salvage(root.Path + "/" + format.JournalFile)
+	for i := range lines {
+		if t, derr := lines[i].Decode(); derr == nil {
+			txns = append(txns, t)
+		}
+	}
+	return h, txns, err
+}
+
 // lostBetween says between which transactions no line can be read, "" for none.
 func lostBetween(before, after uint64) string {
 	switch {
@@ -77,10 +81,12 @@ func lostBetween(before, after uint64) string {
 	return fmt.Sprintf("%d to %d", before+1, after-1)
 }
 
-// says reports whether a damaged header says these names. That is no accident: it has 64 bits of them.
-func (v *salvaged) says(names format.Names) bool {
-	header, _, _ := bytes.Cut(v.head, []byte("\n"))
-	return bytes.Contains(header, fmt.Appendf(nil, `,"count":%d,"names":"%016x",`, names.Count, names.Sum))
+// headerSays reports whether the header of the journal, damaged as it is, says these names. That is no
+// accident: it has 64 bits of them.
+func headerSays(root *disk.Dir, names format.Names) (bool, error) {
+	head, err := journal.Head(root.Path + "/" + format.JournalFile)
+	header, _, _ := bytes.Cut(head, []byte("\n"))
+	return bytes.Contains(header, fmt.Appendf(nil, `,"count":%d,"names":"%016x",`, names.Count, names.Sum)), err
 }
 
 // note takes what a snapshot tells of the highest transaction and identifier.
@@ -186,11 +192,15 @@ var errUntold = errors.New("nothing tells which snapshots there were")
 // tellNames makes sure that it is known which snapshots there were: from a line or the header, though
 // that is damaged elsewhere, or because the repair is to accept those that are there.
 func (r *repair) tellNames(v *salvaged, c *content) error {
-	found := count(c.entries)
 	if v.names.Known {
 		return nil
 	}
-	if !r.options.AcceptTree && !v.says(found) {
+	found := count(c.entries)
+	says, err := headerSays(r.root, found)
+	if err != nil {
+		return err
+	}
+	if !r.options.AcceptTree && !says {
 		return fmt.Errorf("%w, and %d are there: look whether that is all (in the driver's content, a backup, lost+found) and put back what is missing, then run the repair with --accept-tree",
 			errUntold, found.Count)
 	}
