@@ -225,7 +225,7 @@ func (w *Writer) prepare(fill int) (*journal.Next, error) {
 }
 
 // prepareAhead is prepare before the writers of this process have to wait: to fill the file
-// is what takes long. Where that fails it returns nil, and writeNext makes do with less.
+// is what takes long. Where that fails it returns nil, and replace makes do with less.
 func (w *Writer) prepareAhead() *journal.Next {
 	next, err := w.prepare(w.ahead)
 	if err == nil {

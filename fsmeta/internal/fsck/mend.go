@@ -49,9 +49,13 @@ func (r *repair) read() (*content, error) {
 	if err != nil {
 		return nil, err
 	}
-	names := slices.Collect(maps.Keys(r.writer.Lagging()))
-	c.overlay(r.view.Versions(names, r.view.Tip()))
+	r.overlayLagging(c)
 	return c, nil
+}
+
+// overlayLagging takes over how the journal has the names that lag.
+func (r *repair) overlayLagging(c *content) {
+	c.overlay(r.view.Versions(slices.Collect(maps.Keys(r.writer.Lagging())), r.view.Tip()))
 }
 
 // mendLinks makes the parent links say what the files say. A crash leaves some of them as
@@ -195,7 +199,7 @@ func (r *repair) countLeft(u uncounted) error {
 	if err != nil {
 		return err
 	}
-	c.overlay(r.view.Versions(slices.Collect(maps.Keys(r.writer.Lagging())), r.view.Tip()))
+	r.overlayLagging(c)
 	left := slices.DeleteFunc(u.Entries, func(entry string) bool { return !slices.Contains(c.entries, entry) })
 	again := adjust(r.stated(), format.Names.With, left)
 	if len(left) == 0 || again.Minus(count(c.entries)) != u.Missing {
@@ -208,6 +212,14 @@ func (r *repair) countLeft(u uncounted) error {
 type loss struct {
 	entry string
 	Finding
+}
+
+// own reports whether an entry of snapshots/ may be a snapshot's own: it is a directory, and no copy
+// of another snapshot.
+func (r *repair) own(entry string) (bool, error) {
+	_, isDir, err := r.snapshots.Exists(entry)
+	m := vouched(r.snapshots, entry)
+	return isDir && (m == nil || format.EncodeName(m.Name) == entry), err
 }
 
 // losses returns what can't be used: what is damaged, what stands on something that is missing
@@ -258,11 +270,15 @@ func (r *repair) giveUp(c *content) bool {
 		return false
 	}
 	var gone, made []string
+	stray := map[string]bool{}
 	for _, l := range all {
 		gone = append(gone, l.entry)
-		_, isDir, err := r.snapshots.Exists(l.entry)
-		if m := vouched(r.snapshots, l.entry); err == nil && isDir && (m == nil || format.EncodeName(m.Name) == l.entry) {
-			made = append(made, l.entry) // it is no copy of another, nor a person's file
+		switch own, err := r.own(l.entry); {
+		case err != nil:
+		case own:
+			made = append(made, l.entry)
+		default:
+			stray[l.entry] = true
 		}
 	}
 	names, uncounted := r.restate(c, nil, gone, made)
@@ -273,17 +289,19 @@ func (r *repair) giveUp(c *content) bool {
 		}
 	}
 	for _, l := range all {
-		failed := err
-		to := r.placeOf(l.entry, slices.Contains(uncounted, l.entry))
+		failed, to := err, format.SnapshotsDir+"/"+l.entry
+		if _, named := format.HashOfEntry(l.entry); stray[l.entry] && !(named && slices.Contains(uncounted, l.entry)) {
+			to = foreign + "/" + l.entry // the journal has not counted it
+		}
 		if failed == nil {
 			failed = r.setAside(r.snapshots, l.entry, to, l.Finding)
 		}
-		if cause := r.cause(l.entry); failed != nil && cause != "" {
+		if failed == nil {
+			r.findings[len(r.findings)-1].Aside = r.shelf.path() + "/" + to
+		} else if cause := r.cause(l.entry); cause != "" {
 			failed = fmt.Errorf("%w: %s", failed, cause)
 		}
-		if r.stuck[l.entry] = r.fail(l.Path, failed); failed == nil {
-			r.findings[len(r.findings)-1].Aside = r.shelf.path() + "/" + to
-		}
+		r.stuck[l.entry] = r.fail(l.Path, failed)
 	}
 	uncounted = slices.DeleteFunc(uncounted, func(entry string) bool { there, _, err := r.snapshots.Exists(entry); return !there && err == nil })
 	if err == nil && len(uncounted) > 0 { // those stay
@@ -294,18 +312,6 @@ func (r *repair) giveUp(c *content) bool {
 		r.fail(r.path(note), r.root.At().Unlink(note))
 	}
 	return true
-}
-
-// placeOf returns where on the shelf an entry of snapshots/ is put that can't be used. What the journal
-// has not counted is foreign, if it is no directory, or a copy of another snapshot.
-func (r *repair) placeOf(entry string, counted bool) string {
-	_, isDir, err := r.snapshots.Exists(entry)
-	m := vouched(r.snapshots, entry)
-	_, named := format.HashOfEntry(entry)
-	if copied := m != nil && format.EncodeName(m.Name) != entry; !(counted && named) && err == nil && (!isDir || copied) {
-		return foreign + "/" + entry
-	}
-	return format.SnapshotsDir + "/" + entry
 }
 
 // uncountedFile is on a shelf while a repair sets aside what the journal counts no more.

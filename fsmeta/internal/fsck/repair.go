@@ -97,8 +97,10 @@ func (r *repair) fail(path string, err error) bool {
 // explain completes what Check has found with the errors of what could not be done.
 func (r *repair) explain(left []Finding) []Finding {
 	const cant = "it could not be repaired: "
-	if _, err := SetAside(r.dir); r.shelf.used && err == nil { // what is in it was reported
-		left = slices.DeleteFunc(left, func(f Finding) bool { return f.Path == r.path(format.DamagedDir) && f.Harmless })
+	if r.shelf.used {
+		if _, err := SetAside(r.dir); err == nil { // what is in it was reported
+			left = slices.DeleteFunc(left, func(f Finding) bool { return f.Path == r.path(format.DamagedDir) && f.Harmless })
+		}
 	}
 	for i, f := range left {
 		if err := r.failed[f.Path]; err != nil {
@@ -114,8 +116,8 @@ func (r *repair) explain(left []Finding) []Finding {
 
 // run repairs the parts of the store from the outside in: each needs those before it.
 func (r *repair) run() error {
-	for _, part := range r.mountedParts() {
-		return &fault.Damaged{Path: r.path(part), Err: disk.ErrMounted}
+	if mounted := r.mountedParts(); len(mounted) > 0 {
+		return &fault.Damaged{Path: r.path(mounted[0]), Err: disk.ErrMounted}
 	}
 	if err := r.openTree(); err != nil {
 		if damage := fault.DamageOf(err); damage != nil && !errors.Is(err, disk.ErrMounted) {

@@ -77,10 +77,7 @@ func Open(dir *disk.Dir) (*Tree, error) {
 	return &Tree{root: dir, snapshots: snapshots, owner: owner, prefix: fmt.Sprintf("%08x-", rand.Uint32()), spares: map[bool][]leftover{}, links: map[string]string{}}, nil
 }
 
-// ErrMounted is the damage of a snapshots/, a staging/ or a journal that hides the store's own.
-var ErrMounted = disk.ErrMounted
-
-func mounted(path string) error { return &fault.Damaged{Path: path, Err: ErrMounted} }
+func mounted(path string) error { return &fault.Damaged{Path: path, Err: disk.ErrMounted} }
 
 // notMounted refuses an entry of dir, open as is, that is a mount or on another filesystem.
 func notMounted(dir, is *disk.Dir, entry string) error {

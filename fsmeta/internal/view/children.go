@@ -61,9 +61,6 @@ func (v *View) ChildrenOf(p Point, name string) (int, error) {
 // several: a person has edited one. It costs a lookup, the first call on an index a walk. The process has
 // the lock on staging/.
 func (v *View) Sharing(p Point, id string) ([]string, error) {
-	if p.index.unshared.Load() {
-		return nil, nil
-	}
 	names, known := p.index.sharing(id)
 	if known && names == nil {
 		return nil, nil
@@ -120,7 +117,6 @@ func (v *View) countChildren(p Point) error {
 	p.index.mu.Lock()
 	defer p.index.mu.Unlock()
 	p.index.children = c
-	p.index.unshared.Store(len(c.shared) == 0)
 	return nil
 }
 

@@ -26,7 +26,6 @@ type index struct {
 	searches    atomic.Int32  // how often pending was searched
 	generations atomic.Uint64 // see generation; changes under mu
 	leftovers   atomic.Bool   // left is not empty
-	unshared    atomic.Bool   // no two snapshots had one identifier when they were counted; changes under mu
 
 	mu      sync.RWMutex
 	pending []format.Line     // lines added and not decoded yet, oldest first; see ready
