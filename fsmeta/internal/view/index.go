@@ -128,6 +128,9 @@ func (ix *index) ready() {
 }
 
 func (ix *index) readyLocked() {
+	if len(ix.pending) == 0 {
+		return
+	}
 	for i := range ix.pending {
 		t, err := ix.pending[i].Decode()
 		if err == nil {

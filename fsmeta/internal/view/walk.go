@@ -61,7 +61,7 @@ func (w *walk) run() error {
 	if err != nil {
 		return err
 	}
-	batch := make([]*version, 0, walkBatch)
+	batch := make([]*version, 0, min(len(entries), walkBatch))
 	for part := range slices.Chunk(entries, walkBatch) {
 		batch = w.point.index.versions(batch[:0], part, w.point.At)
 		for i, e := range part {
