@@ -130,6 +130,28 @@ func TestInspectOrphan(t *testing.T) {
 	t.Error("it returns no snapshot")
 }
 
+// A removed snapshot with a directory that is still there is no snapshot, but a name that lags. One
+// that was made anew is no such name.
+func TestInspectRemoved(t *testing.T) {
+	dir := newDir(t)
+	build(t, dir, "layer base", "put again base", "put gone base", "put whole base")
+	entry := filepath.Join(dir, "snapshots", "gone")
+	kept := copyDir(t, entry)
+	crashed(t, dir, "remove gone", "remove again", "put again base", "remove whole")
+	succeed(t, os.Rename(kept, entry))
+	got, wrong := seen(t, dir)
+	if got != "again! base" || len(wrong) > 0 {
+		t.Errorf("%q, %v", got, wrong)
+	}
+	i, err := fsmeta.Inspect(dir)
+	succeed(t, err)
+	defer func() { succeed(t, i.Close()) }()
+	all := i.Removed()
+	if len(all) != 1 || all[0].Name != "gone" || all[0].Path != entry || !all[0].Journal || all[0].Kind != 0 || !strings.Contains(all[0].Lags, "is still there") || all[0].Advice == "" {
+		t.Errorf("%+v", all)
+	}
+}
+
 // A walk over an inspection keeps nothing of the snapshots in memory but their names.
 func TestInspectMemory(t *testing.T) {
 	const snapshots, labels = 500, 20_000 // bytes of labels in each

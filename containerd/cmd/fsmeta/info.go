@@ -95,6 +95,7 @@ func holders(all []lock.Holder) []process {
 
 // count counts the snapshots.
 func (l *look) count(o *overview) error {
+	o.Removed = l.removed()
 	return l.each(func(s *fsmeta.Sight) error { o.add(s); return nil })
 }
 
@@ -142,7 +143,11 @@ func (l *look) info(o *overview) error {
 	}
 	p.add("snapshots", fmt.Sprintf("%d active, %d committed; %s", o.Active, o.Committed, counted))
 	p.styled("damaged", fmt.Sprint(o.Damaged), ifAny(o.Damaged, red))
-	p.styled("lagging", fmt.Sprint(o.Lagging), ifAny(o.Lagging, yellow))
+	lagging := fmt.Sprint(o.Lagging)
+	if o.Removed > 0 {
+		lagging += fmt.Sprintf(", and %d removed with a directory that is still there", o.Removed)
+	}
+	p.styled("lagging", lagging, ifAny(o.Lagging+o.Removed, yellow))
 	p.add("last transaction", l.last(o))
 	p.add("next identifier", number(o.NextID))
 	p.add("journal", l.journal(o))

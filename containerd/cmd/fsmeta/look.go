@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -25,6 +26,7 @@ type look struct {
 	out    *output
 	now    time.Time
 	wrong  []string // what is damaged, a line for each
+	notes  []string // what else standard error says
 	whole  []error  // those that are not about one snapshot, as each found them
 	absent bool     // what was asked for is not there
 }
@@ -47,7 +49,7 @@ func looking(print func(l *look, c *cli.Command) error, store *string, more ...*
 		if errors.Is(err, syscall.EPIPE) {
 			return nil // the reader has seen enough
 		}
-		for _, line := range l.wrong {
+		for _, line := range slices.Concat(l.notes, l.wrong) {
 			fmt.Fprintf(c.Root().ErrWriter, "fsmeta: %s\n", line)
 		}
 		if l.absent && err == nil {
@@ -62,7 +64,7 @@ var clock = time.Now
 
 // try inspects the store once.
 func (l *look) try(c *cli.Command, print func(l *look, c *cli.Command) error) (err error) {
-	l.wrong, l.whole, l.absent = nil, nil, false
+	l.wrong, l.notes, l.whole, l.absent = nil, nil, nil, false
 	if l.Inspection, err = fsmeta.Inspect(l.dir); err != nil {
 		return err
 	}
@@ -92,6 +94,21 @@ func (l *look) each(visit func(s *fsmeta.Sight) error) error {
 
 // note notes something damaged.
 func (l *look) note(err error) { l.wrong = append(l.wrong, tool.Visible(damageText(err))) }
+
+// removed counts the snapshots that are removed but for their directories, and notes them:
+// ls of the directory has them.
+func (l *look) removed() (count int) {
+	for _, s := range l.Removed() {
+		l.notes = append(l.notes, "note: "+leftText(&s))
+		count++
+	}
+	return count
+}
+
+// leftText says of a removed snapshot what is left of it, and what to do.
+func leftText(s *fsmeta.Sight) string {
+	return tool.Visible(fmt.Sprintf("snapshot %s: %s: %s; %s", shorten(nameOf(s), enoughInError), s.Path, s.Lags, s.Advice))
+}
 
 // damageText says what is damaged, without the operation that found it.
 func damageText(err error) string {

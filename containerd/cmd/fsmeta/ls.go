@@ -17,7 +17,8 @@ func lsCommand() *cli.Command {
 			"On a terminal the columns are lined up, and names that are too long lose their middle; else there are tabs between them. " +
 			"Characters that can't be shown are escaped, as in \\n.\n\n" +
 			"With --json a line has name, id, parent, kind, readonly, labels, created, updated, usage, txn (which changed it last), path, source (journal or tree, which decides), lags and damage. " +
-			"What can't be told is null, and so are lags and damage where there is none.\n\n" + looks + "\n\n" +
+			"What can't be told is null, and so are lags and damage where there is none. " +
+			"Standard error has a note for each snapshot that is removed and has a directory in snapshots/ all the same, which could not be removed.\n\n" + looks + "\n\n" +
 			"Example: the active snapshots of a namespace of containerd:\n\n   fsmeta ls --kind active --label containerd.io/namespace=k8s.io STORE",
 		Arguments: []cli.Argument{&cli.StringArg{Name: "STORE", Destination: &store, UsageText: "STORE"}},
 		Flags: []cli.Flag{
@@ -45,6 +46,7 @@ func checkKind(text string) error {
 
 func ls(l *look, c *cli.Command) error {
 	wanted := filterOf(c)
+	l.removed()
 	if c.Bool("json") {
 		lines := tool.NewEncoder(l.out)
 		return l.each(func(s *fsmeta.Sight) error {

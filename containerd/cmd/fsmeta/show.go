@@ -264,10 +264,15 @@ func (l *look) missing(f *finder) error {
 	if err != nil {
 		return err
 	}
+	for _, s := range l.Removed() {
+		if !f.byID && (s.Name == f.name || nameOf(&s) == f.name) {
+			gone += "; " + s.Path + ": " + s.Lags + "; " + s.Advice
+		}
+	}
 	if text += gone; f.unnamed > 0 {
 		text += fmt.Sprintf("; it may be one of %d that are damaged, of which the names can't be told", f.unnamed)
 	}
-	l.wrong = append(l.wrong, text)
+	l.wrong = append(l.wrong, tool.Visible(text))
 	return nil
 }
 

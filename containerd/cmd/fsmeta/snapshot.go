@@ -50,6 +50,7 @@ type counts struct {
 	Committed int `json:"committed"`
 	Damaged   int `json:"damaged"` // those among active and committed, too, that stand on a missing one
 	Lagging   int `json:"lagging"`
+	Removed   int `json:"removed"` // removed, with a directory that is still there: none of the others
 }
 
 func (c *counts) add(s *fsmeta.Sight) {

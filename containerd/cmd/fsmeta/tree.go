@@ -84,6 +84,7 @@ func grow(l *look) (*forest, error) {
 	if err != nil {
 		return nil, err
 	}
+	f.Removed = l.removed()
 	f.link(byName)
 	f.findCircles(byName)
 	return f, nil
@@ -177,6 +178,9 @@ func draw(l *look, f *forest) error {
 	}
 	if f.missing > 0 {
 		sum += fmt.Sprintf(", %d missing", f.missing)
+	}
+	if f.Removed > 0 {
+		sum += fmt.Sprintf(", %d removed but still there", f.Removed)
 	}
 	return l.print("", "\n"+sum, "")
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"time"
@@ -33,8 +34,14 @@ type Sight struct {
 type Look struct {
 	store
 	reader view.Reader
-	named  map[string]bool // names that the journal's lines are about
-	bad    []error         // what is wrong with layout and journal, each a *fault.Damaged; never changed in place
+	lines  map[string]lastLine // the last line about each name that the journal has lines about
+	bad    []error             // what is wrong with layout and journal, each a *fault.Damaged; never changed in place
+}
+
+// lastLine is the last line of the journal about a name.
+type lastLine struct {
+	txn     uint64
+	removed bool // it says that there is no such snapshot
 }
 
 // OpenLook opens the store in dir to look at it. It writes nothing, and waits for no writer. The
@@ -88,14 +95,14 @@ func (l *Look) openParts() error {
 // noteNames notes which names the journal decides: those of its lines, also where others can't be
 // read. If a checkpoint drops some meanwhile, the tree has come to decide about those.
 func (l *Look) noteNames() error {
-	l.named = map[string]bool{}
+	l.lines = map[string]lastLine{}
 	_, txns, err := readable(l.root)
 	for _, t := range txns {
 		if t.Number > l.reader.At {
 			break // not committed yet
 		}
 		for _, c := range t.Changes {
-			l.named[c.Name] = true
+			l.lines[c.Name] = lastLine{t.Number, c.After == nil}
 		}
 	}
 	return err
@@ -162,7 +169,7 @@ func (l *Look) damaged(entry string, err error) Sight {
 		return s
 	}
 	s.Name = damage.Name
-	s.Journal = l.named[s.Name]
+	_, s.Journal = l.lines[s.Name]
 	if s.Name != "" && s.Path == l.tree.Path(s.Name) {
 		if m, err := l.tree.Read(s.Name); err == nil && m != nil {
 			s.Snapshot, s.Advice = m, adviseParent
@@ -189,8 +196,8 @@ func (l *Look) belongs(entry string) *format.Snapshot {
 // sight says of a snapshot which of the two decides, and whether the tree has the same. A tree that is
 // ahead of the line is so because of a later one.
 func (l *Look) sight(m *format.Snapshot) Sight {
-	s := Sight{Name: m.Name, Path: l.tree.Path(m.Name), Snapshot: m, Journal: l.named[m.Name]}
-	if !s.Journal {
+	s := Sight{Name: m.Name, Path: l.tree.Path(m.Name), Snapshot: m}
+	if _, s.Journal = l.lines[m.Name]; !s.Journal {
 		return s
 	}
 	is, err := l.tree.Read(m.Name)
@@ -203,12 +210,39 @@ func (l *Look) sight(m *format.Snapshot) Sight {
 		s.Lags = fmt.Sprintf("the tree has it as transaction %d left it", is.Txn)
 	}
 	if s.Lags != "" {
-		cause := l.cause(format.EncodeName(m.Name))
-		if s.Advice = adviseLagging(cause); cause != "" {
-			s.Lags += ": " + cause
-		}
+		l.explain(&s)
 	}
 	return s
+}
+
+// explain adds to a sight that lags why, where that can be told, and what to do.
+func (l *Look) explain(s *Sight) {
+	cause := l.cause(format.EncodeName(s.Name))
+	if s.Advice = adviseLagging(cause); cause != "" {
+		s.Lags += ": " + cause
+	}
+}
+
+// Removed returns the names that lag because the journal says that there is no such snapshot and
+// its directory is still there: in byte order. A directory that a later transaction has made is none.
+func (l *Look) Removed() (all []Sight) {
+	for _, name := range slices.Sorted(maps.Keys(l.lines)) {
+		line := l.lines[name]
+		if !line.removed {
+			continue
+		}
+		there, _, err := l.tree.Exists(name)
+		if err == nil && !there {
+			continue
+		}
+		if is, err := l.tree.Read(name); err == nil && (is == nil || is.Txn > line.txn) {
+			continue
+		}
+		s := Sight{Name: name, Path: l.tree.Path(name), Journal: true, Lags: "it is removed, and its directory is still there"}
+		l.explain(&s)
+		all = append(all, s)
+	}
+	return all
 }
 
 // Line is a line of the journal, or what stands where one should.
