@@ -107,3 +107,24 @@ func TestCheckJSON(t *testing.T) {
 		t.Errorf("backup prints %s, want %s", out, want)
 	}
 }
+
+// The manual page has every command and flag, and each shell has its completion.
+func TestDocument(t *testing.T) {
+	page, _ := run(t, "man")
+	plain := strings.ReplaceAll(page, `\-`, "-")
+	for _, want := range []string{".TH fsmeta-snapshotter 8", "fsmeta-snapshotter backup [OPTIONS] DIR", "Example: fsmeta-snapshotter man", "--remap-ids", "--containerd-root", "Exit status: 0"} {
+		if !strings.Contains(plain, want) {
+			t.Errorf("the manual page lacks %q", want)
+		}
+	}
+	for _, c := range command().Commands {
+		if !strings.Contains(plain, c.Usage) || c.Description == "" {
+			t.Errorf("the manual page, or --help, lacks something of %s", c.Name)
+		}
+	}
+	for _, shell := range []string{"bash", "zsh", "fish", "pwsh"} {
+		if out, _ := run(t, "completion", shell); out == "" {
+			t.Errorf("there is none for %s", shell)
+		}
+	}
+}

@@ -25,9 +25,11 @@ func main() {
 }
 
 func command() *cli.Command {
-	return &cli.Command{
-		Name:    "fsmeta-snapshotter",
-		Usage:   "serve a snapshotter to containerd, with metadata in plain files",
+	return tool.Document(&cli.Command{
+		Name:  "fsmeta-snapshotter",
+		Usage: "serve a snapshotter to containerd, with metadata in plain files",
+		Description: "Without a command it serves until it is stopped. To look at the metadata, use fsmeta on the directory meta below --root.\n\n" +
+			"Completion for bash: source <(fsmeta-snapshotter completion bash); zsh, fish and pwsh likewise.",
 		Version: tool.Version(),
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "root", Usage: "the `DIR` with the snapshots and their metadata", Value: "/var/lib/fsmeta-snapshotter"},
@@ -52,5 +54,5 @@ func command() *cli.Command {
 		Commands: []*cli.Command{importCommand(), checkCommand(), repairCommand(), backupCommand()},
 		// So that --help of a command and errors end the same way everywhere.
 		ExitErrHandler: func(context.Context, *cli.Command, error) {},
-	}
+	})
 }

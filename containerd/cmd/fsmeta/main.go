@@ -35,7 +35,7 @@ func main() {
 }
 
 func command() *cli.Command {
-	return &cli.Command{
+	return tool.Document(&cli.Command{
 		Name:  "fsmeta",
 		Usage: "look at, check, repair, back up and follow a store of snapshot metadata",
 		Description: "STORE is the directory that has layout, journal and snapshots in it. Nothing but repair writes to it.\n\n" +
@@ -46,12 +46,10 @@ func command() *cli.Command {
 		}),
 		Commands: []*cli.Command{
 			lsCommand(), showCommand(), treeCommand(), logCommand(), infoCommand(),
-			checkCommand(), repairCommand(), backupCommand(), watchCommand(), tool.Man(),
+			checkCommand(), repairCommand(), backupCommand(), watchCommand(),
 		},
-		EnableShellCompletion:           true,
-		ConfigureShellCompletionCommand: func(c *cli.Command) { c.Hidden = false },
-		ExitErrHandler:                  func(context.Context, *cli.Command, error) {},
-	}
+		ExitErrHandler: func(context.Context, *cli.Command, error) {},
+	})
 }
 
 func checkCommand() *cli.Command {

@@ -9,12 +9,20 @@ import (
 	"github.com/urfave/cli/v3"
 )
 
-// Man is a command that prints the manual page of the program.
-func Man() *cli.Command {
+// Document gives a program the commands man and completion.
+func Document(program *cli.Command) *cli.Command {
+	program.Commands = append(program.Commands, man(program.Name))
+	program.EnableShellCompletion = true
+	program.ConfigureShellCompletionCommand = func(c *cli.Command) { c.Hidden = false }
+	return program
+}
+
+// man is a command that prints the manual page of the program.
+func man(program string) *cli.Command {
 	return &cli.Command{
 		Name:        "man",
 		Usage:       "print the manual page, for man(1)",
-		Description: "Example: fsmeta man | man -l -",
+		Description: "Example: " + program + " man | man -l -",
 		Action: Alone(func(_ context.Context, c *cli.Command) error {
 			for _, command := range c.Root().Commands {
 				describe(c.Root().Name, command)
