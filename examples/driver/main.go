@@ -3,13 +3,14 @@
 // prints how to mount it, and shows the store as an operator sees it. It mounts
 // nothing itself, so it needs no privileges.
 //
-//	go run ./examples/driver [-store DIR] [LAYER...]
+//	go run ./examples/driver [-store DIR] [-wait] [LAYER...]
 //
 // Read driver.go to write one of your own: it has the order of content and
 // metadata. content.go unpacks layers.
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -48,6 +49,7 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 	flags := flag.NewFlagSet("driver [flags] [LAYER...]\nA LAYER is a directory, a tar or a tar.gz; "+
 		"default: the folders of the Go module around the working directory.\nFlags", flag.ContinueOnError)
 	store := flags.String("store", defaultStore(), "`DIR` for metadata and content, made if missing")
+	wait := flags.Bool("wait", false, "keep the store open until Enter is pressed, to look at it meanwhile")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -106,7 +108,14 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 	for _, key := range removed {
 		fmt.Fprintln(out, "removed", key)
 	}
-	return errors.Join(uncleared, err, show(out, filepath.Join(root, "meta"), container))
+	err = errors.Join(uncleared, err, show(out, filepath.Join(root, "meta"), container))
+	if *wait {
+		fmt.Fprintln(out, "\nThe store stays open until Enter is pressed.")
+		if _, rerr := bufio.NewReader(os.Stdin).ReadString('\n'); rerr != io.EOF {
+			err = errors.Join(err, rerr)
+		}
+	}
+	return err
 }
 
 // show prints what an operator finds with ls, cat and readlink.
