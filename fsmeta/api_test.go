@@ -51,6 +51,28 @@ func wantInvalidOption(t *testing.T, call string, err error) {
 	}
 }
 
+// CarryTransaction gives the transaction of one context to another, which keeps its values and its end.
+func TestCarryTransaction(t *testing.T) {
+	type key struct{}
+	a := use(t, newDir(t))
+	waits, tx, err := a.store.TransactionContext(t.Context(), true)
+	succeed(t, err)
+	ended, cancel := context.WithCancel(context.WithValue(t.Context(), key{}, "value"))
+	cancel()
+	ctx := fsmeta.CarryTransaction(ended, waits)
+	if ctx.Value(key{}) != "value" || ctx.Err() != context.Canceled || fsmeta.FromContext(ctx) != a.store {
+		t.Errorf("the context has the value %v and the error %v", ctx.Value(key{}), ctx.Err())
+	}
+	_, err = a.store.CreateActive(ctx, "x", "", false)
+	succeed(t, err)
+	if s := fsmeta.FromContext(fsmeta.CarryTransaction(ctx, ended)); s != nil {
+		t.Error("a context carries the transaction that it carried before")
+	}
+	succeed(t, tx.Commit())
+	_, err = a.store.Stat(t.Context(), "x")
+	succeed(t, err)
+}
+
 // Nothing begins in the context of a transaction that has ended, as nothing else is done in it.
 func TestBeginInAnEndedTransaction(t *testing.T) {
 	a := use(t, newDir(t))

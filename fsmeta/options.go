@@ -1,5 +1,7 @@
 package fsmeta
 
+import "time"
+
 // An Option changes how [Open] opens a store.
 type Option func(*options)
 
@@ -7,6 +9,8 @@ type options struct {
 	readOnly  bool // default: read and write
 	mustExist bool // default: make the store where there is none
 	relaxed   bool // default: Commit waits for the disk
+
+	patience *time.Duration // default: ten seconds
 }
 
 // ReadOnly opens a store that exists and writes nothing to it, at no time and
@@ -23,6 +27,12 @@ func ReadOnly() Option {
 // A store that has lost its file layout is [ErrDamaged], with and without this option.
 func MustExist() Option {
 	return func(o *options) { o.mustExist = true }
+}
+
+// Patience makes [Open] wait for that long, instead of ten seconds, for a program that has the whole
+// store for itself. Where it is not positive, Open doesn't wait.
+func Patience(d time.Duration) Option {
+	return func(o *options) { o.patience = &d }
 }
 
 // Relaxed makes Commit return without waiting for the disk: for nodes that are rebuilt

@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/fsmeta/fsmeta/fsmeta"
 )
@@ -274,6 +275,23 @@ func TestOpenReadOnlyWhileLayoutIsHeld(t *testing.T) {
 	two := start(t)
 	mustDo(t, two, "open "+dir+" readonly")
 	mustSay(t, two, "walk", "a")
+}
+
+// Patience bounds how long Open waits for a program that has the layout alone.
+func TestPatienceOfOpen(t *testing.T) {
+	dir := newDir(t)
+	build(t, dir, "put a")
+	release := flocked(t, filepath.Join(dir, "layout"))
+	for _, d := range []time.Duration{-1, time.Millisecond} {
+		_, err := fsmeta.Open(dir, fsmeta.Patience(d))
+		if !errors.Is(err, fsmeta.ErrInUse) || !strings.Contains(err.Error(), "locked for "+d.String()) {
+			t.Errorf("open with a patience of %v: %v, want that the store is in use", d, err)
+		}
+	}
+	release()
+	s, err := fsmeta.Open(dir, fsmeta.Patience(-1))
+	succeed(t, err)
+	succeed(t, s.Close())
 }
 
 // otherBoot makes the journal one of another boot of the machine.

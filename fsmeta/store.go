@@ -46,7 +46,7 @@ type Store struct {
 // Any number of processes may have a store open, and each as often as it likes.
 // What another process did and did not finish, because it died or the power was
 // cut, is finished by the next writable transaction; reads see it already. Open waits
-// for ten seconds at most for a program that has the whole store for itself, a repair
+// for ten seconds at most (see [Patience]) for a program that has the whole store for itself, a repair
 // for one; then the error is [ErrInUse].
 //
 // Other errors are [ErrNotStore] where dir is a file, holds something else or a layout
@@ -87,6 +87,9 @@ func open(dir string, o options) (*Store, error) {
 	}
 	s := &Store{dir: dir, relaxed: o.relaxed, layout: layout.NewLock(dir)}
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
+	if o.patience != nil {
+		s.layout.Patience = *o.patience
+	}
 	err = s.layout.Share()
 	if err == nil {
 		err = s.openFiles(o)

@@ -49,6 +49,13 @@ func WithoutTransaction(ctx context.Context) context.Context {
 	return context.WithValue(ctx, contextKey{}, (*transaction)(nil))
 }
 
+// CarryTransaction returns a context like ctx that carries the transaction that from carries,
+// or none where that carries none: to let one context end the wait for a transaction, and
+// another be the one that its functions are given. The transaction of ctx is not in it.
+func CarryTransaction(ctx, from context.Context) context.Context {
+	return context.WithValue(ctx, contextKey{}, innermost(from))
+}
+
 // innermost returns the transaction that ctx carries, of nested ones the last to begin; nil
 // for none.
 func innermost(ctx context.Context) *transaction {

@@ -116,6 +116,10 @@ func readFile(dir string) ([]byte, error) {
 
 // A Lock is the lock on the file layout of one open store.
 type Lock struct {
+	// Patience is how long Share waits for a program that has the lock alone: one that closes the
+	// store has it for an instant, a repair for as long as it runs. NewLock sets ten seconds.
+	Patience time.Duration
+
 	lock   *lock.Lock
 	unlock func() error // gives the shared lock back, nil where it is not held
 	path   string
@@ -124,17 +128,13 @@ type Lock struct {
 // NewLock returns the lock of the store in dir. It takes nothing.
 func NewLock(dir string) *Lock {
 	path := filepath.Join(dir, format.LayoutFile)
-	return &Lock{lock: lock.New(path), path: path}
+	return &Lock{Patience: 10 * time.Second, lock: lock.New(path), path: path}
 }
 
-// patience is how long Share waits for a program that has the lock alone: one that closes
-// the store has it for an instant, a repair for as long as it runs.
-const patience = 10 * time.Second
-
-// Share takes the lock that every open store holds shared. It waits for ten seconds at most
+// Share takes the lock that every open store holds shared. It waits for as long as Patience
 // for a program that has it alone; then the error is an ErrInUse.
 func (l *Lock) Share() error {
-	for deadline := time.Now().Add(patience); ; time.Sleep(50 * time.Microsecond) {
+	for deadline := time.Now().Add(l.Patience); ; time.Sleep(50 * time.Microsecond) {
 		unlock, ok, err := l.lock.TryRLock()
 		if err != nil {
 			return err
@@ -144,7 +144,7 @@ func (l *Lock) Share() error {
 			return nil
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("%w: another program has had %s locked for %v, such as a repair; fuser -v %s shows it", fault.ErrInUse, l.path, patience, l.path)
+			return fmt.Errorf("%w: another program has had %s locked for %v, such as a repair; fuser -v %s shows it", fault.ErrInUse, l.path, l.Patience, l.path)
 		}
 	}
 }
