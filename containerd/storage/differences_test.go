@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
@@ -351,67 +350,6 @@ func TestReturnedMapIsNotTheGivenOne(t *testing.T) {
 			want := map[string]map[string]string{"bbolt": {}, "fsmeta": {"x": "1"}}[p.peer.Name]
 			equal(t, "labels given", given, want)
 		})
-	})
-}
-
-// TestContextEndsWaits begins a transaction with a context that has ended. bbolt's
-// look at no context.
-func TestContextEndsWaits(t *testing.T) {
-	ended, cancel := context.WithCancel(bg)
-	cancel()
-	onBoth(t, func(t *testing.T, p *player) {
-		p.prepare("begin w write\n w: create active a\n commit w")
-		ctx, tx, err := p.store.TransactionContext(ended, true)
-		if p.peer.Name == peers.FS.Name {
-			is(t, err, context.Canceled)
-			equal(t, "class", classOf(err, nil), "Canceled")
-			equal(t, "the context is the one given, and there is no transaction", ctx == ended && tx == nil, true)
-		} else {
-			noError(t, err)
-			noError(t, tx.Rollback())
-		}
-		ctx, tx, err = p.store.TransactionContext(ended, false)
-		noError(t, err)
-		equal(t, "info", p.call(ctx, "info", []string{"a"}), "#1 active a t1")
-		want := map[string]string{"bbolt": "a", "fsmeta": "Canceled"}[p.peer.Name]
-		equal(t, "walk", p.call(ctx, "walk", nil), want)
-		noError(t, tx.Rollback())
-	})
-}
-
-// TestContextEndsWait ends the context while the transaction waits for another.
-func TestContextEndsWait(t *testing.T) {
-	p := newPlayer(t, peers.FS)
-	p.prepare("begin w write")
-	ctx, cancel := context.WithTimeout(bg, time.Millisecond)
-	defer cancel()
-	_, _, err := p.store.TransactionContext(ctx, true)
-	is(t, err, context.DeadlineExceeded)
-	err = p.store.WithTransaction(ctx, true, func(context.Context) error { t.Error("called"); return nil })
-	is(t, err, context.DeadlineExceeded)
-	p.prepare("w: create active a\n commit w")
-}
-
-// TestContextEndsWalk ends the context in a walk's callback.
-func TestContextEndsWalk(t *testing.T) {
-	onBoth(t, func(t *testing.T, p *player) {
-		p.prepare("begin w write\n w: create active a\n w: create active b\n w: create active c")
-		ctx, cancel := context.WithCancel(p.context("w"))
-		defer cancel()
-		visited := ""
-		err := p.store.WalkInfo(ctx, func(_ context.Context, info snapshots.Info) error {
-			visited += info.Name
-			cancel()
-			return nil
-		})
-		if p.peer.Name == peers.FS.Name {
-			is(t, err, context.Canceled)
-			equal(t, "visited", visited, "a")
-		} else {
-			noError(t, err)
-			equal(t, "visited", visited, "abc")
-		}
-		p.prepare("commit w")
 	})
 }
 

@@ -15,7 +15,9 @@
 //     processes write in turn.
 //   - A writable transaction begun inside a writable one of the same store is an
 //     error ([fsmeta.ErrNestedTransaction]); with bbolt it waits for itself forever.
-//   - A context ends the wait for a writable transaction, and a walk.
+//   - A context ends the wait for a writable transaction, where that lasts for over a quarter of a
+//     second. It is heeded for nothing else, as by containerd's package: a call with a context that
+//     has ended does what it does with any other.
 //   - Any number of processes can have a store open, and see each other's commits. A
 //     read-only transaction that is held for long beside them may end in
 //     [fsmeta.ErrOutdated]: begin it again.
@@ -41,8 +43,8 @@
 //   - The texts of errors. Their classes, of package errdefs and of bbolt, are.
 //   - Names, and label keys and values, must be valid UTF-8, and names at most 32,768
 //     bytes long: errdefs.ErrInvalidArgument.
-//   - The options are bbolt's, so that what sets them compiles. ReadOnly is heeded; the
-//     others have no counterpart, and a commit is always durable.
+//   - The options are bbolt's, so that what sets them compiles. ReadOnly, NoSync and Timeout are
+//     heeded, see [Opt]; the others have no counterpart, and are named in a warning where they are set.
 //   - A store on which nothing but rolled back transactions were tried is as one that was
 //     never written to (WalkInfo and IDMap say errdefs.ErrNotFound) until it is opened
 //     the next time, and then as an empty one. bbolt forgets the attempts altogether.

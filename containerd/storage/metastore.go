@@ -39,10 +39,6 @@ type Snapshot struct {
 	ParentIDs []string
 }
 
-// Opt sets options as containerd's package takes them. Those of [bolt.Options] that
-// mean something here are heeded: ReadOnly.
-type Opt func(*bolt.Options) error
-
 // MetaStore is the metadata of one snapshot driver. All methods may be called
 // concurrently.
 type MetaStore struct {
@@ -64,17 +60,14 @@ func NewMetaStore(path string, opts ...Opt) (*MetaStore, error) {
 			return nil, err
 		}
 	}
-	ms := &MetaStore{dir: dir, opts: *bolt.DefaultOptions}
-	ms.opts.NoStatistics = true // as containerd's package gives them to options
-	for _, opt := range opts {
-		if err := opt(&ms.opts); err != nil {
-			return nil, err
-		}
+	o, err := boltOptions(dir, opts)
+	if err != nil {
+		return nil, err
 	}
 	if err := refuseFile(dir); err != nil {
 		return nil, err
 	}
-	return ms, nil
+	return &MetaStore{dir: dir, opts: o}, nil
 }
 
 // refuseFile says what to do where a store is to be and a file is.
@@ -100,13 +93,13 @@ func (ms *MetaStore) open() (*fsmeta.Store, error) {
 	if s := ms.store.Load(); s != nil {
 		return s, nil
 	}
-	var opts []fsmeta.Option
-	if ms.opts.ReadOnly {
-		opts = append(opts, fsmeta.ReadOnly())
-	}
+	opts := storeOptions(&ms.opts)
 	s, err := fsmeta.Open(ms.dir, append(opts, fsmeta.MustExist())...)
 	if errors.Is(err, fs.ErrNotExist) {
 		s, err = ms.make(opts)
+	}
+	if errors.Is(err, fsmeta.ErrInUse) && ms.opts.Timeout != 0 {
+		err = reclassified{err, errbolt.ErrTimeout}
 	}
 	if err != nil {
 		return nil, err
@@ -133,15 +126,17 @@ func (ms *MetaStore) make(opts []fsmeta.Option) (*fsmeta.Store, error) {
 // transaction promises, and for the errors; a writable one in a store that is
 // open read-only is bbolt's ErrDatabaseReadOnly, one after Close its
 // ErrDatabaseNotOpen. With an error it returns ctx as it was.
+//
+// A context matters while a writable transaction waits for its turn, and for nothing else: it ends
+// that wait, but not before a quarter of a second has passed. So a call whose context has ended
+// before it fails only where another writer keeps the turn for that long. A driver that
+// must have its transaction, however long that takes, passes [context.WithoutCancel].
 func (ms *MetaStore) TransactionContext(ctx context.Context, writable bool) (context.Context, Transactor, error) {
 	s, err := ms.open()
 	if err != nil {
 		return ctx, nil, err
 	}
-	tctx, tx, err := s.TransactionContext(ctx, writable)
-	if errors.Is(err, fsmeta.ErrTransactionClosed) { // which containerd's package does not mind
-		tctx, tx, err = s.TransactionContext(fsmeta.WithoutTransaction(ctx), writable)
-	}
+	tctx, tx, err := begin(ctx, s, writable)
 	if err != nil {
 		switch {
 		case errors.Is(err, fsmeta.ErrReadOnlyTransaction):
@@ -152,6 +147,25 @@ func (ms *MetaStore) TransactionContext(ctx context.Context, writable bool) (con
 		return ctx, nil, err
 	}
 	return tctx, &transactor{tx: tx, writable: writable}, nil
+}
+
+// begin begins a transaction of s, see wait. One that carries a transaction that has ended
+// is no reason not to: containerd's package does not mind.
+func begin(ctx context.Context, s *fsmeta.Store, writable bool) (tctx context.Context, tx fsmeta.Transactor, err error) {
+	try := func(ctx context.Context) error {
+		tctx, tx, err = s.TransactionContext(ctx, writable)
+		if errors.Is(err, fsmeta.ErrTransactionClosed) {
+			tctx, tx, err = s.TransactionContext(fsmeta.WithoutTransaction(ctx), writable)
+		}
+		return err
+	}
+	if err = wait(ctx, try); err != nil {
+		return nil, nil, err
+	}
+	if ctx.Err() != nil { // what was waited with may be another context
+		tctx = fsmeta.CarryTransaction(ctx, tctx)
+	}
+	return tctx, tx, nil
 }
 
 // transactor ends a transaction as bbolt's do.
@@ -208,14 +222,23 @@ func (ms *MetaStore) WithTransaction(ctx context.Context, writable bool, fn Tran
 
 // NewID returns an identifier for [CreateSnapshotWithID], which nobody else gets: a driver
 // can make content under it, and sync it, before the transaction that creates the snapshot.
-// containerd's package has no such method. See [fsmeta.Store.NewID].
-func (ms *MetaStore) NewID(ctx context.Context) (string, error) {
+// containerd's package has no such method. See [fsmeta.Store.NewID], and
+// [MetaStore.TransactionContext] for what ctx is heeded for.
+func (ms *MetaStore) NewID(ctx context.Context) (id string, err error) {
 	s, err := ms.open()
 	if err != nil {
 		return "", err
 	}
-	return s.NewID(ctx)
+	err = wait(ctx, func(ctx context.Context) error {
+		id, err = s.NewID(ctx)
+		return err
+	})
+	return id, err
 }
+
+// Path returns the absolute path of the store's directory. containerd's package has no such
+// method.
+func (ms *MetaStore) Path() string { return ms.dir }
 
 // Close ends the use of the store, see [fsmeta.Store.Close]. Open transactions are
 // rolled back. Closing it again, or where there was no transaction yet, does nothing.

@@ -111,7 +111,8 @@ func withoutEmpty(labels map[string]string) map[string]string {
 // snapshot where there are none, in byte order of the names. Filters are containerd's,
 // over kind, name, parent and labels. The context that fn is given carries the
 // transaction; in it everything is allowed, also to change what is walked over. An error of
-// fn ends the walk and is returned as it is.
+// fn ends the walk and is returned as it is. A context that ends does not end the walk: fn can
+// look at it.
 //
 // Errors are those of a filter, errdefs.ErrNotFound on a store that nothing was ever
 // written to, [ErrNoTransaction], and [fsmeta.ErrDamaged] when all other snapshots
@@ -126,19 +127,19 @@ func WalkInfo(ctx context.Context, fn snapshots.WalkFunc, fs ...string) error {
 		return err
 	}
 	var ended error // by fn: it is returned as it is
-	visit := func(ctx context.Context, info fsmeta.Info) error {
+	visit := func(_ context.Context, info fsmeta.Info) error {
 		ended = fn(ctx, theirs(&info))
 		return ended
 	}
 	if len(fs) > 0 { // apart: a filter takes each info to the heap
-		visit = func(ctx context.Context, info fsmeta.Info) error {
+		visit = func(_ context.Context, info fsmeta.Info) error {
 			if si := theirs(&info); filter.Match(adapt(&si)) {
 				ended = fn(ctx, si)
 			}
 			return ended
 		}
 	}
-	if err := s.Walk(ctx, visit); ended == nil && err != nil {
+	if err := s.Walk(neverEnding(ctx), visit); ended == nil && err != nil {
 		return classify(err)
 	}
 	return ended
@@ -311,7 +312,7 @@ func Remove(ctx context.Context, key string) (string, snapshots.Kind, error) {
 
 // hasChild reports whether a snapshot stands on key.
 func hasChild(ctx context.Context, s *fsmeta.Store, key string) (bool, error) {
-	for info, err := range s.All(ctx) {
+	for info, err := range s.All(neverEnding(ctx)) {
 		if err != nil {
 			return false, err
 		}
@@ -411,7 +412,7 @@ func IDMap(ctx context.Context) (map[string]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	ids, err := s.IDs(ctx)
+	ids, err := s.IDs(neverEnding(ctx))
 	if err != nil {
 		return nil, classify(err)
 	}

@@ -68,6 +68,10 @@ type player struct {
 	// Where the peers are meant to differ, outcomes also tell of panics, of identifiers that
 	// bbolt uses again, and of fsmeta's own errors.
 	differs bool
+
+	// Where it is set, every call and every begin gets the context that it makes of the
+	// one that the script says.
+	spoil func(context.Context) context.Context
 }
 
 type transaction struct {
@@ -231,17 +235,24 @@ func (p *player) do(call string) string {
 func (p *player) context(name string) context.Context {
 	p.t.Helper()
 	if name == "-" {
-		return context.Background()
+		return p.spoiled(context.Background())
 	}
 	if p.transactions[name] == nil {
 		p.t.Fatalf("%s: no transaction %s", p.peer.Name, name)
 	}
-	return p.transactions[name].ctx
+	return p.spoiled(p.transactions[name].ctx)
+}
+
+func (p *player) spoiled(ctx context.Context) context.Context {
+	if p.spoil == nil {
+		return ctx
+	}
+	return p.spoil(ctx)
 }
 
 func (p *player) begin(name string, writable bool, in []string) string {
 	p.t.Helper()
-	ctx := context.Background()
+	ctx := p.spoiled(context.Background())
 	if len(in) == 2 {
 		ctx = p.context(in[1])
 	}
