@@ -75,7 +75,8 @@ func Check(ctx context.Context, dir string, progress func(done, total int)) ([]F
 type RepairOption func(*fsck.RepairOptions)
 
 // AcceptTree makes [Repair] take the snapshots that are there for the truth, where the
-// journal has counted others or more, or is lost: those that are missing are given up.
+// journal has counted others or more, or is lost: those that are missing are given up, and
+// what stands on them is set aside.
 func AcceptTree() RepairOption {
 	return func(o *fsck.RepairOptions) { o.AcceptTree = true }
 }
@@ -92,11 +93,16 @@ func AcceptTree() RepairOption {
 //     tells which snapshots there were, that takes [AcceptTree].
 //   - A directory under a wrong name is moved to where its metadata belongs, and a parent
 //     link that does not say the parent is made again.
-//   - Every other snapshot that is damaged or stands on one that is missing, and what
+//   - Every other snapshot that is damaged, with those that stand on it, and what
 //     doesn't belong in snapshots/, is set aside, in damaged/TIME/ below dir.
 //   - What can't be read for want of permission, or by an error of the disk, is left as it is,
 //     and so is what stands on it.
-//   - Snapshots that are missing stay missing, and a finding, unless [AcceptTree] is given.
+//   - Snapshots that are missing stay missing, and a finding, and so are those that stand on
+//     them, unless [AcceptTree] is given: put back, they mend all that.
+//   - Where the tree is of a later transaction than the journal, identifiers and transactions
+//     go on above it.
+//   - A journal or snapshots/ that is a symlink to where it is, and a journal of a later version of
+//     the format, are errors that say what to do.
 //
 // A part that can't be mended is a finding, and keeps no other from being mended. It deletes
 // nothing but what a writer would delete; what it replaces is set aside, too. But the store

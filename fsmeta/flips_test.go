@@ -362,8 +362,10 @@ func (sp *specimen) judgeRepair(v *verdict, d mishap, dir string, how reading) {
 	}
 	sp.judgeKept(v, d, dir, found)
 	grave, err := sp.judgeCheck(v, d, "repaired", dir)
-	lost := func(f fsmeta.Finding) bool { return f.Path == dir+"/journal" && how.journal }
-	if err == nil && (len(grave) == 1 && grave[0].Path == dir+"/snapshots" && (len(how.vanish) > 0 || how.journal) || slices.ContainsFunc(grave, lost)) {
+	lost := func(f fsmeta.Finding) bool {
+		return f.Path == dir+"/journal" && how.journal || f.Path == dir+"/snapshots" && (len(how.vanish) > 0 || how.journal)
+	}
+	if err == nil && slices.ContainsFunc(grave, lost) {
 		if _, err := fsmeta.Repair(v.t.Context(), dir, nil, fsmeta.AcceptTree()); err != nil {
 			v.add(d, "Repair fails to accept the tree", "%v", err)
 		}

@@ -228,7 +228,9 @@ func wantJudged(t *testing.T, dir string, whole bool) {
 	succeed(t, err)
 	found := false
 	for _, f := range findings {
-		found = found || f.Name == "x" && !f.Harmless
+		if f.Name == "x" && !f.Harmless && !strings.Contains(f.Problem, "and the journal ends at") { // which reading does not mind
+			found = true
+		}
 		if goTexts.MatchString(f.String()) {
 			t.Errorf("the finding speaks of Go: %v", f)
 		}

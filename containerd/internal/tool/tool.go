@@ -76,7 +76,7 @@ const inOrder = "the metadata is in order"
 
 // AcceptTree is the flag of repair commands that makes a repair accept what is there.
 func AcceptTree() cli.Flag {
-	return &cli.BoolFlag{Name: acceptTree, Usage: "where snapshots are missing, give them up: record those that are there as all there are. " +
+	return &cli.BoolFlag{Name: acceptTree, Usage: "where snapshots are missing, give them up: record those that are there as all there are, and set aside those that stand on missing ones. " +
 		"Put back before what a backup, damaged/ or lost+found has; the content of what stays missing is deleted later"}
 }
 

@@ -32,7 +32,7 @@ func TestSetAside(t *testing.T) {
 	}
 	wantAside()
 	s.remove(dirOf("base"))
-	_, err := Repair(bg, s.dir, RepairOptions{}, nil)
+	_, err := Repair(bg, s.dir, RepairOptions{AcceptTree: true}, nil)
 	s.check(err)
 	want := []string{"2", "4", "5", "6"}
 	wantAside(want...)

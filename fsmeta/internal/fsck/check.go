@@ -85,6 +85,7 @@ func (c *checker) check() error {
 	// 4. What that means.
 	c.checkSnapshots()
 	c.checkIdentifiers()
+	c.checkAhead()
 	c.checkOwners()
 	return nil
 }
@@ -171,6 +172,10 @@ func (c *checker) checkWritable() {
 				Advice: "chattr -i -a " + c.path(part)})
 		}
 	}
+	if cause := noRoom(c.root); cause != "" {
+		c.found(Finding{Path: c.dir, Harmless: true, Problem: cause, Meaning: "snapshots can be removed, and nothing can be added or changed",
+			Advice: "make room: df and df -i show whether it lacks blocks or inodes"})
+	}
 	if readOnly(c.root) {
 		c.found(Finding{Path: c.dir, Harmless: true, Problem: "its filesystem is mounted read-only", Meaning: "the store can be read, and nothing can be written",
 			Advice: "if that is not meant, look in dmesg for an error of the disk before mounting it anew"})
@@ -189,6 +194,9 @@ func (c *checker) checkDirectories() (whole bool, err error) {
 	if f := (Finding{Path: c.path(format.SnapshotsDir), Problem: problem, Meaning: "all snapshots are gone but those in the journal", Advice: adviseRestore}); !isDir {
 		if !there {
 			f.Problem = "the directory is missing"
+		}
+		if target := c.linkedPart(format.SnapshotsDir); target != "" {
+			f.Problem, f.Meaning, f.Advice = linkedProblem(target), "the store can't be used", c.linkedAdvice(format.SnapshotsDir, target)
 		}
 		c.found(f)
 	}
@@ -227,6 +235,12 @@ func (c *checker) foundDamage(err error) error {
 	f := Finding{Path: damage.Path, Problem: problemOf(damage), Meaning: "nothing can be written, and what was removed last may still be shown", Advice: adviseRepair}
 	if c.view == nil {
 		f.Meaning = "the store can't be opened; the snapshots are in the tree"
+	}
+	if target := c.linkedPart(format.JournalFile); target != "" {
+		f.Problem, f.Advice = linkedProblem(target), c.linkedAdvice(format.JournalFile, target)
+	}
+	if version := otherVersion(c.root); version != 0 {
+		f.Advice = adviseVersion()
 	}
 	if !c.journalBad {
 		c.journalBad = true

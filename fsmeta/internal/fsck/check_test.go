@@ -68,7 +68,7 @@ var checkTable = []struct {
 	{"staging is a symlink", false, func(s *tamper) { s.link("staging", s.t.TempDir()) }, []wanted{{"staging", false, "not a directory"}}},
 	{"snapshots is missing", false, func(s *tamper) { s.remove("snapshots") }, []wanted{{"snapshots", false, "missing"}}},
 	{"snapshots is a symlink", false, func(s *tamper) { s.move("snapshots", "lost+found"); s.link("snapshots", "lost+found") },
-		[]wanted{{"snapshots", false, "not a directory"}}},
+		[]wanted{{"snapshots", false, "it is a symlink"}}},
 	{"foreign file in snapshots", false, func(s *tamper) { s.put("snapshots/notes 2", "") }, []wanted{{"snapshots/notes 2", false, "no such name"}}},
 	{"directory that could be a snapshot's", false, func(s *tamper) { s.mkdir("snapshots/backup") },
 		[]wanted{{"snapshots", false, "there are 7 snapshots, and the journal counts 6"}, {"snapshots/backup/metadata.json", false, "no such file"}}},
@@ -140,7 +140,7 @@ var checkTable = []struct {
 	{"journal is empty", false, func(s *tamper) { s.put("journal", "") }, []wanted{{"journal", false, "does not begin with a header"}}},
 	{"journal is a directory", false, func(s *tamper) { s.remove("journal"); s.mkdir("journal") }, []wanted{{"journal", false, "not a regular file"}}},
 	{"journal is a symlink", false, func(s *tamper) { s.move("journal", "lost+found"); s.link("journal", "lost+found") },
-		[]wanted{{"journal", false, "not a regular file"}}},
+		[]wanted{{"journal", false, "it is a symlink"}}},
 
 	// The tree beside the journal.
 	{"tree is behind the journal", true, func(s *tamper) { s.remove(dirOf("view")) },
@@ -149,7 +149,10 @@ var checkTable = []struct {
 		[]wanted{{dirOf("view"), false, "does not have what the journal says: it is not a directory"}}},
 	{"tree has what the journal says was removed", true, func(s *tamper) { s.set(snapshot("7", "gone", "", format.Active)) },
 		[]wanted{{dirOf("gone"), true, "does not have what the journal says"}}},
-	{"tree is ahead of the journal", false, func(s *tamper) { s.edit("alone", func(m *format.Snapshot) { m.Txn = 5000 }) }, nil},
+	{"tree is ahead of the journal", false, func(s *tamper) { s.edit("alone", func(m *format.Snapshot) { m.Txn = 5000 }) },
+		[]wanted{{meta("alone"), false, "of transaction 5000, and the journal ends at 10"}}},
+	{"tree is ahead of the line", true, func(s *tamper) { s.edit("top", func(m *format.Snapshot) { m.Txn = 5000 }) },
+		[]wanted{{dirOf("top"), true, "the tree has it as of transaction 5000, and the journal ends at 11"}}},
 
 	// One snapshot.
 	{"metadata of another name", false, func(s *tamper) { s.put(meta("alone"), s.read(meta("base"))) }, []wanted{{meta("alone"), false, `its name is "base"`}}},

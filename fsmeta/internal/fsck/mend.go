@@ -27,6 +27,7 @@ func (r *repair) mendTree() error {
 		if err != nil {
 			return err
 		}
+		r.fail(r.path(format.JournalFile), r.renumber(c))
 		r.fail(r.path(format.JournalFile), r.raiseIDs(c))
 		changed := r.mendNames(c) || r.giveUp(c)
 		if err := r.writer.Failed(); err != nil {
@@ -88,6 +89,35 @@ func (r *repair) fixLink(m *format.Snapshot) error {
 		return err
 	}
 	return r.tree.FixLink(m)
+}
+
+// renumber writes the snapshots again of which the tree has a later version than the journal could
+// know, so that the journal is behind no part of the tree. If an older journal is in place, others
+// may have been there, and identifiers handed out: these go on far above. A crash or an error leaves
+// it done or not.
+func (r *repair) renumber(c *content) error {
+	tip := r.view.Tip()
+	var changes []format.Change
+	for _, m := range c.byName() {
+		if m.Txn > tip && !c.behind[m.Name] {
+			after := *m
+			changes = append(changes, format.Change{Name: m.Name, Before: m, After: &after})
+		}
+	}
+	if len(changes) == 0 {
+		return nil
+	}
+	next := r.writer.NextID() + commit.UnknownIDs
+	r.writer.RaiseID(next)
+	if err := r.writer.Commit(changes); err != nil {
+		return err
+	}
+	for _, change := range changes {
+		c.good[change.Name] = change.After
+		r.mended(r.metadata(change.Name), change.Name, fmt.Sprintf("it was of transaction %d, and the journal ended at %d", change.Before.Txn, tip),
+			fmt.Sprintf("it was written again, as of transaction %d; identifiers go on at %d", change.After.Txn, r.writer.NextID()))
+	}
+	return nil
 }
 
 // raiseIDs makes sure that no identifier of what is there is handed out again. It is durable
@@ -222,8 +252,9 @@ func (r *repair) own(entry string) (bool, error) {
 	return isDir && (m == nil || format.EncodeName(m.Name) == entry), err
 }
 
-// losses returns what can't be used: what is damaged, what stands on something that is missing
-// or given up, and what stands on itself.
+// losses returns what can't be used: what is damaged, what stands on something that is given up, or
+// on itself; and, if what is there is to be accepted, what stands on something that is missing: that
+// may be put back, and then all of it is whole again.
 func (r *repair) losses(c *content) (all []loss) {
 	seen := maps.Clone(r.stuck)
 	add := func(entry string, f Finding) {
@@ -244,18 +275,20 @@ func (r *repair) losses(c *content) (all []loss) {
 		add(format.EncodeName(m.Name), Finding{Path: r.metadata(m.Name), Name: m.Name, Problem: problem})
 	}
 	_, circles := c.standing()
-	children := map[string][]*format.Snapshot{}
+	children := map[string][]*format.Snapshot{} // by the parent's entry: the name in that may not be known
 	for _, m := range c.byName() {
-		children[m.Parent] = append(children[m.Parent], m)
+		if m.Parent != "" {
+			entry := format.EncodeName(m.Parent)
+			children[entry] = append(children[entry], m)
+		}
 		// A parent that could not be made anew is there all the same, for the next repair.
-		if problem, unusable := c.parentProblem(m, circles); unusable && !r.unmade[m.Parent] {
+		if problem, unusable := c.parentProblem(m, circles); unusable && !r.unmade[m.Parent] && (r.options.AcceptTree || circles[m.Name]) {
 			take(m, problem)
 		}
 	}
-	delete(children, "")
 	for i := 0; i < len(all); i++ {
-		for _, child := range children[all[i].Name] {
-			take(child, fmt.Sprintf("its parent %.256q is missing", all[i].Name))
+		for _, child := range children[all[i].entry] {
+			take(child, fmt.Sprintf("its parent %.256q is missing", child.Parent))
 		}
 	}
 	return all
@@ -288,7 +321,8 @@ func (r *repair) giveUp(c *content) bool {
 			err = r.writer.CommitAs(nil, names)
 		}
 	}
-	for _, l := range all {
+	before := len(r.findings)
+	for _, l := range slices.Backward(all) { // so that a kill leaves nothing without its parent
 		failed, to := err, format.SnapshotsDir+"/"+l.entry
 		if _, named := format.HashOfEntry(l.entry); stray[l.entry] && !(named && slices.Contains(uncounted, l.entry)) {
 			to = foreign + "/" + l.entry // the journal has not counted it
@@ -303,6 +337,7 @@ func (r *repair) giveUp(c *content) bool {
 		}
 		r.stuck[l.entry] = r.fail(l.Path, failed)
 	}
+	slices.Reverse(r.findings[before:])
 	uncounted = slices.DeleteFunc(uncounted, func(entry string) bool { there, _, err := r.snapshots.Exists(entry); return !there && err == nil })
 	if err == nil && len(uncounted) > 0 { // those stay
 		err = r.writer.CommitAs(nil, adjust(names, format.Names.With, uncounted))

@@ -157,6 +157,12 @@ func (c *checker) holds(name string, m *format.Snapshot) bool {
 func (c *checker) lags(name string) Finding {
 	f := Finding{Path: c.tree.Path(name), Name: name, Harmless: true, Problem: "the tree does not have what the journal says",
 		Meaning: "the journal decides, and nothing is lost"}
+	if m, err := c.tree.Read(name); err == nil && m != nil && m.Txn > c.view.Journal().Tip() {
+		f.Problem = fmt.Sprintf("the tree has it as of transaction %d, and the journal ends at %d", m.Txn, c.view.Journal().Tip())
+		f.Meaning = "the journal decides; after a power cut that is right, and if an older journal was put in place, what came after it is undone when a program writes"
+		f.Advice = "if the journal is a copy that was put back, put the right one back before any program writes; else nothing has to be done"
+		return f
+	}
 	cause := c.cause(format.EncodeName(name))
 	if f.Advice = adviseLagging(cause); cause != "" {
 		f.Harmless = false

@@ -81,6 +81,25 @@ func lostBetween(before, after uint64) string {
 	return fmt.Sprintf("%d to %d", before+1, after-1)
 }
 
+// otherVersion returns the version of the format that the journal's header says, 0 where that is ours or
+// can't be told.
+func otherVersion(root *disk.Dir) int {
+	head, err := journal.Head(root.Path + "/" + format.JournalFile)
+	if err != nil {
+		return 0 // which opening it says, too
+	}
+	header, _, _ := bytes.Cut(head, []byte("\n"))
+	version, ok := format.HeaderVersion(header)
+	if !ok || version == format.Version {
+		return 0
+	}
+	return version
+}
+
+func adviseVersion() string {
+	return fmt.Sprintf("use the program that wrote it, or a newer one: this one knows version %d, and must not write here", format.Version)
+}
+
 // headerSays reports whether the header of the journal, damaged as it is, says these names. That is no
 // accident: it has 64 bits of them.
 func headerSays(root *disk.Dir, names format.Names) (bool, error) {

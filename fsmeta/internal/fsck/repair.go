@@ -20,7 +20,7 @@ import (
 
 // RepairOptions changes what Repair does.
 type RepairOptions struct {
-	AcceptTree bool // where snapshots are missing, or too many, record those that are there as the truth
+	AcceptTree bool // where snapshots are missing, or too many, record those that are there as the truth, but for those that stand on missing ones
 }
 
 // Repair mends what it safely can in the store in dir, which no program may have open: else
@@ -119,6 +119,9 @@ func (r *repair) run() error {
 	if mounted := r.mountedParts(); len(mounted) > 0 {
 		return &fault.Damaged{Path: r.path(mounted[0]), Err: disk.ErrMounted}
 	}
+	if err := r.refuseForeign(); err != nil {
+		return err
+	}
 	if err := r.openTree(); err != nil {
 		if damage := fault.DamageOf(err); damage != nil && !errors.Is(err, disk.ErrMounted) {
 			err = &fault.Damaged{Path: damage.Path, Err: fmt.Errorf("%s; %s", problemOf(damage), adviseRestore)}
@@ -154,6 +157,19 @@ func (r *repair) run() error {
 		}
 	}
 	return r.writer.Failed()
+}
+
+// refuseForeign refuses what is whole, and not in its place or not for this program.
+func (r *repair) refuseForeign() error {
+	for _, part := range []string{format.JournalFile, format.SnapshotsDir} {
+		if target := r.linkedPart(part); target != "" {
+			return &fault.Damaged{Path: r.path(part), Err: fmt.Errorf("%s; %s", linkedProblem(target), r.linkedAdvice(part, target))}
+		}
+	}
+	if version := otherVersion(r.root); version != 0 {
+		return fmt.Errorf("%w: %s is of version %d of the format; %s", fault.ErrNotStore, r.path(format.JournalFile), version, adviseVersion())
+	}
+	return nil
 }
 
 // close ends what was begun. Where everything went well the journal has no lines then but for
@@ -303,7 +319,10 @@ func (r *repair) takeOver() error {
 }
 
 func (r *repair) begin() (err error) {
-	if r.view, err = view.Open(r.dir, r.tree, true); err != nil {
+	if r.view, err = view.Open(r.dir, r.tree, true); err == nil {
+		err = r.keepJournal()
+	}
+	if err != nil {
 		return err
 	}
 	w := commit.New(commit.Config{Dir: r.root, Owner: r.owner, Tree: r.tree, View: r.view})
@@ -318,4 +337,33 @@ func (r *repair) begin() (err error) {
 func (r *repair) end(w *commit.Writer, well bool) error {
 	w.End()
 	return w.Close(func() (bool, error) { return well, nil })
+}
+
+// keepJournal puts a copy of a journal on the shelf by which there are other snapshots than it counts,
+// when its lines are brought up, which the take-over does: it may be an older one, or of another store.
+// A crash or an error leaves the copy or not.
+func (r *repair) keepJournal() error {
+	v, err := salvage(r.root)
+	if err != nil || r.view.Damage() != nil || len(v.last) == 0 || !v.names.Known {
+		return err
+	}
+	c, err := r.readTree()
+	if err != nil {
+		return err
+	}
+	c.overlay(v.last)
+	if count(c.entries) == v.names {
+		return nil
+	}
+	if err := r.shelf.copy(r.root, format.JournalFile, format.JournalFile); err != nil {
+		return err
+	}
+	names := slices.Sorted(maps.Keys(v.last))
+	text := fmt.Sprintf("%.256q", names[:min(len(names), 3)])
+	if more := len(names) - 3; more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
+	}
+	r.mended(r.path(format.JournalFile), "", "it counts other snapshots than there are with its lines: some are missing, or it is an older journal, or another store's",
+		"its lines were brought up, of "+text+"; a copy of it as it was is in "+r.shelf.path())
+	return nil
 }

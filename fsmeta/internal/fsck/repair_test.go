@@ -64,7 +64,7 @@ var repairTable = []struct {
 		data := s.read("journal")
 		s.put("journal", strings.Repeat("\x00", 10)+data[10:])
 	}, []done{{"journal", "the 4 names that could be read"}}, []string{"journal"}, nil, nil},
-	{"journal a symlink", false, func(s *tamper) { s.move("journal", "lost+found"); s.link("journal", "lost+found") },
+	{"journal a symlink", false, func(s *tamper) { s.remove("journal"); s.link("journal", "nowhere") },
 		[]done{{"journal", "made anew"}}, []string{"journal"}, nil, nil},
 	{"journal a directory", false, func(s *tamper) { s.remove("journal"); s.mkdir("journal"); s.put("journal/note", "") },
 		[]done{{"journal", "made anew"}}, []string{"journal/note"}, nil, nil},
@@ -120,9 +120,7 @@ var repairTable = []struct {
 	{"wrong checksum, and another is missing", false, func(s *tamper) { s.replaceIn(meta("view"), "active", "octive"); s.remove(dirOf("alone")) },
 		[]done{{meta("view"), isAside}}, []string{meta("view"), linkOfName("view")}, []string{"view", "alone"}, []wanted{{"snapshots", false, "1 of 5"}}},
 	{"base of all missing", false, func(s *tamper) { s.remove(dirOf("base")) },
-		[]done{{meta(long), isAside}, {meta("view"), isAside}, {meta("top"), isAside}, {meta(work), isAside}},
-		[]string{meta(work), linkOfName(work), meta(long), linkOfName(long), meta("top"), linkOfName("top"), meta("view"), linkOfName("view")},
-		[]string{"base", long, "top", "view", work}, []wanted{{"snapshots", false, "1 of 2"}}},
+		nil, nil, nil, []wanted{{"snapshots", false, "1 of 6"}, {meta(long), false, `"base" is missing`}, {meta("view"), false, `"base" is missing`}}},
 	{"parent missing of a name that the journal decides", true, func(s *tamper) { s.replaceIn(meta("base"), "commit", "commut") },
 		[]done{{meta("base"), isAside}, {meta(long), isAside}, {meta("view"), isAside}, {meta("top"), isAside}, {meta(work), isAside}},
 		[]string{meta("base"), meta(work), linkOfName(work), meta(long), linkOfName(long), meta("top"), linkOfName("top"), meta("view"), linkOfName("view")},
@@ -214,7 +212,11 @@ func TestRepairAcceptTree(t *testing.T) {
 		s.remove(dirOf("alone"))
 		s.set(snapshot("4000", "other", "", format.Active))
 		missing := []wanted{{"snapshots", false, "are not those"}}
-		raised := []done{{"journal", "go on at 1004001"}}
+		var raised []done
+		if killed {
+			raised = append(raised, done{"journal", "its lines were brought up, of"})
+		}
+		raised = append(raised, done{"journal", "go on at 1004001"})
 		s.wantRepair(RepairOptions{}, raised, missing)
 		if _, damage := s.list(); len(damage) != 1 {
 			t.Errorf("a reader finds %v", damage)
@@ -238,6 +240,86 @@ func TestRepairThenPutBack(t *testing.T) {
 	s.wantList("view")
 }
 
+// What stands on a missing snapshot stays, and is whole again once that is put back; only where what is
+// there is accepted is it set aside.
+func TestRepairThenPutBackParent(t *testing.T) {
+	for _, killed := range []bool{false, true} {
+		s := specimen(t, killed)
+		s.move(dirOf("base"), "lost+found")
+		_, err := Repair(bg, s.dir, RepairOptions{}, nil)
+		s.check(err)
+		s.move("lost+found", dirOf("base"))
+		if killed {
+			s.wantCheck(wanted{"damaged", true, "repairs have set aside what is in it; 0 of snapshots/"}) // the journal
+		} else {
+			s.wantCheck()
+		}
+		s.wantList()
+	}
+	s := specimen(t, false)
+	s.remove(dirOf("base"))
+	s.wantRepair(RepairOptions{AcceptTree: true}, []done{{meta(long), isAside}, {meta("view"), isAside}, {meta("top"), isAside}, {meta(work), isAside}, {"snapshots", "the 1 that are there"}}, nil)
+	s.wantList("base", long, "top", "view", work)
+}
+
+// A part that is a symlink to where it is, or a journal of a later version, is not for a repair: it says
+// what to do, and changes nothing.
+func TestRepairRefusesWhatIsWhole(t *testing.T) {
+	later := `{"format":"fsmeta journal","version":3,"txn":56,"nextID":31}` + "\n"
+	for name, test := range map[string]struct {
+		tamper func(s *tamper)
+		mend   func(s *tamper)
+		want   string
+	}{
+		"journal": {func(s *tamper) { s.move("journal", "lost+found"); s.link("journal", "lost+found") },
+			func(s *tamper) { s.remove("journal"); s.move("lost+found", "journal") }, "it leads to STORE/lost+found; stop what uses the store, then put back what it leads to: rm STORE/journal && mv -T STORE/lost+found STORE/journal"},
+		"snapshots": {func(s *tamper) { s.move("snapshots", "lost+found"); s.link("snapshots", s.at("lost+found")) },
+			func(s *tamper) { s.remove("snapshots"); s.move("lost+found", "snapshots") }, "mv -T STORE/lost+found STORE/snapshots"},
+		"later journal": {func(s *tamper) { s.put("old", s.read("journal")); s.put("journal", later) },
+			func(s *tamper) { s.remove("journal"); s.move("old", "journal") }, "STORE/journal is of version 3 of the format; use the program that wrote it, or a newer one"},
+		"later journal without layout": {func(s *tamper) { s.put("old", s.read("journal")); s.put("journal", later); s.remove("layout") },
+			func(s *tamper) { s.remove("journal"); s.move("old", "journal"); s.put("layout", format.LayoutContent) }, "must not write here"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := specimen(t, false)
+			test.tamper(s)
+			before := parts(t, s.dir)
+			_, err := Repair(bg, s.dir, RepairOptions{AcceptTree: true}, nil)
+			if want := strings.ReplaceAll(test.want, "STORE", s.dir); err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("%v, want %s", err, want)
+			}
+			if !reflect.DeepEqual(parts(t, s.dir), before) {
+				t.Error("it has changed something")
+			}
+			test.mend(s)
+			s.wantCheck()
+			s.wantList()
+		})
+	}
+}
+
+// A journal of another store is brought up, since nothing tells it from this one's; a repair says so, and
+// keeps it as it was.
+func TestRepairKeepsJournalOfAnotherStore(t *testing.T) {
+	s, other := specimen(t, false), &tamper{t, filepath.Join(t.TempDir(), "store")}
+	h := openStore(t, other.dir)
+	h.create("stranger", "", format.Active)
+	h.close(false)
+	lines := other.read(format.JournalFile)
+	s.put(format.JournalFile, lines)
+	again := "it was written again, as of transaction"
+	s.wantRepair(RepairOptions{}, []done{{"journal", `of ["stranger"]; a copy of it as it was is in`}, {meta("alone"), again}, {meta(long), again}, {meta("top"), again}, {meta("view"), again}, {meta(work), again}},
+		[]wanted{{"snapshots", false, "and the journal counts 1"}, {meta("stranger"), false, "the same identifier, 1"}})
+	if got := s.asideParts(); !slices.Equal(got, []string{format.JournalFile}) {
+		t.Errorf("set aside: %q", got)
+	}
+	times, err := os.ReadDir(s.at(format.DamagedDir))
+	s.check(err)
+	if s.read(format.DamagedDir+"/"+times[0].Name()+"/"+format.JournalFile) != lines {
+		t.Error("the copy is not the journal as it was")
+	}
+}
+
 // An older journal in the place of the store's own loses what was removed and made since; what the
 // tree has is counted as missing or too many, and no identifier is handed out twice.
 func TestRepairOlderJournal(t *testing.T) {
@@ -250,12 +332,12 @@ func TestRepairOlderJournal(t *testing.T) {
 	h.create("second", "", format.Active)
 	h.close(true)
 	s.put(format.JournalFile, old)
-	s.wantCheck(wanted{"snapshots", false, "there are 2"}, wanted{meta("second"), false, "is not below"})
-	s.wantRepair(RepairOptions{AcceptTree: true}, []done{{"journal", "go on at 1000003"}, {"snapshots", "the 2 that are there"}}, nil)
+	s.wantCheck(wanted{"snapshots", false, "there are 2"}, wanted{meta("second"), false, "is not below"}, wanted{meta("second"), false, "it is of transaction 4, and the journal ends at 2"})
+	s.wantRepair(RepairOptions{AcceptTree: true}, []done{{meta("second"), "go on at 1000002"}, {"snapshots", "the 2 that are there"}}, nil)
 	h = openStore(t, s.dir)
 	h.create("third", "", format.Active)
 	h.close(true)
-	if id := s.get("third").ID; id != "1000003" {
+	if id := s.get("third").ID; id != "1000002" {
 		t.Errorf("identifier %s", id)
 	}
 }

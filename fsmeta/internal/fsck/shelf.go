@@ -49,12 +49,22 @@ func (s *shelf) link(from *disk.Dir, entry, to string) error {
 		if unix.Linkat(int(from.File.Fd()), entry, int(dir.File.Fd()), name, 0) == nil {
 			return nil
 		}
-		data, err := from.ReadFile(entry, format.MaxFile)
-		if err != nil {
-			return err
-		}
-		return s.create(dir, name, data)
+		return s.duplicate(from, entry, dir, name)
 	})
+}
+
+// copy puts a copy of a regular file on the shelf that is no larger than a snapshot's file may be, durably. A
+// crash leaves it there, in part, or not; so does an error.
+func (s *shelf) copy(from *disk.Dir, entry, to string) error {
+	return s.put(to, func(dir *disk.Dir, name string) error { return s.duplicate(from, entry, dir, name) })
+}
+
+func (s *shelf) duplicate(from *disk.Dir, entry string, dir *disk.Dir, name string) error {
+	data, err := from.ReadFile(entry, format.MaxFile)
+	if err != nil {
+		return err
+	}
+	return s.create(dir, name, data)
 }
 
 // exchange puts a file with this content in the place of an entry of a directory, and the entry on the

@@ -324,7 +324,7 @@ func (c *checker) checkIdentifiers() {
 	}
 	owners := map[string]string{}
 	for _, m := range c.content.byName() {
-		if other, two := owners[m.ID]; two {
+		if other, two := owners[m.ID]; two && !c.journalBad { // a damaged one may show a key beside what it was committed as
 			c.found(Finding{Path: c.metadata(m.Name), Name: m.Name, Problem: fmt.Sprintf("snapshot %.256q has the same identifier, %s", other, m.ID),
 				Meaning: "both have the same content, and removing one deletes it", Advice: "remove neither: find out which of them the content is of, and give the other an identifier of its own, see 'Two snapshots with one identifier' in docs/repair.md"})
 		}
@@ -332,6 +332,22 @@ func (c *checker) checkIdentifiers() {
 		if id, err := format.ParseID(m.ID); err == nil && id >= next && next > 0 && !commit.UsedUp(next) {
 			c.found(Finding{Path: c.metadata(m.Name), Name: m.Name, Problem: fmt.Sprintf("its identifier %s is not below %d, the next to be handed out", m.ID, next),
 				Meaning: "it may be given to another snapshot, too", Advice: adviseRepair})
+		}
+	}
+}
+
+// checkAhead looks for snapshots of which the tree has a later version than the journal could know.
+// None of the lines is about them: what one is about is compared by compareLines.
+func (c *checker) checkAhead() {
+	if c.view == nil || c.journalBad {
+		return
+	}
+	j := c.view.Journal()
+	for _, m := range c.content.byName() {
+		if m.Txn > j.Tip() {
+			c.found(Finding{Path: c.metadata(m.Name), Name: m.Name, Problem: fmt.Sprintf("it is of transaction %d, and the journal ends at %d", m.Txn, j.Tip()),
+				Meaning: "an older journal is in place, and identifiers may be handed out twice; or the snapshot was put back by hand",
+				Advice:  "stop what uses the store; if the journal is a copy that was put back, put the right one back; else run a repair, which goes on behind it"})
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 
@@ -63,6 +64,32 @@ func (s *store) open(dir string, take func(*layout.Lock) error) (err error) {
 func (s *store) mountedParts() []string {
 	parts := []string{format.DamagedDir, format.JournalFile, format.LayoutFile, format.SnapshotsDir, format.StagingDir}
 	return slices.DeleteFunc(parts, func(part string) bool { return !s.root.IsMount(part) })
+}
+
+// linkedPart returns where snapshots/ or journal is if a symlink that leads to it is in its place, ""
+// else. The store follows none.
+func (s *store) linkedPart(part string) string {
+	target, err := s.root.At().Readlink(part)
+	if err != nil {
+		return ""
+	}
+	if !filepath.IsAbs(target) {
+		target = s.path(target)
+	}
+	is, err := os.Stat(target)
+	if err != nil || is.IsDir() != (part == format.SnapshotsDir) {
+		return ""
+	}
+	return target
+}
+
+// linkedProblem says so, linkedAdvice what to do.
+func linkedProblem(target string) string {
+	return "it is a symlink, which the store does not follow; it leads to " + target
+}
+
+func (s *store) linkedAdvice(part, target string) string {
+	return fmt.Sprintf("stop what uses the store, then put back what it leads to: rm %[1]s && mv -T %[2]s %[1]s", s.path(part), target)
 }
 
 func (s *store) openTree() (err error) {
