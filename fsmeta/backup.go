@@ -28,6 +28,8 @@ import (
 // it is restored. (The clock must not have gone back.) That is kept in the file "backup", see
 // [Store.RestoredBelow]. Transactions are numbered anew.
 //
+// The copy belongs to the caller; where that is root, to the owner of the store.
+//
 // When it returns nil, all of it is on disk. An error or a crash leaves no dir, or, at the very
 // end, one that is whole. A crash also leaves dir.unfinished with a part, which may be deleted.
 //
@@ -71,14 +73,23 @@ func (s *Store) backup(ctx context.Context, dir string, progress func(done, tota
 	if err != nil {
 		return err
 	}
-	if err := os.Mkdir(unfinished, format.DirMode); err != nil {
+	owner, err := s.heir()
+	if err == nil {
+		err = os.Mkdir(unfinished, format.DirMode)
+	}
+	if err == nil && owner.Hand { // what is made in it is handed over, too
+		if err = os.Chown(unfinished, owner.UID, owner.GID); err != nil {
+			err = errors.Join(err, os.Remove(unfinished))
+		}
+	}
+	if err != nil {
 		return err
 	}
 	next = min(next+commit.UnknownIDs, commit.MaxID)
 	note := commit.Copied{Backup: format.Backup{Time: now(), From: next, To: next}}
 	err = fill(ctx, unfinished, snapshots, next, progress)
 	if err == nil {
-		err = note.Write(unfinished, unfinished, disk.Owner{}) // which syncs the directory
+		err = note.Write(unfinished, unfinished, owner) // which syncs the directory
 	}
 	if err != nil {
 		return errors.Join(err, os.RemoveAll(unfinished))
@@ -87,6 +98,14 @@ func (s *Store) backup(ctx context.Context, dir string, progress func(done, tota
 		return errors.Join(err, os.RemoveAll(unfinished))
 	}
 	return atomic.SyncDir(filepath.Dir(dir))
+}
+
+// heir is the user that a copy belongs to: root hands one to the owner of the store, so that the owner
+// can use it in the place of the store. Others can't.
+func (s *Store) heir() (disk.Owner, error) {
+	owner, err := disk.OwnerOf(s.root.File)
+	owner.Hand = owner.Hand && os.Geteuid() == 0
+	return owner, err
 }
 
 // holdsPath reports whether a path is below the store's directory.

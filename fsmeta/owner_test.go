@@ -106,6 +106,20 @@ func TestRootRepairsTheStoreOfAnother(t *testing.T) {
 	}
 }
 
+// A backup by root can be put in the place of the store.
+func TestRootBacksUpTheStoreOfAnother(t *testing.T) {
+	dir := otherDir(t)
+	owner := start(t, asOther)
+	mustDo(t, owner, "open "+dir, "layer base", "put x base")
+	root := useDamaged(t, dir)
+	mustDo(t, root, "backup "+dir+".copy", "close")
+	mustDo(t, owner, "close")
+	wantOwner(t, dir+".copy")
+	succeed(t, os.Rename(dir, dir+".old"), os.Rename(dir+".copy", dir))
+	restored := start(t, asOther)
+	mustDo(t, restored, "open "+dir, "put last", "walk", "close")
+}
+
 // A root that can't hand files over, for want of CAP_CHOWN, fails, and leaves nothing that its owner
 // can't use.
 func TestRootThatCannotHandOver(t *testing.T) {

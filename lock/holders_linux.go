@@ -27,11 +27,18 @@ func holders(path string) []Holder {
 	}
 	var found []Holder
 	for _, pid := range lockedBy(locks, uint64(stat.Dev), stat.Ino) {
-		// A process that has ended has no command any more.
-		command, _ := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/comm")
-		found = append(found, Holder{pid, strings.TrimSuffix(string(command), "\n")})
+		found = append(found, holder(pid))
 	}
 	return found
+}
+
+// holder describes a process. One that has ended has no command any more.
+func holder(pid int) Holder {
+	proc := "/proc/" + strconv.Itoa(pid)
+	command, _ := os.ReadFile(proc + "/comm")
+	stat, _ := os.ReadFile(proc + "/stat") // PID (COMMAND) STATE …, and the command may have any characters
+	_, state, _ := bytes.Cut(stat[bytes.LastIndexByte(stat, ')')+1:], []byte(" "))
+	return Holder{PID: pid, Command: strings.TrimSuffix(string(command), "\n"), Stopped: len(state) > 0 && (state[0] == 'T' || state[0] == 't')}
 }
 
 // lockedBy returns the processes that hold an flock on an inode, each once, in the

@@ -24,6 +24,7 @@ package lock
 
 import (
 	"context"
+	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -98,6 +99,19 @@ func (l *Lock) TryRLock() (unlock func() error, ok bool, err error) {
 type Holder struct {
 	PID     int    // as this process sees it
 	Command string // the name of its program, at most 15 bytes; "" where it can't be told
+	Stopped bool   // by a signal or a debugger: it goes on when it is sent SIGCONT, and holds the lock till then
+}
+
+// String says which process it is, for messages, and whether it is stopped.
+func (h Holder) String() string {
+	text := "process " + strconv.Itoa(h.PID)
+	if h.Command != "" {
+		text += " (" + h.Command + ")"
+	}
+	if h.Stopped {
+		text += ", which is stopped (kill -CONT " + strconv.Itoa(h.PID) + " lets it go on)"
+	}
+	return text
 }
 
 // Holders returns the processes that hold the lock, shared or exclusive, as

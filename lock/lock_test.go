@@ -502,6 +502,18 @@ func TestHolders(t *testing.T) {
 	}
 	cancel()
 	wantPathError(t, (<-got).err, "lock", path, context.Canceled)
+	if got, want := want.String(), fmt.Sprintf("process %d (%s)", want.PID, want.Command); got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+	must(t, one.cmd.Process.Signal(syscall.SIGSTOP))
+	var status syscall.WaitStatus
+	if _, err := syscall.Wait4(one.cmd.Process.Pid, &status, syscall.WUNTRACED, nil); err != nil || !status.Stopped() {
+		t.Fatal(status, err)
+	}
+	if got := l.Holders(); len(got) != 1 || !got[0].Stopped || !strings.Contains(got[0].String(), "which is stopped (kill -CONT") {
+		t.Errorf("got %v, want one that is stopped", got)
+	}
+	must(t, one.cmd.Process.Signal(syscall.SIGCONT))
 	one.unlock()
 	two.unlock()
 

@@ -34,7 +34,7 @@ func (c *checker) checkQuiet() error {
 	case c.ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded):
 		holder := "a process"
 		if all := l.Holders(); len(all) > 0 {
-			holder = fmt.Sprintf("process %d (%s)", all[0].PID, all[0].Command)
+			holder = all[0].String()
 		}
 		c.found(Finding{Path: staging, Harmless: true, Problem: fmt.Sprintf("%s has held the lock for %v", holder, quietTime),
 			Meaning: "whether the tree has what the journal says was not checked, nor links and what is left here", Advice: "check again"})

@@ -188,7 +188,7 @@ func (r *repair) locked(do func() error) error {
 	staging := r.path(format.StagingDir)
 	unlock, free, err := lock.New(staging).TryLock()
 	if err == nil && !free {
-		err = fmt.Errorf("%w: stop what has it open (fuser -v %s shows it)", fault.ErrInUse, staging)
+		err = layout.InUse(lock.New(staging), staging)
 	}
 	if err != nil {
 		return err

@@ -171,12 +171,25 @@ func (l *Lock) Last() (bool, error) {
 	return true, unlock()
 }
 
+// InUse is the ErrInUse of a lock that others hold: it names those that can be told.
+func InUse(l *lock.Lock, path string) error {
+	var all []string
+	for _, h := range l.Holders() {
+		all = append(all, h.String())
+	}
+	which := "which can't be told from here"
+	if len(all) > 0 {
+		which = strings.Join(all, "; ")
+	}
+	return fmt.Errorf("%w: stop what has it open: %s (fuser -v %s shows more)", fault.ErrInUse, which, path)
+}
+
 // Take takes the lock alone, until Release. It is an ErrInUse where another program has the
 // store open.
 func (l *Lock) Take() error {
 	unlock, alone, err := l.lock.TryLock()
 	if err == nil && !alone {
-		err = fmt.Errorf("%w: stop what has it open (fuser -v %s shows it)", fault.ErrInUse, l.path)
+		err = InUse(l.lock, l.path)
 	}
 	if err == nil {
 		l.unlock = unlock

@@ -52,14 +52,10 @@ func (t *Turn) holder() string {
 	}
 	var all []string
 	for _, h := range t.staging.Holders() {
-		switch {
-		case h.PID == os.Getpid():
-			all = append(all, fmt.Sprintf("process %d (this one, through another Store)", h.PID))
-		case h.Command == "":
-			all = append(all, fmt.Sprintf("process %d", h.PID))
-		default:
-			all = append(all, fmt.Sprintf("process %d (%s)", h.PID, h.Command))
+		if h.PID == os.Getpid() {
+			h.Command = "this one, through another Store"
 		}
+		all = append(all, h.String())
 	}
 	if len(all) == 0 {
 		return "another process, it can't be told which, has or had the lock on staging/"
