@@ -37,6 +37,13 @@ func AsynchronousRemove(c *driver.Config) { c.AsyncRemove = true }
 // nothing says which.
 func WithoutSync(c *driver.Config) { c.Unsynced = true }
 
+// WithMetaStore keeps the metadata in ms instead of a store in root: for a driver that embeds this
+// snapshotter and shares its store. Close closes ms; after an error of [NewSnapshotter] the
+// caller does. It is the counterpart of overlay.WithMetaStore, which says more.
+func WithMetaStore(ms *storage.MetaStore) Opt {
+	return func(c *driver.Config) { c.Meta = ms }
+}
+
 // NewSnapshotter opens the snapshotter in the directory root, and makes one where it is
 // empty or does not exist. One process at a time can have it open: [ErrInUse]. Others can
 // read the store beside it.

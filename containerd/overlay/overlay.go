@@ -70,6 +70,23 @@ func WithMountOptions(options []string) Opt {
 	}
 }
 
+// WithMetaStore keeps the metadata in ms instead of a store in root: for a driver that embeds this
+// snapshotter and has metadata of its own snapshots, or looks up those of this one, in the same
+// store. Close closes ms, and so does the driver's own Close. After an error of [NewSnapshotter] the caller closes it.
+//
+// What else is in root is the driver's, and may be there before: a root of containerd's own
+// overlay snapshotter can be used, with ms made of its metadata.db. As with that snapshotter, the driver
+// may look in a writable transaction which directories in snapshots/ belong to no snapshot, and delete
+// these; a snapshot's own comes there in the transaction that creates it. All of root must be one filesystem.
+// [NewSnapshotter] refuses content beside a store to which nothing was ever written, and a root whose store has
+// gone since.
+func WithMetaStore(ms *storage.MetaStore) Opt {
+	return func(c *config) error {
+		c.driver.Meta = ms
+		return nil
+	}
+}
+
 // NewSnapshotter opens the snapshotter in the directory root, and makes one where it is
 // empty or does not exist. One process at a time can have it open: [ErrInUse]. Others can
 // read the store beside it.

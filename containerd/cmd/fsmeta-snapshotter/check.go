@@ -188,7 +188,7 @@ func checkContent(ctx context.Context, root string, p tool.Printer) (snapshots, 
 // much is wrong.
 func printUnclaimed(root string, names []string, damaged bool, p tool.Printer) (wrong int, err error) {
 	content := filepath.Join(root, "snapshots")
-	kept, err := driver.Kept(root)
+	kept, err := driver.Kept(filepath.Join(root, "meta"))
 	if err != nil {
 		return p.Findings(fsmeta.Finding{Path: content, Problem: err.Error(), Meaning: "no content is deleted that belongs to no snapshot", Advice: "look at what it names"})
 	}

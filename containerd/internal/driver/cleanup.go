@@ -31,7 +31,7 @@ func (s *Snapshotter) Cleanup(ctx context.Context) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		s.delete(ctx, name)
+		s.delete(ctx, s.dir(name))
 	}
 	if len(orphans) > 0 {
 		log.G(ctx).WithField("directories", len(orphans)).Debug("deleted content of no snapshot")
@@ -48,7 +48,7 @@ func (s *Snapshotter) orphans(ctx context.Context) (orphans []string, err error)
 		return nil, err
 	}
 	making := s.beingMade()
-	kept, err := Kept(s.root)
+	kept, err := Kept(s.meta.Path())
 	if err != nil {
 		return nil, err
 	}
@@ -79,8 +79,12 @@ func (s *Snapshotter) orphans(ctx context.Context) (orphans []string, err error)
 			orphans = append(orphans, name)
 		}
 	}
+	hint := ": fsmeta-snapshotter check names them"
+	if s.shared() {
+		hint = "" // it knows nothing of such a store
+	}
 	for reason, n := range why {
-		log.G(ctx).Warnf("%d directories in %s that belong to no snapshot are kept, since %s: fsmeta-snapshotter check names them", n, filepath.Join(s.root, snapshotsDir), reason)
+		log.G(ctx).Warnf("%d directories in %s that belong to no snapshot are kept, since %s%s", n, filepath.Join(s.root, snapshotsDir), reason, hint)
 	}
 	return orphans, nil
 }
@@ -93,15 +97,15 @@ const removedPrefix = "rm-"
 // aside.
 var ErrKept = errors.New("no content is deleted")
 
-// Kept returns what says why Cleanup keeps the content of an identifier that no snapshot
-// has, "" where it deletes it. It is an error, of [ErrKept] or of the store, if that can't be
-// told, and then it keeps all.
-func Kept(root string) (func(id string) (why string), error) {
-	aside, err := setAside(root)
+// Kept returns what says why Cleanup keeps the content of an identifier that no snapshot of the
+// store in the directory meta has, "" where it deletes it. It is an error, of [ErrKept] or of the store, if that
+// can't be told, and then it keeps all.
+func Kept(meta string) (func(id string) (why string), error) {
+	aside, err := setAside(meta)
 	if err != nil {
 		return nil, err
 	}
-	below, err := restoredBelow(root)
+	below, err := restoredBelow(meta)
 	if err != nil {
 		return nil, err
 	}
@@ -109,9 +113,9 @@ func Kept(root string) (func(id string) (why string), error) {
 		n, err := strconv.ParseUint(id, 10, 64)
 		switch {
 		case aside[id]:
-			return "a repair has set their snapshots aside: look at them, then move " + filepath.Join(root, metaDir, "damaged") + " away"
+			return "a repair has set their snapshots aside: look at them, then move " + filepath.Join(meta, "damaged") + " away"
 		case err == nil && n < below:
-			return "they may have been made after the backup that the store was restored from: look at them, then delete " + filepath.Join(root, metaDir, "backup")
+			return "they may have been made after the backup that the store was restored from: look at them, then delete " + filepath.Join(meta, "backup")
 		}
 		return ""
 	}, nil
@@ -119,8 +123,7 @@ func Kept(root string) (func(id string) (why string), error) {
 
 // setAside returns the identifiers of snapshots that a repair of the store has set aside.
 // Their content stays for as long as they are there. It is an error if one can't be told.
-func setAside(root string) (map[string]bool, error) {
-	meta := filepath.Join(root, metaDir)
+func setAside(meta string) (map[string]bool, error) {
 	list, err := fsmeta.SetAside(meta)
 	if err != nil {
 		return nil, fmt.Errorf("%w, for it may be that of a snapshot which a repair has set aside: look at it, then move %s away: %w", ErrKept, filepath.Join(meta, "damaged"), err)
@@ -134,8 +137,8 @@ func setAside(root string) (map[string]bool, error) {
 
 // restoredBelow returns the identifier below which content may be newer than the backup from
 // which the store was restored, 0 where it was not.
-func restoredBelow(root string) (below uint64, err error) {
-	store, err := fsmeta.Open(filepath.Join(root, metaDir), fsmeta.ReadOnly())
+func restoredBelow(meta string) (below uint64, err error) {
+	store, err := fsmeta.Open(meta, fsmeta.ReadOnly())
 	if err == nil {
 		below, err = store.RestoredBelow()
 		err = errors.Join(err, store.Close())

@@ -9,6 +9,8 @@
 //	meta/           the fsmeta store
 //	snapshots/ID/   the content of each snapshot, named after its identifier; once that
 //	                is removed, rm-ID until it is deleted
+//	.fsmeta-making/ID/
+//	                content that is being made, where the store is shared: see [Config.Meta]
 //
 // and is locked (flock) by the one process that serves it. The store can be opened by
 // others beside it.
@@ -45,6 +47,7 @@ const (
 	markerFile   = "snapshotter"
 	metaDir      = "meta"
 	snapshotsDir = "snapshots"
+	makingDir    = ".fsmeta-making"
 )
 
 // ErrInUse: another process serves the root directory.
@@ -81,6 +84,13 @@ type Config struct {
 	// cut, snapshots that were made or committed in the last half minute may lack
 	// content, and nothing says which.
 	Unsynced bool
+
+	// Meta is the store that the snapshotter shares with the driver that embeds it; nil for one of
+	// its own in meta/. Close closes it. The driver may have directories of its own below root,
+	// and, as containerd's snapshotters do, delete in a writable transaction what is in
+	// snapshots/ and belongs to no snapshot: so content comes there in the transaction that creates
+	// its snapshot.
+	Meta *storage.MetaStore
 }
 
 // Snapshotter implements containerd's snapshots.Snapshotter and snapshots.Cleaner. All
@@ -104,7 +114,8 @@ type Snapshotter struct {
 
 // Open opens the root directory of a snapshotter, and makes what is missing in one that is
 // empty or does not exist. It returns [ErrInUse] where another process has it open. A root
-// whose store is gone, or that has content of another kind, is refused.
+// whose store is gone, or that has content of another kind, is refused. A store that is shared
+// stays open after an error.
 //
 // A crash leaves a root that is not marked yet and has no snapshots, which the next
 // call completes.
@@ -150,10 +161,15 @@ func (s *Snapshotter) open() error {
 	if kind != "" && kind != s.content.Kind() {
 		return fmt.Errorf("its content is of the kind %q, not %q: use the snapshotter %[1]s, or another root directory", kind, s.content.Kind())
 	}
-	if kind == "" {
+	switch {
+	case s.shared():
+		err = s.openShared(kind)
+	case kind == "":
 		err = s.make()
-	} else if err = s.checkWhole(); err == nil {
-		err = s.openMeta()
+	default:
+		if err = s.checkWhole(); err == nil {
+			err = s.openMeta()
+		}
 	}
 	if err != nil {
 		return err
@@ -162,9 +178,17 @@ func (s *Snapshotter) open() error {
 		s.sync, err = newSyncer(filepath.Join(s.root, snapshotsDir))
 	}
 	if err != nil {
-		return errors.Join(err, s.meta.Close())
+		return errors.Join(err, s.closeOwn())
 	}
 	return nil
+}
+
+// closeOwn closes the store that was opened here. One that is shared is the caller's until Open has succeeded.
+func (s *Snapshotter) closeOwn() error {
+	if s.shared() {
+		return nil
+	}
+	return s.meta.Close()
 }
 
 // checkContent refuses a store with snapshots beside a directory with the content of none,
@@ -237,7 +261,7 @@ func (s *Snapshotter) make() error {
 	}
 	err = Mark(s.root, s.content.Kind())
 	if err != nil {
-		return errors.Join(err, s.meta.Close())
+		return errors.Join(err, s.closeOwn())
 	}
 	return nil
 }
@@ -280,14 +304,18 @@ func (s *Snapshotter) openMeta() error {
 		return err
 	}
 	s.meta = meta
-	err = meta.WithTransaction(context.Background(), false, func(context.Context) error { return nil })
-	if err != nil {
+	if err := s.tryMeta(); err != nil {
 		return errors.Join(err, meta.Close())
 	}
 	return nil
 }
 
-// Close ends the use of the root directory. Calls that are under way may fail. Every call
+// tryMeta opens the store, which a MetaStore does in its first transaction.
+func (s *Snapshotter) tryMeta() error {
+	return s.read(context.Background(), func(context.Context) error { return nil })
+}
+
+// Close ends the use of the root directory, and closes the store, one that is shared too. Calls that are under way may fail. Every call
 // after the first returns what that did.
 func (s *Snapshotter) Close() error { return s.close() }
 

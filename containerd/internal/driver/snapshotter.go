@@ -8,12 +8,14 @@ import (
 	"fmt"
 	iofs "io/fs"
 	"os"
+	"path/filepath"
 
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/continuity/fs"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
+	atomicfs "github.com/fsmeta/fsmeta/atomic"
 	"github.com/fsmeta/fsmeta/containerd/storage"
 	"github.com/fsmeta/fsmeta/fsmeta"
 )
@@ -132,20 +134,17 @@ func (s *Snapshotter) tryCreate(ctx context.Context, kind snapshots.Kind, key, p
 		return nil, err
 	}
 	defer s.end(id)
-	if err := os.Mkdir(s.dir(id), 0o700); errors.Is(err, iofs.ErrExist) {
-		// Whose it is nobody knows, but not ours to touch.
-		log.G(ctx).WithField("path", s.dir(id)).Error("there is content under an identifier that was never handed out: is the store older than the content?")
-		return nil, errChanged // with the next one
-	} else if err != nil {
+	dir, err := s.makeDir(ctx, id)
+	if err != nil {
 		return nil, err
 	}
 	defer func() {
 		// It may be what is found to be committed when the store is opened again.
 		if err != nil && !errors.Is(err, fsmeta.ErrOutcomeUnknown) {
-			s.delete(ctx, id)
+			s.delete(ctx, dir)
 		}
 	}()
-	if err := s.makeContent(ctx, kind, id, parentID, labels); err != nil {
+	if err := s.makeContent(ctx, dir, kind, id, parentID, labels); err != nil {
 		if now, gone := s.lookAhead(ctx, key, parent); gone != nil {
 			return nil, gone
 		} else if now != parentID {
@@ -161,10 +160,50 @@ func (s *Snapshotter) tryCreate(ctx context.Context, kind snapshots.Kind, key, p
 		if parent != "" && snapshot.ParentIDs[0] != parentID {
 			return errChanged
 		}
+		if dir, err = s.place(dir, id); err != nil {
+			return err
+		}
 		mounts = s.content.Mounts(snapshot, labels, s.dir)
 		return nil
 	})
 	return mounts, err
+}
+
+// makeDir makes the directory in which the content of a new snapshot is made, and returns its
+// path. It is errChanged where there is content under that identifier.
+func (s *Snapshotter) makeDir(ctx context.Context, id string) (string, error) {
+	dir := s.dir(id)
+	if s.shared() {
+		dir = filepath.Join(s.root, makingDir, id)
+	}
+	err := os.Mkdir(dir, 0o700)
+	if _, there := os.Lstat(s.dir(id)); err == nil && s.shared() && there == nil {
+		s.delete(ctx, dir)
+		err = iofs.ErrExist
+	}
+	if errors.Is(err, iofs.ErrExist) {
+		// Which snapshot it is of can't be told, and it is not ours to touch.
+		log.G(ctx).WithField("path", s.dir(id)).Error("there is content under an identifier that was never handed out: is the store older than the content?")
+		return "", errChanged // with the next one
+	}
+	return dir, err
+}
+
+// place brings content that was made in dir to its place, and returns where it is then. It runs in the
+// transaction that creates the snapshot. A crash leaves the content at one place or the
+// other, and the name in snapshots/ is on disk before the transaction can be.
+func (s *Snapshotter) place(dir, id string) (string, error) {
+	at := s.dir(id)
+	if dir == at {
+		return at, nil
+	}
+	if err := os.Rename(dir, at); err != nil {
+		return dir, err
+	}
+	if s.config.Unsynced {
+		return at, nil
+	}
+	return at, atomicfs.SyncDir(filepath.Dir(at))
 }
 
 // lookAhead returns the identifier of parent, or why key can't be made on it, before
@@ -201,8 +240,8 @@ func (s *Snapshotter) checkFree(ctx context.Context, name string) error {
 
 // makeContent fills the directory of a new snapshot. When it returns nil, it is on disk. A
 // crash or an error leaves a directory that no snapshot has.
-func (s *Snapshotter) makeContent(ctx context.Context, kind snapshots.Kind, id, parentID string, labels map[string]string) error {
-	dir, parent := s.dir(id), ""
+func (s *Snapshotter) makeContent(ctx context.Context, dir string, kind snapshots.Kind, id, parentID string, labels map[string]string) error {
+	parent := ""
 	snapshot := storage.Snapshot{Kind: kind, ID: id}
 	if parentID != "" {
 		parent, snapshot.ParentIDs = s.dir(parentID), []string{parentID}
@@ -302,8 +341,10 @@ func (s *Snapshotter) syncContent(ctx context.Context, id string) error {
 
 // Remove takes a snapshot out of the store, then deletes its content, or leaves that
 // to Cleanup. A crash leaves the snapshot, or content that Cleanup deletes. So does a
-// failure to delete it, which is only logged.
+// failure to delete it, which is only logged. A context that ends does not end it: a client
+// that went away wants the snapshot removed all the same.
 func (s *Snapshotter) Remove(ctx context.Context, key string) error {
+	ctx = context.WithoutCancel(ctx)
 	var id string
 	err := s.write(ctx, "remove", key, func(ctx context.Context) (err error) {
 		id, _, err = storage.Remove(ctx, key)
@@ -313,21 +354,21 @@ func (s *Snapshotter) Remove(ctx context.Context, key string) error {
 		return err
 	}
 	// Under that name it is nobody's, also where Cleanup keeps what it does not know.
-	name := removedPrefix + id
-	if os.Rename(s.dir(id), s.dir(name)) != nil {
-		name = id // it is gone, or Cleanup can do with that, too
+	dir := s.dir(removedPrefix + id)
+	if os.Rename(s.dir(id), dir) != nil {
+		dir = s.dir(id) // it is gone, or Cleanup can do with that, too
 	}
 	if !s.config.AsyncRemove {
-		s.delete(ctx, name)
+		s.delete(ctx, dir)
 	}
 	return nil
 }
 
 // delete deletes a directory with the content of no snapshot. A crash or an error leaves
-// some of it, which Cleanup deletes.
-func (s *Snapshotter) delete(ctx context.Context, name string) {
-	if err := os.RemoveAll(s.dir(name)); err != nil {
-		log.G(ctx).WithError(err).WithField("path", s.dir(name)).Warn("content of no snapshot can't be deleted: the next cleanup tries again")
+// some of it, which Cleanup deletes, or the next Open where the store is shared.
+func (s *Snapshotter) delete(ctx context.Context, dir string) {
+	if err := os.RemoveAll(dir); err != nil {
+		log.G(ctx).WithError(err).WithField("path", dir).Warn("content of no snapshot can't be deleted: the next cleanup tries again")
 	}
 }
 

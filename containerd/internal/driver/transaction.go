@@ -5,6 +5,7 @@ package driver
 import (
 	"context"
 	"errors"
+	"path/filepath"
 	"sync/atomic"
 	"time"
 
@@ -87,6 +88,6 @@ func (s *Snapshotter) tell(ctx context.Context, what, key string, stage int32) {
 			what, patience, h.what, time.Since(h.since).Round(time.Millisecond))
 	default:
 		entry.Warnf("%s waits for the metadata transaction for over %v: the store is syncing, or another process has its lock (fuser -v %s shows it)",
-			what, patience, s.root+"/"+metaDir+"/staging")
+			what, patience, filepath.Join(s.meta.Path(), "staging"))
 	}
 }

@@ -1,0 +1,95 @@
+//go:build linux
+
+package driver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	atomicfs "github.com/fsmeta/fsmeta/atomic"
+	"github.com/fsmeta/fsmeta/containerd/storage"
+)
+
+// shared reports whether the store is that of the driver that embeds the snapshotter.
+func (s *Snapshotter) shared() bool { return s.config.Meta != nil }
+
+// openShared opens a root directory whose store is shared, of that kind of content, "" for one that is
+// not marked. The rest of the directory is the driver's.
+//
+// A crash leaves a root that is not marked, or one that is. Content that was being made is
+// deleted by the next call.
+func (s *Snapshotter) openShared(kind string) error {
+	s.meta = s.config.Meta
+	if err := s.checkStore(kind); err != nil {
+		return err
+	}
+	if kind == "" {
+		if err := s.checkImported(); err != nil {
+			return err
+		}
+	}
+	if err := s.tryMeta(); err != nil {
+		return err
+	}
+	if err := os.Mkdir(filepath.Join(s.root, snapshotsDir), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	making := filepath.Join(s.root, makingDir)
+	if err := os.RemoveAll(making); err != nil {
+		return err
+	}
+	if err := os.Mkdir(making, 0o700); err != nil {
+		return err
+	}
+	if kind == "" {
+		return Mark(s.root, s.content.Kind())
+	}
+	return atomicfs.SyncDir(s.root) // the name of snapshots/
+}
+
+// checkStore refuses a shared store that can't be the one of the content: it is gone, or the root
+// has one of its own.
+func (s *Snapshotter) checkStore(kind string) error {
+	own := filepath.Join(s.root, metaDir)
+	if _, err := os.Stat(filepath.Join(own, "layout")); err == nil && kind != "" && s.meta.Path() != own {
+		return fmt.Errorf("its content is that of the store %s, not of %s: open it without a store, or with that one", own, s.meta.Path())
+	}
+	if _, err := os.Stat(s.meta.Path()); errors.Is(err, fs.ErrNotExist) && kind != "" {
+		return fmt.Errorf("its store is gone: mount what it is on, or restore it: %w", err)
+	}
+	return nil
+}
+
+// checkImported refuses content beside a store to which nothing was ever written: Cleanup would
+// delete it. It makes no store for that.
+func (s *Snapshotter) checkImported() error {
+	names, err := Directories(s.root)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	isID := func(name string) bool { return strings.Trim(name, "0123456789") == "" }
+	if !slices.ContainsFunc(names, isID) {
+		return nil
+	}
+	_, err = os.Stat(s.meta.Path())
+	unused := errors.Is(err, fs.ErrNotExist)
+	if !unused {
+		err = s.read(context.Background(), func(ctx context.Context) error { _, err := storage.IDMap(ctx); return err })
+		unused = errdefs.IsNotFound(err) // what else is wrong with the store shows where it matters
+	}
+	if unused {
+		return fmt.Errorf("%s has content, and nothing was ever written to the store %s: import the metadata that the content belongs to, "+
+			"or choose another root directory", filepath.Join(s.root, snapshotsDir), s.meta.Path())
+	}
+	return nil
+}
