@@ -4,12 +4,15 @@ package native_test
 
 import (
 	"context"
+	"errors"
 	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/core/snapshots/testsuite"
 	"github.com/fsmeta/fsmeta/containerd/native"
+	"github.com/fsmeta/fsmeta/containerd/storage"
 )
 
 // containerd's own suite, with each option that changes what it sees.
@@ -30,6 +33,19 @@ func TestSuite(t *testing.T) {
 			})
 		})
 	}
+	t.Run("withMetaStore", func(t *testing.T) {
+		testsuite.SnapshotterSuite(t, "native", func(_ context.Context, root string) (snapshots.Snapshotter, func() error, error) {
+			meta, err := storage.NewMetaStore(filepath.Join(root, "metadata.db"))
+			if err != nil {
+				return nil, nil, err
+			}
+			sn, err := native.NewSnapshotter(root, native.WithMetaStore(meta))
+			if err != nil {
+				return nil, nil, errors.Join(err, meta.Close())
+			}
+			return sn, sn.Close, nil
+		})
+	})
 }
 
 func requireRoot(t *testing.T) {

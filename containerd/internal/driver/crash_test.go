@@ -45,6 +45,25 @@ var kinds = map[string]func(root string) (snapshots.Snapshotter, error){
 		return overlay.NewSnapshotter(root, overlay.WithoutSync)
 	},
 	"native": func(root string) (snapshots.Snapshotter, error) { return native.NewSnapshotter(root) },
+	"overlayShared": func(root string) (snapshots.Snapshotter, error) {
+		meta, err := storage.NewMetaStore(metaOf("overlayShared", root))
+		if err != nil {
+			return nil, err
+		}
+		s, err := overlay.NewSnapshotter(root, overlay.WithMetaStore(meta))
+		if err != nil {
+			return nil, errors.Join(err, meta.Close())
+		}
+		return s, nil
+	},
+}
+
+// metaOf returns the store of a root: one that is shared is where containerd's snapshotters have theirs.
+func metaOf(kind, root string) string {
+	if kind == "overlayShared" {
+		return filepath.Join(root, "metadata.db")
+	}
+	return filepath.Join(root, "meta")
 }
 
 // runs multiplies how often something random is tried.
@@ -364,7 +383,7 @@ func (k *known) check(kind, root string) (err error) {
 	if err != nil && !errdefs.IsNotFound(err) {
 		return err
 	}
-	ids, err := idsOf(ctx, root)
+	ids, err := idsOf(ctx, metaOf(kind, root))
 	if err != nil {
 		return err
 	}
@@ -425,8 +444,8 @@ func (k *known) use(ctx context.Context, s snapshots.Snapshotter) error {
 }
 
 // idsOf reads the store beside the snapshotter, as anybody can.
-func idsOf(ctx context.Context, root string) (ids map[string]string, err error) {
-	meta, err := storage.NewMetaStore(filepath.Join(root, "meta"))
+func idsOf(ctx context.Context, path string) (ids map[string]string, err error) {
+	meta, err := storage.NewMetaStore(path)
 	if err != nil {
 		return nil, err
 	}

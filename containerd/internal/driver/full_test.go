@@ -59,7 +59,7 @@ func TestFullDisk(t *testing.T) {
 			t.Errorf("of %d calls the last says %v, want that the disk is full", len(made)-1, err)
 		}
 		t.Logf("the disk was full after %d snapshots", len(made)-2)
-		ids, err := idsOf(ctx, root)
+		ids, err := idsOf(ctx, metaOf(kind, root))
 		must(t, err)
 		if len(ids) != len(made) {
 			t.Errorf("there are %v, want %v", ids, made)

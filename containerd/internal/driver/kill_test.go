@@ -14,7 +14,7 @@ import (
 // every committed one its content, what was acknowledged holds, and Cleanup leaves
 // nothing over.
 func TestKilledAtRandom(t *testing.T) {
-	for _, kind := range []string{"overlay", "native"} {
+	for _, kind := range []string{"overlay", "native", "overlayShared"} {
 		t.Run(kind, func(t *testing.T) {
 			chance, known := randomly(t), newKnown()
 			root := filepath.Join(t.TempDir(), "root")
@@ -39,7 +39,7 @@ func TestKilledAtSystemCalls(t *testing.T) {
 		t.Skip("strace, which kills at a system call, is missing: install it")
 	}
 	calls := []string{"mkdirat", "renameat2", "renameat", "unlinkat", "linkat", "symlinkat", "fsync", "fdatasync", "syncfs", "pwrite64", "write", "fchmodat"}
-	for _, kind := range []string{"overlay", "native"} {
+	for _, kind := range []string{"overlay", "native", "overlayShared"} {
 		t.Run(kind, func(t *testing.T) {
 			chance, known := randomly(t), newKnown()
 			root := filepath.Join(t.TempDir(), "root")

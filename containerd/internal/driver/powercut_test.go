@@ -107,7 +107,7 @@ func (d *disk) restart() {
 // onDisks runs a test with each snapshotter on each filesystem.
 func onDisks(t *testing.T, fn func(t *testing.T, kind string, d *disk)) {
 	for _, filesystem := range []string{"ext4", "xfs"} {
-		for _, kind := range []string{"overlay", "native"} {
+		for _, kind := range []string{"overlay", "native", "overlayShared"} {
 			t.Run(filesystem+"/"+kind, func(t *testing.T) { fn(t, kind, newDisk(t, filesystem)) })
 		}
 	}

@@ -135,3 +135,26 @@ func TestSlowTransactionCanBeLeft(t *testing.T) {
 	must(t, release())
 	checkNothingLeft(t, s)
 }
+
+// A client that went away has its snapshot removed all the same, also where another call keeps the
+// transaction for longer than a context that has ended waits for.
+func TestRemoveUnderAnEndedContext(t *testing.T) {
+	for _, config := range []Config{{}, {AsyncRemove: true}} {
+		s, _ := openFake(t, config)
+		layer(t, s, "layer", "", 1)
+		ctx, caught := withLog(t.Context())
+		ctx, cancel := context.WithCancel(ctx)
+		cancel()
+		prepare(t, s, "key", "layer")
+		must(t, s.Remove(ctx, "key"))
+
+		release := keepTurn(t, t.Context(), s, "commit", "keeping")
+		done := make(chan error, 1)
+		go func() { done <- s.Remove(ctx, "layer") }()
+		awaitLine(t, caught, "level=warning", "remove waits", "key=layer")
+		must(t, release())
+		must(t, await(t, "Remove", done))
+		must(t, s.Cleanup(t.Context()))
+		checkNothingLeft(t, s)
+	}
+}
