@@ -131,7 +131,9 @@ type Info struct {
 type Active struct {
 	ID string
 	// ParentIDs are the identifiers of the snapshots below, from the lowest
-	// base to the highest: the last element is the immediate parent.
+	// base to the highest: the last element is the immediate parent. That is the order of
+	// containerd's MetaStore interface of 2017. containerd's package storage has them the other way
+	// round today, and so has the drop-in for it.
 	ParentIDs []string
 	Readonly  bool
 }

@@ -40,6 +40,12 @@
 //
 // And what can't be the same:
 //
+//   - It does not build on Windows, where containerd's package does: the store needs POSIX renames,
+//     symbolic links and flock.
+//   - A transaction with a thousand changes takes several times as long to commit, since each
+//     change is a few system calls at its end, where bbolt writes pages: with a thousand creations
+//     97.5 ms on ext4, and bbolt 15.3. (An ordinary durable create takes 0.28 ms, and bbolt's 0.56.
+//     README.md in the directory above says where that was measured, and has the other filesystems.)
 //   - The texts of errors. Their classes, of package errdefs and of bbolt, are.
 //   - Names, and label keys and values, must be valid UTF-8, and names at most 32,768
 //     bytes long: errdefs.ErrInvalidArgument.
@@ -48,4 +54,11 @@
 //   - A store on which nothing but rolled back transactions were tried is as one that was
 //     never written to (WalkInfo and IDMap say errdefs.ErrNotFound) until it is opened
 //     the next time, and then as an empty one. bbolt forgets the attempts altogether.
+//
+// # The order of parents
+//
+// [Snapshot].ParentIDs is in the order of containerd's package today: the immediate parent
+// first, the lowest base last, as overlayfs takes its lowerdir. The MetaStore interface that containerd had in
+// 2017 has it the other way round, and so has [fsmeta.Active], which implements that: the lowest base
+// first, the immediate parent last. Code that changes from one to the other reverses it.
 package storage
