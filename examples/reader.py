@@ -415,6 +415,7 @@ class Store:
             raise Unreadable(".", "names of files can't be long enough")
         self.part("layout", self.open_layout)
         self.snapshots = self.part("snapshots", lambda: os.open("snapshots", FLAGS | os.O_DIRECTORY, dir_fd=self.dir))
+        self.part("snapshots", lambda: os.stat(".", dir_fd=self.snapshots))  # its entries can be looked at
 
     def part(self, name, opener):
         """A part without which the store doesn't open."""

@@ -37,7 +37,7 @@ type storeListing struct {
 	Snapshots  []listed
 	Damaged    []string // parts, as paths in the store: snapshots/ENTRY, snapshots or journal
 	Unreadable string   // the part without which the store doesn't open
-	Error      string   // what the error of Open is then: "damaged" or "no store"
+	Error      string   // what the error of Open is then: "damaged", "no store" or "permission"
 	Txn        uint64   // at which it was read
 }
 
@@ -133,12 +133,11 @@ func libraryListing(t testing.TB, dir string) (l storeListing) {
 		case errors.Is(err, fsmeta.ErrNotStore) && !is:
 			l.Unreadable, l.Error = "layout", "no store"
 		default:
-			t.Fatalf("open %s: %v", dir, err)
+			return forbidden(t, dir, err)
 		}
 		return l
 	}
 	defer s.Close()
-	txns := txnsOf(t, dir)
 	ctx, tx, err := s.TransactionContext(bg, false)
 	succeed(t, err)
 	damaged := map[string]bool{}
@@ -146,12 +145,17 @@ func libraryListing(t testing.TB, dir string) (l storeListing) {
 		var damage *fsmeta.DamagedError
 		switch {
 		case err == nil:
-			l.Snapshots = append(l.Snapshots, listedOf(info, txns[info.Name]))
+			l.Snapshots = append(l.Snapshots, listedOf(info, 0))
 		case errors.As(err, &damage):
 			damaged[inStore(t, dir, damage.Path)] = true
 		default:
-			t.Fatalf("list %s: %v", dir, err)
+			succeed(t, tx.Commit())
+			return forbidden(t, dir, err)
 		}
+	}
+	txns := txnsOf(t, dir)
+	for i := range l.Snapshots {
+		l.Snapshots[i].Txn = txns[l.Snapshots[i].Name]
 	}
 	for path := range damaged {
 		l.Damaged = append(l.Damaged, path)
@@ -165,6 +169,16 @@ func libraryListing(t testing.TB, dir string) (l storeListing) {
 		t.Errorf("%s: All finds %d snapshots, Walk %d and %v", dir, len(l.Snapshots), len(walked), err)
 	}
 	return l
+}
+
+// forbidden is the listing of a store that may not be read, as err must say.
+func forbidden(t testing.TB, dir string, err error) storeListing {
+	t.Helper()
+	var failed *fs.PathError
+	if !errors.Is(err, fs.ErrPermission) || !errors.As(err, &failed) {
+		t.Fatalf("read %s: %v", dir, err)
+	}
+	return storeListing{Unreadable: inStore(t, dir, failed.Path), Error: "permission"}
 }
 
 // txnsOf returns the transaction that wrote each snapshot's version, which no Info says.

@@ -25,7 +25,8 @@ type Inspection struct {
 //
 // What is damaged is told by the methods. The error is [ErrNotStore] where there is nothing
 // of a store, [ErrDamaged] where snapshots/ is missing or hidden by a mount, [ErrInUse]
-// during a repair, after ten seconds; or what the filesystem says. It costs what [Open] does.
+// during a repair, after ten seconds; or what the filesystem says. A journal that can't be read
+// is damage: the tree is shown without it. It costs what [Open] does.
 func Inspect(dir string) (*Inspection, error) {
 	look, err := fsck.OpenLook(dir)
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"os/exec"
 	"path/filepath"
@@ -157,6 +158,65 @@ func TestReaderOfEndlessLine(t *testing.T) {
 	lines, _ := readJournal(t, dir)
 	writeFile(t, dir+"/journal", strings.Join(lines, "\n")+"\n"+strings.Repeat("x", 256<<20+1)+"\x00")
 	equal(t, "listing", readersAgree(t, dir).summary(), smallEnd+" ! journal")
+}
+
+// What a user may not read is no reason to show nothing, where there is a rest. An archive keeps no modes,
+// so these stores are not in the corpus.
+func TestReaderOfForbidden(t *testing.T) {
+	dir, here := alone(t, false)
+	if !here {
+		return
+	}
+	const whole, one, none = "base; *top < base", "*top < base ! snapshots/base", ""
+	for i, test := range []struct {
+		path       string
+		mode       fs.FileMode
+		open       bool   // with a journal that names all
+		want, seen string // what both readers find, and an inspection; "" where there is none
+		wrong      int    // with the store as a whole
+	}{
+		{"snapshots/base/metadata.json", 0, false, one, "top base?", 0},
+		{"snapshots/base", 0, false, one, "top base?", 0},
+		{"snapshots/base", 0o400, false, one, "top base?", 0},
+		{"snapshots/base", 0, true, whole, "base~ top!", 0},
+		{"journal", 0, false, "! permission: journal", "base top", 1},
+		{"journal", 0, true, "! permission: journal", "base top", 1},
+		{"layout", 0, false, "! permission: layout", none, 0},
+		{"snapshots", 0, false, "! permission: snapshots", none, 0},
+		{"snapshots", 0o400, false, "! permission: snapshots", none, 0},
+		{"snapshots", 0o300, true, "! permission: snapshots", none, 0},
+		{".", 0, false, "! permission: .", none, 0},
+	} {
+		t.Run(fmt.Sprintf("%s %#o %v", test.path, test.mode, test.open), func(t *testing.T) {
+			store := filepath.Join(dir, fmt.Sprint(i))
+			s := openOnly(t, store)
+			s.build("base; *top < base")
+			if !test.open {
+				succeed(t, s.Close())
+			}
+			chmod(t, filepath.Join(store, test.path), test.mode)
+			equal(t, "listing", readersAgree(t, store).summary(), test.want)
+			if test.seen == none {
+				i, err := fsmeta.Inspect(store)
+				if err == nil {
+					for _, err = range i.All(bg) {
+					}
+					succeed(t, i.Close())
+				}
+				wantPermission(t, err, store)
+				return
+			}
+			got, wrong := seen(t, store)
+			equal(t, "what an inspection sees", got, test.seen)
+			equal(t, "what is wrong with the store", len(wrong), test.wrong)
+			for _, err := range wrong {
+				if !errors.Is(err, fsmeta.ErrDamaged) {
+					t.Errorf("%v is no damage", err)
+				}
+				wantPermission(t, err, filepath.Join(store, test.path))
+			}
+		})
+	}
 }
 
 // Stores of a writer that was killed at some moment of its work, which no test can choose: behind each

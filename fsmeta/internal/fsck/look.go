@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"slices"
+	"syscall"
 	"time"
 
 	"github.com/fsmeta/fsmeta/fsmeta/internal/commit"
@@ -74,7 +76,11 @@ func (l *Look) openParts() error {
 		return err
 	}
 	v, err := view.Open(l.dir, l.tree, false)
-	if damage := l.journalDamage(err); damage != nil {
+	damage := l.journalDamage(err)
+	if damage == nil {
+		damage = l.unreadable(err)
+	}
+	if damage != nil {
 		l.bad = append(l.bad, damage)
 		return nil // the tree alone
 	}
@@ -90,6 +96,17 @@ func (l *Look) openParts() error {
 		l.bad = append(l.bad, damage)
 	}
 	return l.noteNames()
+}
+
+// unreadable returns err as damage of the journal where it says that there is a file which can't be
+// read, else nil. The tree is worth a look then. What it may lack is told by the damage.
+func (l *Look) unreadable(err error) *fault.Damaged {
+	path := l.path(format.JournalFile)
+	var failed *fs.PathError
+	if errors.As(err, &failed) && failed.Path == path && (errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EIO)) {
+		return &fault.Damaged{Path: path, Err: err}
+	}
+	return nil
 }
 
 // noteNames notes which names the journal decides: those of its lines, also where others can't be
@@ -257,6 +274,9 @@ func (l *Look) Log(fn func(Line) error) error {
 		return l.follow(fn)
 	}
 	h, txns, err := readable(l.root)
+	if damage := l.unreadable(err); damage != nil {
+		return fn(Line{Lost: damage})
+	}
 	if err != nil {
 		return err
 	}
