@@ -19,7 +19,7 @@ func logCommand() *cli.Command {
 		Usage: "print the transactions in the journal, and what each changed",
 		Description: "Prints the transactions since the last checkpoint, oldest first, with a line for each snapshot: + made, - removed, > committed under another name, ~ changed, " +
 			"with what was before and after. To follow a store, use watch.\n\n" + looks + "\n\n" +
-			"With --json a line is as watch prints it; where lines of the journal can't be read, it has the one member lost.\n\n" +
+			"With --json a line has the members txn, time and changes of the journal's line, and each change name, before and after; where lines of the journal can't be read, it has the one member lost.\n\n" +
 			"Example: the last changes before a crash:\n\n   fsmeta log STORE | tail",
 		Arguments: []cli.Argument{&cli.StringArg{Name: "STORE", Destination: &store, UsageText: "STORE"}},
 		Flags:     []cli.Flag{tool.JSON("each transaction")},

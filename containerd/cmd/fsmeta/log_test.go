@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"testing"
@@ -67,4 +68,36 @@ func TestEvents(t *testing.T) {
 	if n := len(eventsOf(many)); n != len(many.Changes) {
 		t.Errorf("%d events", n)
 	}
+}
+
+// What watch prints of transactions is what log does, as soon as they are committed.
+func TestWatch(t *testing.T) {
+	ageless(t)
+	dir := killed(t)
+	for _, flags := range [][]string{{}, {"--json"}} {
+		log := on(t, 0, append([]string{"log", dir}, flags...)...).out
+		ctx, cancel := context.WithCancel(t.Context())
+		out := &until{text: log, done: cancel}
+		c := command()
+		c.Writer = out
+		if err := c.Run(ctx, append([]string{"fsmeta", "watch", "--after", "0", dir}, flags...)); err != nil || out.String() != log {
+			t.Errorf("%q: %v, it prints\n%s\nwant\n%s", flags, err, out, log)
+		}
+		cancel()
+	}
+}
+
+// until calls done when a text has been written, or as much of another one.
+type until struct {
+	strings.Builder
+	text string
+	done func()
+}
+
+func (u *until) Write(p []byte) (int, error) {
+	n, err := u.Builder.Write(p)
+	if u.Len() >= len(u.text) {
+		u.done()
+	}
+	return n, err
 }

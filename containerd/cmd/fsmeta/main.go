@@ -23,7 +23,6 @@ import (
 	"syscall"
 
 	"github.com/fsmeta/fsmeta/containerd/internal/tool"
-	"github.com/fsmeta/fsmeta/fsmeta"
 	"github.com/urfave/cli/v3"
 )
 
@@ -100,21 +99,6 @@ func backupCommand() *cli.Command {
 		Action: with(func(ctx context.Context, c *cli.Command) error {
 			return tool.Backup(ctx, store, to, tool.PrinterOf(c))
 		}, &store, &to),
-	}
-}
-
-func watchCommand() *cli.Command {
-	var store string
-	return &cli.Command{
-		Name:  "watch",
-		Usage: "print each transaction as it is committed, one line of JSON each",
-		Description: "Goes on until it is interrupted. For what has been committed before, see log.\n\n" +
-			"Example: the names that change:\n\n   fsmeta watch STORE | jq -c '[.txn, .changes[].name]'",
-		Arguments: []cli.Argument{&cli.StringArg{Name: "STORE", Destination: &store, UsageText: "STORE"}},
-		Flags:     []cli.Flag{&cli.Uint64Flag{Name: "after", Usage: "begin behind transaction `N`", Value: fsmeta.FromNow, DefaultText: "the last one"}},
-		Action: with(func(ctx context.Context, c *cli.Command) error {
-			return tool.Watch(ctx, store, c.Uint64("after"), c.Root().Writer)
-		}, &store),
 	}
 }
 
