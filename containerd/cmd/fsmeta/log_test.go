@@ -87,6 +87,14 @@ func TestWatch(t *testing.T) {
 	}
 }
 
+// Where transactions have left the journal before they were seen, watch says so.
+func TestWatchOutdated(t *testing.T) {
+	r := on(t, 0, "watch", "--after", "1", closed(t, steps...))
+	if r.status != 2 || !strings.Contains(r.errs, "watch it anew") {
+		t.Errorf("%+v", r)
+	}
+}
+
 // until calls done when a text has been written, or as much of another one.
 type until struct {
 	strings.Builder

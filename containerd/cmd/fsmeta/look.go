@@ -45,6 +45,9 @@ func looking(print func(l *look, c *cli.Command) error, store *string, more ...*
 		for again := 1; errors.Is(err, fsmeta.ErrOutdated) && again < attempts && l.out.drop(); again++ {
 			err = l.try(c, print)
 		}
+		if errors.Is(err, fsmeta.ErrOutdated) {
+			err = fmt.Errorf("%w: the store is changing so fast that it could not be listed as of one moment: run it again, with its output into a file, or stop what writes", err)
+		}
 		err = errors.Join(err, l.out.Flush())
 		if errors.Is(err, syscall.EPIPE) {
 			return nil // the reader has seen enough
@@ -131,7 +134,6 @@ func problemOf(err error) string {
 // explain adds to an error what to do about it, and where the store is, if dir is the root
 // directory of a snapshotter.
 func explain(err error, dir string) error {
-	const outdated = "the store is changing so fast that it could not be listed as of one moment: run it again, with its output into a file, or stop what writes"
 	advice := ""
 	switch {
 	case err == nil:
@@ -144,8 +146,6 @@ func explain(err error, dir string) error {
 		}
 	case errors.Is(err, fsmeta.ErrInUse):
 		advice = "wait until it has ended"
-	case errors.Is(err, fsmeta.ErrOutdated):
-		advice = outdated
 	case errors.Is(err, fs.ErrPermission):
 		advice = "run it as the user that the store belongs to, or as root"
 	}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"testing"
 
 	"github.com/fsmeta/fsmeta/fsmeta"
@@ -79,19 +80,28 @@ func write(dir string) error {
 	return err
 }
 
+// total is a snapshot that all churning processes change.
+const total = "total"
+
 // churn makes the snapshot key, says so, and gives it the name and makes it again until it is
-// killed.
+// killed. Each transaction counts on the label of total, and labels its snapshot with the number.
 func churn(dir, key, name string) error {
 	s, err := fsmeta.Open(dir)
 	if err != nil {
 		return err
 	}
 	create := func(ctx context.Context, s *fsmeta.Store) error {
-		_, err := s.CreateActive(ctx, key, "", false)
+		number, err := count(ctx, s)
+		if err == nil {
+			_, err = s.CreateWith(ctx, key, "", false, fsmeta.WithLabels(number))
+		}
 		return err
 	}
 	commit := func(ctx context.Context, s *fsmeta.Store) error {
-		_, err := s.Commit(ctx, key, name)
+		number, err := count(ctx, s)
+		if err == nil {
+			_, err = s.CommitWith(ctx, key, name, fsmeta.WithLabels(number))
+		}
 		return err
 	}
 	again := func(ctx context.Context, s *fsmeta.Store) error {
@@ -105,6 +115,20 @@ func churn(dir, key, name string) error {
 		err = do(s, commit, again)
 	}
 	return err
+}
+
+// count returns labels with the number of total, which is one higher now.
+func count(ctx context.Context, s *fsmeta.Store) (map[string]string, error) {
+	is, err := s.Stat(ctx, total)
+	if errors.Is(err, fsmeta.ErrNotExist) {
+		_, err = s.CreateActive(ctx, total, "", false)
+	}
+	last, _ := strconv.Atoi(is.Labels["number"]) // 0 in the beginning
+	number := map[string]string{"number": strconv.Itoa(last + 1)}
+	if err == nil {
+		_, err = s.Update(ctx, fsmeta.Info{Name: total, Labels: number}, "labels")
+	}
+	return number, err
 }
 
 // live makes the store of most tests in another process, which keeps it open until kill.

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/fsmeta/fsmeta/containerd/internal/tool"
 	"github.com/fsmeta/fsmeta/fsmeta"
@@ -38,6 +39,8 @@ func watch(ctx context.Context, c *cli.Command, dir string) (err error) {
 		switch {
 		case errors.Is(err, context.Canceled):
 			return nil
+		case errors.Is(err, fsmeta.ErrOutdated):
+			err = fmt.Errorf("%w: list the store, and watch it anew", err)
 		case err != nil:
 		case c.Bool("json"):
 			err = tool.NewEncoder(l.out).Encode(tool.TransactionOf(t))
