@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -108,6 +109,56 @@ func TestInspect(t *testing.T) {
 			}
 		})
 	}
+}
+
+// An inspection finds in each store of the corpus what its listing says. Where a store must not open, it
+// shows what there is, and says what is wrong.
+func TestInspectCorpus(t *testing.T) {
+	for _, name := range corpus(t) {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := unpack(t, name)
+			want := readFile(t, filepath.Join(corpusDir, name+".jsonl"))
+			got, removed, err := inspectionListing(t, dir)
+			if strings.HasPrefix(want, `{"error":`) {
+				if err == nil && len(got.Damaged) == 0 {
+					t.Errorf("nothing is wrong with it: %s", got.summary())
+				}
+				return
+			}
+			succeed(t, err)
+			equal(t, "listing", got.jsonl(t), want)
+			for _, gone := range removed {
+				if slices.ContainsFunc(got.Snapshots, func(s listed) bool { return s.Name == gone.Name }) {
+					t.Errorf("%q is removed, and listed", gone.Name)
+				}
+			}
+		})
+	}
+}
+
+// inspectionListing reads a store as an inspection does.
+func inspectionListing(t *testing.T, dir string) (l storeListing, removed []fsmeta.Sight, err error) {
+	t.Helper()
+	i, err := fsmeta.Inspect(dir)
+	if err != nil {
+		return l, nil, err
+	}
+	defer func() { succeed(t, i.Close()) }()
+	damaged := map[string]bool{}
+	for s, err := range i.All(bg) {
+		if err == nil && s.Damage == nil {
+			l.Snapshots = append(l.Snapshots, listedOf(s.Info, s.Txn))
+			continue
+		}
+		var damage *fsmeta.DamagedError
+		if !errors.As(errors.Join(err, s.Damage), &damage) {
+			t.Fatalf("list %s: %v, %v", dir, err, s.Damage)
+		}
+		damaged[inStore(t, dir, damage.Path)] = true
+	}
+	l.Damaged = slices.Sorted(maps.Keys(damaged))
+	return l, i.Removed(), nil
 }
 
 // Of a snapshot that stands on a missing one, an inspection returns the metadata and what to do.

@@ -92,11 +92,15 @@ func (l *Look) openParts() error {
 	if err := v.Begin(&l.reader); err != nil {
 		return err
 	}
+	v.Ready() // so that it knows which lines are nonsense
 	if damage := fault.DamageOf(v.Damage()); damage != nil {
 		l.bad = append(l.bad, damage)
 	}
 	return l.noteNames()
 }
+
+// ofJournal reports whether err is damage of the journal.
+func (l *Look) ofJournal(err error) bool { return l.journalDamage(err) != nil }
 
 // unreadable returns err as damage of the journal where it says that there is a file which can't be
 // read, else nil. The tree is worth a look then. What it may lack is told by the damage.
@@ -143,8 +147,8 @@ func (l *Look) Walk(ctx context.Context, fn func(Sight) error) (bad []error, err
 		switch {
 		case !d.Lost:
 			return fn(l.damaged(d.Entry, d.Err))
-		case l.journalDamage(d.Err) == nil:
-			bad = append(bad, d.Err)
+		case l.journalDamage(d.Err) == nil || !slices.ContainsFunc(l.bad, l.ofJournal):
+			bad = append(bad, d.Err) // of the journal, where the opening found none
 		}
 		return nil
 	})
