@@ -22,7 +22,7 @@ func checkCommand() *cli.Command {
 		Name:  "check",
 		Usage: "look for what is wrong with the metadata and the content below --root",
 		Description: "Prints a line for each finding, those that are harmless with \"note:\" before them. It changes nothing, and can be run while " +
-			"the daemon serves. Exit status: 0 nothing is wrong, 1 something is, 2 it could not be checked.",
+			"the daemon serves. Exit status: 0 nothing is wrong, 1 something is, 2 it could not be checked.\n\n" + tool.FindingJSON,
 		Flags: []cli.Flag{tool.JSON("each finding")},
 		Action: tool.Alone(func(ctx context.Context, c *cli.Command) error {
 			return inRoot(ctx, c, check)
@@ -36,7 +36,7 @@ func repairCommand() *cli.Command {
 		Usage: "repair the metadata below --root, while the daemon is stopped",
 		Description: "Mends what can be mended safely, and sets damaged snapshots aside in meta/damaged/. Look at them before the daemon runs " +
 			"again; it keeps their content for as long as they are there. " +
-			"Exit status: 0 the store is in order, 1 something was set aside or is left that a person has to decide, 2 it could not be repaired.",
+			"Exit status: 0 the store is in order, 1 something was set aside or is left that a person has to decide, 2 it could not be repaired.\n\n" + tool.FindingJSON,
 		Flags: []cli.Flag{tool.AcceptTree(), tool.JSON("each finding")},
 		Action: tool.Alone(func(ctx context.Context, c *cli.Command) error {
 			return inRoot(ctx, c, func(ctx context.Context, root string, p tool.Printer) error {

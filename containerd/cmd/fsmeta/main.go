@@ -57,8 +57,8 @@ func checkCommand() *cli.Command {
 		Name:  "check",
 		Usage: "print what is wrong with a store, which may be in use",
 		Description: "Prints a line for each finding, those that are harmless with \"note:\" before them. It changes nothing. " +
-			"Exit status: 0 nothing is wrong, 1 something is, 2 it could not be checked.\n\n" +
-			"Example: what to do about each:\n\n   fsmeta check --json STORE | jq -r 'select(.harmless | not) | .path, .advice'",
+			"Exit status: 0 nothing is wrong, 1 something is, 2 it could not be checked.\n\n" + tool.FindingJSON + "\n\n" +
+			"Example: what to do about each:\n\n   fsmeta check --json STORE | jq -r 'select(.kind == \"wrong\") | .path, .advice'",
 		Arguments: []cli.Argument{&cli.StringArg{Name: "STORE", Destination: &store, UsageText: "STORE"}},
 		Flags:     []cli.Flag{tool.JSON("each finding")},
 		Action: with(func(ctx context.Context, c *cli.Command) error {
@@ -74,7 +74,7 @@ func repairCommand() *cli.Command {
 		Usage: "repair a store that is not in use",
 		Description: "Mends what can be mended safely, and sets damaged snapshots aside in STORE/damaged/: look at them before the driver " +
 			"runs again: it may delete the content of snapshots that the store does not know any more. " +
-			"Exit status: 0 the store is in order, 1 something was set aside or is left that a person has to decide, 2 it could not be repaired.\n\n" +
+			"Exit status: 0 the store is in order, 1 something was set aside or is left that a person has to decide, 2 it could not be repaired.\n\n" + tool.FindingJSON + "\n\n" +
 			"Example: fsmeta repair STORE",
 		Arguments: []cli.Argument{&cli.StringArg{Name: "STORE", Destination: &store, UsageText: "STORE"}},
 		Flags:     []cli.Flag{tool.AcceptTree(), tool.JSON("each finding")},

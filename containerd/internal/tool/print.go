@@ -40,20 +40,17 @@ func (p Printer) Say(format string, a ...any) error {
 // how much is wrong.
 func (p Printer) Findings(findings ...fsmeta.Finding) (wrong int, err error) {
 	for _, f := range findings {
-		note := ""
-		switch {
-		case f.Aside != "":
-			wrong++ // until a person has looked at it
-		case f.Repaired != "":
-		case f.Harmless:
-			note = "note: "
-		default:
+		kind := kindOf(f)
+		if kind == isWrong || kind == isAside {
 			wrong++
 		}
-		if p.JSON {
-			err = NewEncoder(p.Out).Encode(finding(f))
-		} else {
-			_, err = fmt.Fprintf(p.Out, "%s%s\n", note, Visible(f.String()))
+		switch text := Visible(f.String()); {
+		case p.JSON:
+			err = NewEncoder(p.Out).Encode(finding{kind, f.Path, f.Name, f.Problem, f.Meaning, f.Advice, f.Harmless, f.Repaired, f.Aside})
+		case kind == isNote:
+			_, err = fmt.Fprintf(p.Out, "note: %s\n", text)
+		default:
+			_, err = fmt.Fprintln(p.Out, text)
 		}
 		if err != nil {
 			return 0, err
@@ -62,8 +59,33 @@ func (p Printer) Findings(findings ...fsmeta.Finding) (wrong int, err error) {
 	return wrong, nil
 }
 
+// FindingJSON is what the descriptions of commands that print findings say of --json.
+const FindingJSON = "With --json a line has kind (wrong, note, repaired, or aside of what a repair has set aside, which is wrong until a person has looked at it), path, " +
+	"name (of the snapshot), problem, meaning, advice, harmless, repaired (what was done) and aside (where it is now)."
+
+// Kinds of findings.
+const (
+	isWrong    = "wrong"
+	isNote     = "note"
+	isRepaired = "repaired"
+	isAside    = "aside" // wrong until a person has looked at it
+)
+
+func kindOf(f fsmeta.Finding) string {
+	switch {
+	case f.Aside != "":
+		return isAside
+	case f.Repaired != "":
+		return isRepaired
+	case f.Harmless:
+		return isNote
+	}
+	return isWrong
+}
+
 // finding is a fsmeta.Finding as JSON.
 type finding struct {
+	Kind     string `json:"kind"`
 	Path     string `json:"path"`
 	Name     string `json:"name"`
 	Problem  string `json:"problem"`

@@ -27,10 +27,10 @@ func TestFindings(t *testing.T) {
 			`so`,
 		}},
 		{true, []string{
-			`{"path":"/s/a","name":"a","problem":"p","meaning":"m","advice":"<do>","harmless":false,"repaired":"","aside":""}`,
-			`{"path":"/s/b","name":"","problem":"p","meaning":"m","advice":"d","harmless":true,"repaired":"","aside":""}`,
-			`{"path":"/s/c","name":"","problem":"p","meaning":"","advice":"","harmless":false,"repaired":"done","aside":""}`,
-			`{"path":"/s/\u001bd","name":"","problem":"p","meaning":"","advice":"","harmless":false,"repaired":"moved","aside":"/s/damaged/d"}`,
+			`{"kind":"wrong","path":"/s/a","name":"a","problem":"p","meaning":"m","advice":"<do>","harmless":false,"repaired":"","aside":""}`,
+			`{"kind":"note","path":"/s/b","name":"","problem":"p","meaning":"m","advice":"d","harmless":true,"repaired":"","aside":""}`,
+			`{"kind":"repaired","path":"/s/c","name":"","problem":"p","meaning":"","advice":"","harmless":false,"repaired":"done","aside":""}`,
+			`{"kind":"aside","path":"/s/\u001bd","name":"","problem":"p","meaning":"","advice":"","harmless":false,"repaired":"moved","aside":"/s/damaged/d"}`,
 		}},
 	} {
 		var b strings.Builder
