@@ -223,7 +223,7 @@ func TestLiveMoments(t *testing.T) {
 		for _, arguments := range [][]string{{"ls", "--json", dir}, {"tree", dir}, {"log", dir}, {"info", dir}, {"show", "--id", dir, "0"}} {
 			r := on(t, 0, arguments...)
 			absent := arguments[0] == "show" // there is no such identifier
-			if r.status > 1 || r.status == 1 != absent || arguments[0] == "ls" && !ofOneMoment(t, r.out, writers) {
+			if r.status > 1 || r.status == 1 != absent || (r.errs != "") != absent || arguments[0] == "ls" && !ofOneMoment(t, r.out, writers) {
 				t.Errorf("%q: %+v", arguments, r)
 			}
 		}
