@@ -53,6 +53,7 @@ type journal struct {
 type process struct {
 	PID     int    `json:"pid"`
 	Command string `json:"command"`
+	Stopped bool   `json:"stopped"`
 }
 
 func info(l *look, c *cli.Command) error {
@@ -196,7 +197,7 @@ func ifAny(n int, as style) style {
 
 func holderLines(all []process) (lines []string) {
 	for _, h := range all {
-		lines = append(lines, fmt.Sprintf("process %d (%s)", h.PID, tool.Escape(h.Command)))
+		lines = append(lines, tool.Escape(lock.Holder(h).String()))
 	}
 	return lines
 }

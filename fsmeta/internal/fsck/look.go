@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"math"
 	"os"
 	"slices"
 	"syscall"
@@ -113,19 +114,26 @@ func (l *Look) unreadable(err error) *fault.Damaged {
 	return nil
 }
 
-// noteNames notes which names the journal decides: those of its lines, also where others can't be
-// read. If a checkpoint drops some meanwhile, the tree has come to decide about those.
-func (l *Look) noteNames() error {
-	l.lines = map[string]lastLine{}
+// lastLines returns the last line about each name, of those up to a transaction.
+func (l *Look) lastLines(at uint64) (map[string]lastLine, error) {
+	last := map[string]lastLine{}
 	_, txns, err := readable(l.root)
 	for _, t := range txns {
-		if t.Number > l.reader.At {
+		if t.Number > at {
 			break // not committed yet
 		}
 		for _, c := range t.Changes {
-			l.lines[c.Name] = lastLine{t.Number, c.After == nil}
+			last[c.Name] = lastLine{t.Number, c.After == nil}
 		}
 	}
+	return last, err
+}
+
+// noteNames notes which names the journal decides: those of its lines, also where others can't be
+// read. If a checkpoint drops some meanwhile, the tree has come to decide about those.
+func (l *Look) noteNames() error {
+	lines, err := l.lastLines(l.reader.At)
+	l.lines = lines
 	return err
 }
 
@@ -245,8 +253,19 @@ func (l *Look) explain(s *Sight) {
 }
 
 // Removed returns the names that lag because the journal says that there is no such snapshot and
-// its directory is still there: in byte order. A directory that a later transaction has made is none.
-func (l *Look) Removed() (all []Sight) {
+// its directory is still there: in byte order. A directory that a later transaction has made, or is just
+// changing, is none.
+func (l *Look) Removed() []Sight {
+	all := l.leftBehind()
+	if len(all) == 0 {
+		return nil
+	}
+	now, err := l.lastLines(math.MaxUint64)
+	return slices.DeleteFunc(all, func(s Sight) bool { return err == nil && now[s.Name] != l.lines[s.Name] })
+}
+
+// leftBehind is Removed, but for lines that came meanwhile.
+func (l *Look) leftBehind() (all []Sight) {
 	for _, name := range slices.Sorted(maps.Keys(l.lines)) {
 		line := l.lines[name]
 		if !line.removed {
