@@ -56,6 +56,17 @@ func Exchange(a, b string) error {
 	return exchange(a, b)
 }
 
+// TryExchange is [Exchange] where that is one step, on Linux on most filesystems. Elsewhere the
+// error is [errors.ErrUnsupported], and nothing was done: for a caller that has steps of its
+// own, whose crash it can tell.
+//
+// If the error is nil, both are exchanged; durable once [SyncDir] of both directories has
+// returned nil. Before that, a crash may undo the exchange. An error is an *os.LinkError and
+// leaves both as they were; TryExchange may be called again.
+func TryExchange(a, b string) error {
+	return tryExchange(a, b)
+}
+
 // renameNewInSteps is RenameNew for systems without RENAME_NOREPLACE.
 func renameNewInSteps(from, to string) error {
 	_, err := os.Lstat(to)

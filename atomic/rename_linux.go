@@ -18,9 +18,17 @@ func renameNew(from, to string) error {
 }
 
 func exchange(a, b string) error {
+	err := tryExchange(a, b)
+	if errors.Is(err, errors.ErrUnsupported) {
+		return exchangeInSteps(a, b)
+	}
+	return err
+}
+
+func tryExchange(a, b string) error {
 	err := renameat2(a, b, unix.RENAME_EXCHANGE)
 	if unsupported(err) {
-		return exchangeInSteps(a, b)
+		err = errors.ErrUnsupported
 	}
 	if err != nil {
 		return linkError("exchange", a, b, err)

@@ -1,6 +1,7 @@
 package atomic
 
 import (
+	"errors"
 	"os"
 	"testing"
 
@@ -19,5 +20,24 @@ func TestUnsupported(t *testing.T) {
 		if unsupported(err) {
 			t.Errorf("%v is taken for an unknown flag", err)
 		}
+	}
+}
+
+// TryExchange exchanges in one step, or does nothing and says that it can't.
+func TestTryExchange(t *testing.T) {
+	dir := makeTree(t, "a=1 b/ b/f=2")
+	if err := TryExchange(dir+"/a", dir+"/b"); err != nil {
+		t.Fatal(err)
+	}
+	const exchanged = "a/ a/f=2 b=1"
+	if got := tree(t, dir); got != exchanged {
+		t.Errorf("got %q", got)
+	}
+	// The kernel has one error for a flag that it does not know and for this.
+	if err := TryExchange(dir+"/a", dir+"/a/f"); !errors.Is(err, errors.ErrUnsupported) {
+		t.Errorf("got %v", err)
+	}
+	if got := tree(t, dir); got != exchanged {
+		t.Errorf("got %q", got)
 	}
 }
