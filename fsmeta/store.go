@@ -150,6 +150,9 @@ func (s *Store) Close() error {
 	return nil
 }
 
+// Dir returns the directory of the store, an absolute path, as it was when the store was opened.
+func (s *Store) Dir() string { return s.dir }
+
 // closeFiles closes what open has opened, as far as it got, and gives back the lock on
 // layout.
 func (s *Store) closeFiles() error {

@@ -54,32 +54,25 @@ func Example() {
 	// mount 2 over [1]
 }
 
-// What was in containerd's bbolt file is in the store afterwards.
-func ExampleImport() {
+// A driver that has used containerd's package opens its file with this one, and can go back.
+func ExampleWithImport() {
 	dir, err := os.MkdirTemp("", "driver")
 	if err != nil {
 		log.Fatal(err)
 	}
 	defer os.RemoveAll(dir)
-	old := filepath.Join(dir, "metadata.db")
-	if err := writeWithBolt(old); err != nil {
+	path := filepath.Join(dir, "metadata.db")
+	if err := writeWithBolt(path); err != nil {
 		log.Fatal(err)
 	}
 
-	// Opening a store where the file is tells what to do; here it is done.
-	if err := os.Rename(old, old+".bolt"); err != nil {
-		log.Fatal(err)
-	}
-	ms, err := storage.NewMetaStore(old)
+	// What was in the file is in the store, which is in its place.
+	ms, err := storage.NewMetaStore(path, storage.WithImport(func(done, total int) { fmt.Println(done, "of", total) }))
 	if err != nil {
 		log.Fatal(err)
 	}
 	defer ms.Close()
 	ctx := context.Background()
-	err = storage.Import(ctx, old+".bolt", ms, func(done, total int) { fmt.Println(done, "of", total) })
-	if err != nil {
-		log.Fatal(err)
-	}
 	err = ms.WithTransaction(ctx, false, func(ctx context.Context) error {
 		id, info, _, err := storage.GetInfo(ctx, "layer")
 		fmt.Println(id, info.Name, info.Kind)
@@ -88,10 +81,26 @@ func ExampleImport() {
 	if err != nil {
 		log.Fatal(err)
 	}
+
+	// The way back: a file as containerd's package has it.
+	if err := storage.Export(ctx, ms, filepath.Join(dir, "back.db"), nil); err != nil {
+		log.Fatal(err)
+	}
+	names, err := filepath.Glob(filepath.Join(dir, "*"))
+	if err != nil {
+		log.Fatal(err)
+	}
+	for _, name := range names {
+		fmt.Println(filepath.Base(name))
+	}
 	// Output:
-	// 1 of 2
-	// 2 of 2
+	// 1 of 3
+	// 2 of 3
+	// 3 of 3
 	// 1 layer Committed
+	// back.db
+	// metadata.db
+	// metadata.db.bolt
 }
 
 // writeWithBolt makes a file as containerd's package does.

@@ -42,8 +42,9 @@ type Snapshot struct {
 // MetaStore is the metadata of one snapshot driver. All methods may be called
 // concurrently.
 type MetaStore struct {
-	dir  string
-	opts bolt.Options
+	dir       string
+	opts      bolt.Options
+	importing *importing // nil without WithImport
 
 	mu    sync.Mutex // guards opening
 	store atomic.Pointer[fsmeta.Store]
@@ -51,7 +52,9 @@ type MetaStore struct {
 
 // NewMetaStore returns the metadata store in the directory path. It is made with the
 // first transaction if there is none then; the directory above must exist. Where path
-// is a file, say one of bbolt's, the error says what to do.
+// is a file, say one of bbolt's, the error says what to do, see [WithImport]. Where there is
+// nothing at path and a file at PATH.bolt, which [TakeOver] has left, no store is made: the first
+// transaction fails, and the error says what to do.
 func NewMetaStore(path string, opts ...Opt) (*MetaStore, error) {
 	dir := path
 	if path != "" { // which is no path, and says so when the store is opened
@@ -60,14 +63,20 @@ func NewMetaStore(path string, opts ...Opt) (*MetaStore, error) {
 			return nil, err
 		}
 	}
-	o, err := boltOptions(dir, opts)
-	if err != nil {
+	ms := &MetaStore{dir: dir}
+	var err error
+	if ms.opts, err = boltOptions(dir, ms.own(opts)); err != nil {
 		return nil, err
+	}
+	if ms.importing != nil && path != "" && !ms.opts.ReadOnly {
+		if err := ms.importing.takeOver(context.Background(), dir); err != nil {
+			return nil, err
+		}
 	}
 	if err := refuseFile(dir); err != nil {
 		return nil, err
 	}
-	return &MetaStore{dir: dir, opts: o}, nil
+	return ms, nil
 }
 
 // refuseFile says what to do where a store is to be and a file is.
@@ -79,8 +88,8 @@ func refuseFile(path string) error {
 	if !isBolt(path) {
 		return fmt.Errorf("%s is a file and no store: %w", path, fsmeta.ErrNotStore)
 	}
-	return fmt.Errorf("%s is a bbolt file: stop what uses it, move it away (mv %[1]s %[1]s.bolt), open a store at %[1]s "+
-		"and fill it with storage.Import(ctx, %q, store, nil): %w", path, path+".bolt", fsmeta.ErrNotStore)
+	return fmt.Errorf("%s is a bbolt file: to put a store in its place, give NewMetaStore the option WithImport, "+
+		"or stop what uses the file and run: fsmeta import %[1]s %[1]s: %w", path, fsmeta.ErrNotStore)
 }
 
 // open returns the store, and opens it first if that has not been done.
@@ -113,6 +122,16 @@ func (ms *MetaStore) open() (*fsmeta.Store, error) {
 func (ms *MetaStore) make(opts []fsmeta.Option) (*fsmeta.Store, error) {
 	if _, err := os.Stat(filepath.Dir(ms.dir)); err != nil {
 		return nil, fmt.Errorf("open metadata store %s: %w", ms.dir, err)
+	}
+	if ms.dir != "" && !ms.opts.ReadOnly {
+		if refused := refuseNew(ms.dir); refused != nil {
+			// Once more: an import may have put it in place meanwhile.
+			s, err := fsmeta.Open(ms.dir, append(opts, fsmeta.MustExist())...)
+			if errors.Is(err, fs.ErrNotExist) {
+				err = fmt.Errorf("open metadata store %s: %w", ms.dir, refused)
+			}
+			return s, err
+		}
 	}
 	s, err := fsmeta.Open(ms.dir, opts...)
 	if errors.Is(err, fs.ErrNotExist) { // read-only

@@ -406,13 +406,17 @@ func checkParent(ctx context.Context, s *fsmeta.Store, parent string, notCommitt
 // IDMap returns the names of all snapshots by their identifiers. Errors are
 // [ErrNoTransaction], errdefs.ErrNotFound on a store that nothing was ever written to,
 // and [fsmeta.ErrDamaged] where a snapshot can't be read: its content must not be
-// taken for garbage.
+// taken for garbage. For the same reason the identifiers of snapshots that a repair has set aside, or
+// an import has left out, are there, without a name: see [fsmeta.SetAside].
 func IDMap(ctx context.Context) (map[string]string, error) {
 	s, err := usedStore(ctx, "list identifiers")
 	if err != nil {
 		return nil, err
 	}
 	ids, err := s.IDs(neverEnding(ctx))
+	if err == nil {
+		err = keepSetAside(s.Dir(), ids)
+	}
 	if err != nil {
 		return nil, classify(err)
 	}

@@ -1,0 +1,69 @@
+package storage
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"github.com/fsmeta/fsmeta/atomic"
+	"github.com/fsmeta/fsmeta/lock"
+)
+
+// stage is a hidden directory beside a path, in which what is to be there is built. One
+// process at a time has it: it holds the flock on the directory. A process that is killed leaves
+// the directory with what is in it, and the next one that enters finds out how far it got.
+type stage struct {
+	dir    string
+	unlock func() error
+}
+
+// stageOf returns where what is to be at path is staged by work of some kind.
+func stageOf(path, work string) string {
+	return filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+"."+work)
+}
+
+// enterStage makes a stage's directory, where it is missing, and waits for its lock. A crash
+// leaves the directory; so does an error, perhaps.
+func enterStage(ctx context.Context, dir string) (*stage, error) {
+	for {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+			return nil, err
+		}
+		unlock, err := lock.New(dir).Lock(ctx)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // the process that had it is done, and has removed it
+		}
+		if err != nil {
+			return nil, err
+		}
+		return &stage{dir, unlock}, nil
+	}
+}
+
+// path is that of an entry.
+func (s *stage) path(name string) string { return filepath.Join(s.dir, name) }
+
+// leave removes the stage's directory, unless something is in it, and gives the lock back. A
+// crash leaves the directory, which the next process removes.
+func (s *stage) leave() error {
+	err := os.Remove(s.dir)
+	if errors.Is(err, syscall.ENOTEMPTY) || errors.Is(err, syscall.EEXIST) {
+		err = nil // the error of the work says why
+	}
+	return errors.Join(err, s.unlock(), atomic.SyncDir(filepath.Dir(s.dir)))
+}
+
+// exists reports whether there is something at path, be it a symlink that leads nowhere.
+func exists(path string) (bool, error) {
+	_, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}

@@ -1,0 +1,341 @@
+package storage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"reflect"
+
+	"github.com/containerd/errdefs"
+	"github.com/fsmeta/fsmeta/atomic"
+	"github.com/fsmeta/fsmeta/fsmeta"
+	bolt "go.etcd.io/bbolt"
+)
+
+// WithImport is an option of [NewMetaStore], which makes that call [TakeOver] where path is a
+// bbolt file, or where a take-over was interrupted. Else it does nothing, so a driver can give it
+// at every start. It can't be given to containerd's own NewMetaStore, which fails with it. With
+// ReadOnly, nothing is taken over.
+func WithImport(progress func(done, total int), opts ...ImportOption) Opt {
+	return func(*bolt.Options) error {
+		return setting(func(ms *MetaStore) { ms.importing = newImporting(progress, opts) })
+	}
+}
+
+// setting is what an [Opt] returns that sets nothing of bbolt's, but something of the MetaStore.
+// An Opt has to be a function that bbolt's options are given to, as containerd's is, and
+// has no other way to say so. See own.
+type setting func(*MetaStore)
+
+func (setting) Error() string {
+	return "this option is one of github.com/fsmeta/fsmeta/containerd/storage, for NewMetaStore of that package alone, and not to be wrapped"
+}
+
+// own returns options that set what is of bbolt, and of the MetaStore what is not.
+func (ms *MetaStore) own(opts []Opt) []Opt {
+	own := make([]Opt, 0, len(opts))
+	for _, opt := range opts {
+		own = append(own, func(o *bolt.Options) error {
+			err := opt(o)
+			if set, ok := err.(setting); ok {
+				set(ms)
+				return nil
+			}
+			return err
+		})
+	}
+	return own
+}
+
+// TakeOver puts a store in the place of the bbolt file at path, with the content of that file as
+// [Import] takes it over. The file stays, as PATH.bolt. Where path is a store, or nothing,
+// it does nothing, but to finish a take-over that was interrupted.
+//
+// The store is built in the hidden directory .NAME.import beside the file, and every snapshot in it
+// read back and compared with the file. Then it is exchanged with the file in one step, so at every
+// moment, also after a crash or a power cut, path is the file as it was or the whole store. A
+// filesystem that can't exchange (Linux's ext4, xfs, btrfs, tmpfs and overlayfs can) has a moment between
+// two renames without either. The file is PATH.bolt by then, and NewMetaStore makes no new
+// store where that is. A crash may leave .NAME.import, and in it the file when the store is in place
+// already. The next call finishes what can be finished, or begins anew, and removes it. So a
+// call after an error is right, too.
+//
+// No process can open the file for writing while it is taken over. One that waits for
+// it, or that opened it before and waits to lock it, gets it all the same when TakeOver has returned,
+// under its new name: stop the old driver first. Where several processes take over the same file, one
+// does, and the others wait, and find the store.
+//
+// Progress, unless it is nil, is called with how many steps are done, of how many: three for each
+// snapshot, which is read, written and compared. It costs what [Import] does, a walk through the
+// store, and a few syncs.
+//
+// Errors are those of [Import]; errdefs.ErrFailedPrecondition where PATH.bolt exists beside
+// the file, left by an earlier take-over: move it away; [fsmeta.ErrNotStore] where path is another file.
+func TakeOver(ctx context.Context, path string, progress func(done, total int), opts ...ImportOption) error {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return err
+	}
+	return newImporting(progress, opts).takeOver(ctx, path)
+}
+
+// boltEnd is what a bbolt file has behind its name when a store is in its place.
+const boltEnd = ".bolt"
+
+// takeover is a bbolt file whose place a store is to take.
+type takeover struct {
+	*importing
+	*stage
+	place string // where the file is, and the store is to be
+	kept  string // where the file is afterwards
+}
+
+func (imp *importing) takeOver(ctx context.Context, place string) (err error) {
+	dir := stageOf(place, "import")
+	staged, err := exists(dir)
+	if err != nil {
+		return err
+	}
+	if there := found(place); there != aFile && !staged {
+		return nil
+	} else if there == aFile && !isBolt(place) {
+		return refuseFile(place)
+	}
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("put a store in the place of %s: %w", place, err)
+		}
+	}()
+	s, err := enterStage(ctx, dir)
+	if err != nil {
+		return err
+	}
+	t := &takeover{imp, s, place, place + boltEnd}
+	defer func() { err = errors.Join(err, t.leave()) }()
+	return t.run(ctx)
+}
+
+// occupant is what is at a path, symlinks followed.
+type occupant int
+
+const (
+	nothing occupant = iota
+	aFile
+	aDirectory
+)
+
+func found(path string) occupant {
+	info, err := os.Stat(path)
+	switch {
+	case err != nil:
+		return nothing // what else may be wrong shows when it is opened
+	case info.IsDir():
+		return aDirectory
+	}
+	return aFile
+}
+
+// built is where the store is built, and where an exchange leaves the file.
+func (t *takeover) built() string { return t.path("store") }
+
+// run does what is left to do, given what an earlier process has left in the stage. For what a
+// crash leaves see place and keep.
+func (t *takeover) run(ctx context.Context) error {
+	if info, err := os.Lstat(t.built()); err == nil && !info.IsDir() {
+		if err := t.keep(); err != nil { // exchanged, and not renamed
+			return err
+		}
+	}
+	switch found(t.place) {
+	case aFile:
+		return t.build(ctx)
+	case nothing:
+		return t.finish(ctx)
+	}
+	return t.clear() // another process was faster, or was killed after its last rename
+}
+
+// clear removes a store that is being built. A crash leaves a part of it.
+func (t *takeover) clear() error { return os.RemoveAll(t.built()) }
+
+// build builds the store and puts it in the place of the file. After an error it is removed.
+func (t *takeover) build(ctx context.Context) (err error) {
+	if err := t.clear(); err != nil {
+		return err
+	}
+	if there, err := exists(t.kept); there || err != nil {
+		return errors.Join(err, fmt.Errorf("%s exists, which an earlier import has left: delete it, or move it away: %w", t.kept, errdefs.ErrFailedPrecondition))
+	}
+	src, err := t.open(ctx, t.place, 3)
+	if err != nil {
+		return err
+	}
+	// When all is in place: until then no process can begin to write to it.
+	defer func() { err = errors.Join(err, src.Close()) }()
+	if err := t.fill(ctx, src); err != nil {
+		return errors.Join(err, t.clear())
+	}
+	if err := t.check(ctx, src); err != nil {
+		return errors.Join(err, t.clear())
+	}
+	return t.put()
+}
+
+// fill makes the store in the stage. A crash or an error leaves a part of it.
+func (t *takeover) fill(ctx context.Context, src *source) (err error) {
+	if err := os.Mkdir(t.built(), 0o700); err != nil {
+		return err
+	}
+	if err := handOver(t.built(), t.place); err != nil { // and with it all that the store makes
+		return err
+	}
+	s, err := fsmeta.Open(t.built())
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.Close()) }()
+	return src.fill(ctx, s, t.built(), func(done int) { t.step(src.rows+done, 3*src.rows) })
+}
+
+// check compares the store in the stage with the file, snapshot by snapshot. It writes nothing.
+func (t *takeover) check(ctx context.Context, src *source) (err error) {
+	s, err := fsmeta.Open(t.built(), fsmeta.MustExist(), fsmeta.ReadOnly())
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.Close()) }()
+	want := make(map[string]fsmeta.Info, len(src.infos))
+	for _, info := range src.infos {
+		want[info.Name] = info
+	}
+	for info, err := range s.All(ctx) {
+		if err != nil {
+			return err
+		}
+		if w, there := want[info.Name]; !there || !reflect.DeepEqual(info, w) {
+			return fmt.Errorf("snapshot %.256q is %+v in the store, and %+v in the file: %w", info.Name, info, w, errdefs.ErrDataLoss)
+		}
+		delete(want, info.Name)
+		t.step(2*src.rows+len(src.infos)-len(want), 3*src.rows)
+	}
+	for name := range maps.Keys(want) {
+		return fmt.Errorf("%d snapshots are in the file and not in the store, %.256q is one: %w", len(want), name, errdefs.ErrDataLoss)
+	}
+	next, err := nextID(t.built())
+	if err == nil && next < src.nextID {
+		err = fmt.Errorf("identifiers from %d on are handed out by the store, and below %d were by the file: %w", next, src.nextID, errdefs.ErrDataLoss)
+	}
+	t.step(3*src.rows, 3*src.rows)
+	return err
+}
+
+// nextID returns the identifier below which a store has reserved all.
+func nextID(dir string) (uint64, error) {
+	look, err := fsmeta.Inspect(dir)
+	if err != nil {
+		return 0, err
+	}
+	summary, err := look.Summary()
+	return summary.NextID, errors.Join(err, look.Close())
+}
+
+// put puts the store in the place of the file, and the file where it is kept. It is durable then,
+// and all that is in it. Where the filesystem can exchange, a crash before that leaves the file, a
+// crash after it the store and the file in the stage, which keep renames. Otherwise it may leave
+// nothing in the place, the file where it is kept, and the store in the stage: see finish. So
+// does an error.
+func (t *takeover) put() error {
+	// First: no exchange must be on disk before what it puts in place.
+	if err := t.sync(t.dir, filepath.Dir(t.place)); err != nil {
+		return errors.Join(err, t.clear())
+	}
+	err := atomic.TryExchange(t.built(), t.place)
+	switch {
+	case errors.Is(err, errors.ErrUnsupported):
+		return t.putInSteps()
+	case err != nil:
+		return errors.Join(err, t.clear())
+	}
+	// What is at the place first: that is where the store has to be found.
+	if err := t.sync(filepath.Dir(t.place), t.dir); err != nil {
+		return err
+	}
+	return t.keep()
+}
+
+// keep renames the file, which an exchange has left in the stage. A crash leaves it at the one
+// name or the other; so does an error.
+func (t *takeover) keep() error {
+	if err := atomic.RenameNew(t.built(), t.kept); err != nil {
+		if errors.Is(err, fs.ErrExist) {
+			err = fmt.Errorf("%w: the store is in place, and the file it was made from is still there: move the other one away", err)
+		}
+		return err
+	}
+	return t.sync(filepath.Dir(t.kept), t.dir)
+}
+
+// putInSteps is put without an exchange. As long as there is no store, a new one is not
+// made, since the file is where it is kept.
+func (t *takeover) putInSteps() error {
+	if err := atomic.RenameNew(t.place, t.kept); err != nil {
+		return errors.Join(err, t.clear())
+	}
+	// Between: if the second rename alone got to the disk, the file would be gone.
+	if err := t.sync(filepath.Dir(t.place)); err != nil {
+		return err
+	}
+	return t.putStore()
+}
+
+// putStore renames the store to its place, where nothing is. A crash leaves it at the one name
+// or the other; so does an error.
+func (t *takeover) putStore() error {
+	if err := atomic.RenameNew(t.built(), t.place); err != nil {
+		return err
+	}
+	return t.sync(filepath.Dir(t.place), t.dir)
+}
+
+// finish puts a store in its place that was ready when a process ended between two renames. It
+// is compared with the file, since a person may have renamed that. A crash leaves what was there;
+// so does an error.
+func (t *takeover) finish(ctx context.Context) (err error) {
+	if found(t.kept) != aFile || found(t.built()) != aDirectory {
+		return t.clear()
+	}
+	src, err := t.open(ctx, t.kept, 3)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, src.Close()) }()
+	if err := t.check(ctx, src); err != nil {
+		return fmt.Errorf("%w: a store that was built is not that of %s: to build it anew, mv %[2]s %s", err, t.kept, t.place)
+	}
+	return t.putStore()
+}
+
+func (t *takeover) sync(dirs ...string) error {
+	for _, dir := range dirs {
+		if err := atomic.SyncDir(dir); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// refuseNew returns an error where no new store may be made at path: where a bbolt file was taken over
+// there, or was to be, and the store is gone.
+func refuseNew(path string) error {
+	there, err := exists(path + boltEnd)
+	if err != nil || !there {
+		return err
+	}
+	return fmt.Errorf("there is nothing at %s, and the bbolt file that was there is %s: a new store would have none of its snapshots. "+
+		"Put the store back, or the file (mv %[2]s %[1]s) and import it again, or move the file away to begin with nothing: %[3]w",
+		path, path+boltEnd, errdefs.ErrFailedPrecondition)
+}
