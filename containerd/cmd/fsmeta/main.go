@@ -1,5 +1,5 @@
 // Command fsmeta is for operators of a store, whichever driver it is of: it shows,
-// checks, repairs, backs up and follows it.
+// checks, repairs, backs up and follows it, and switches a driver to one and back.
 //
 //	fsmeta ls STORE          the snapshots; with --json a line of JSON for each
 //	fsmeta show STORE NAME   everything about one of them
@@ -9,6 +9,8 @@
 //	fsmeta check STORE       what is wrong with it, and what to do
 //	fsmeta repair STORE      mends it, while nothing uses it
 //	fsmeta backup STORE DIR  copies it, while it is used
+//	fsmeta import FILE STORE takes over a metadata.db of containerd's package
+//	fsmeta export STORE FILE writes one, the way back
 //	fsmeta watch STORE       prints transactions as they are committed
 //
 // Run it with --help; fsmeta COMMAND --help has more of each, with an example.
@@ -36,8 +38,8 @@ func main() {
 func command() *cli.Command {
 	return tool.Document(&cli.Command{
 		Name:  "fsmeta",
-		Usage: "look at, check, repair, back up and follow a store of snapshot metadata",
-		Description: "STORE is the directory that has layout, journal and snapshots in it. Nothing but repair writes to it.\n\n" +
+		Usage: "look at, check, repair, back up, fill and follow a store of snapshot metadata",
+		Description: "STORE is the directory that has layout, journal and snapshots in it. Nothing but repair and import writes to it.\n\n" +
 			"Completion for bash: source <(fsmeta completion bash); zsh, fish and pwsh likewise. Colours are left out where NO_COLOR is set.",
 		Version: tool.Version(),
 		Action: tool.Alone(func(_ context.Context, c *cli.Command) error {
@@ -45,7 +47,7 @@ func command() *cli.Command {
 		}),
 		Commands: []*cli.Command{
 			lsCommand(), showCommand(), treeCommand(), logCommand(), infoCommand(),
-			checkCommand(), repairCommand(), backupCommand(), watchCommand(),
+			checkCommand(), repairCommand(), backupCommand(), watchCommand(), importCommand(), exportCommand(),
 		},
 		ExitErrHandler: func(context.Context, *cli.Command, error) {},
 	})
