@@ -11,5 +11,6 @@ import (
 
 func TestMain(m *testing.M) {
 	traced.Main()
+	portMain()
 	os.Exit(m.Run())
 }

@@ -161,34 +161,43 @@ func (s Stand) Run(ctx context.Context, scenario Scenario, decide Decide) (*Resu
 	if err != nil {
 		return nil, err
 	}
-	attr := &os.ProcAttr{Env: append(os.Environ(), variable+"="+string(text), "GOTRACEBACK=all", "GORACE=atexit_sleep_ms=0")}
-	names := []string{os.DevNull, filepath.Join(s.Dir, "stdout"), filepath.Join(s.Dir, "stderr"), filepath.Join(s.Dir, "log")}
-	for _, name := range names {
+	r, err := Process(ctx, s.Binary, s.Dir, s.world(), variable+"="+string(text), decide)
+	if err != nil {
+		return nil, err
+	}
+	return r, r.read(s.Dir)
+}
+
+// Process runs a program, with one variable more in its environment, under the tracer. What it
+// writes goes to the files stdout, stderr and log in dir, the last of which is its descriptor 3. Calls on
+// files in world are of interest. Of the result, the status and the standard error are told.
+func Process(ctx context.Context, binary, dir, world, variable string, decide Decide) (*Result, error) {
+	attr := &os.ProcAttr{Env: append(os.Environ(), variable, "GOTRACEBACK=all", "GORACE=atexit_sleep_ms=0")}
+	for _, name := range []string{os.DevNull, filepath.Join(dir, "stdout"), filepath.Join(dir, "stderr"), filepath.Join(dir, "log")} {
 		f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
 		if err != nil {
 			return nil, err
 		}
-		defer f.Close()
+		defer f.Close() //nolint:errcheck // the process has written to it
 		attr.Files = append(attr.Files, f)
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	r := &Result{}
-	if r.Status, err = trace(ctx, s.Binary, s.world(), attr, decide); err != nil {
+	var err error
+	if r.Status, err = trace(ctx, binary, world, attr, decide); err != nil {
 		return nil, err
 	}
 	r.Hung = ctx.Err() != nil
-	return r, r.read(names[1], names[2], names[3])
+	text, err := os.ReadFile(filepath.Join(dir, "stderr"))
+	r.Stderr = string(text)
+	return r, err
 }
 
 // read takes in what the process has written.
-func (r *Result) read(stdout, stderr, log string) error {
-	text, err := os.ReadFile(stderr)
+func (r *Result) read(dir string) error {
+	text, err := os.ReadFile(filepath.Join(dir, "stdout"))
 	if err != nil {
-		return err
-	}
-	r.Stderr = string(text)
-	if text, err = os.ReadFile(stdout); err != nil {
 		return err
 	}
 	if len(text) > 0 {
@@ -196,7 +205,7 @@ func (r *Result) read(stdout, stderr, log string) error {
 			return err
 		}
 	}
-	f, err := os.Open(log)
+	f, err := os.Open(filepath.Join(dir, "log"))
 	if err != nil {
 		return err
 	}

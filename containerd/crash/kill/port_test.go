@@ -1,0 +1,381 @@
+//go:build linux && amd64
+
+package kill
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/containerd/containerd/v2/core/snapshots"
+	theirs "github.com/containerd/containerd/v2/core/snapshots/storage"
+	"github.com/containerd/errdefs"
+	"github.com/fsmeta/fsmeta/containerd/crash/kill/traced"
+	"github.com/fsmeta/fsmeta/containerd/internal/peers"
+	"github.com/fsmeta/fsmeta/containerd/storage"
+	"golang.org/x/sys/unix"
+)
+
+// portVariable makes the test binary a process that switches what is in the directory which it
+// names, to a store or back.
+const portVariable = "FSMETA_CRASH_PORT"
+
+const metadata, back = "metadata.db", "back.db"
+
+// portMain does not return in such a process.
+func portMain() {
+	work, dir, is := strings.Cut(os.Getenv(portVariable), ":")
+	if !is {
+		return
+	}
+	if err := ports[work].do(dir); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+// port is what such a process does, and how it is judged.
+type port struct {
+	begin func(t *testing.T, dir string) *world         // makes what it begins with
+	do    func(dir string) error                        // what it does, which may be done again
+	judge func(w *world, dir string, absent bool) error // after a crash; absent says whether the place may be empty
+	done  func(dir string) error                        // whether what it does was done, when it has ended
+}
+
+var ports = map[string]port{
+	"import": {beginImport, doImport, judgeImport, doneImport},
+	"export": {beginExport, doExport, judgeExport, doneExport},
+}
+
+// world is what there was at first.
+type world struct {
+	file    []byte // of bbolt
+	content content
+}
+
+// content is all that a metastore of either kind says.
+type content struct {
+	Infos  map[string]snapshots.Info
+	IDs    map[string]string
+	Usages map[string]snapshots.Usage
+}
+
+func read(peer peers.Peer, path string) (content, error) {
+	c := content{map[string]snapshots.Info{}, nil, map[string]snapshots.Usage{}}
+	ms, err := peer.Open(path)
+	if err != nil {
+		return c, err
+	}
+	err = ms.WithTransaction(context.Background(), false, func(ctx context.Context) error {
+		if c.IDs, err = ms.IDMap(ctx); err != nil {
+			return err
+		}
+		return ms.WalkInfo(ctx, func(ctx context.Context, info snapshots.Info) error {
+			_, c.Infos[info.Name], c.Usages[info.Name], err = ms.GetInfo(ctx, info.Name)
+			return err
+		})
+	})
+	return c, errors.Join(err, ms.Close())
+}
+
+// like returns an error where a metastore is not as it was at first.
+func (w *world) like(peer peers.Peer, path string) error {
+	c, err := read(peer, path)
+	if err == nil && !reflect.DeepEqual(c, w.content) {
+		err = fmt.Errorf("%s has\n%+v, want\n%+v", path, c, w.content)
+	}
+	return err
+}
+
+// onlyHas returns an error where something else is in a directory.
+func onlyHas(dir string, names ...string) error {
+	entries, err := os.ReadDir(dir)
+	for _, e := range entries {
+		if e.Name() != "lost+found" && !slices.Contains(names, e.Name()) {
+			err = errors.Join(err, fmt.Errorf("%s is left in %s", e.Name(), dir))
+		}
+	}
+	return err
+}
+
+func beginImport(t *testing.T, dir string) *world {
+	t.Helper()
+	file := filepath.Join(dir, metadata)
+	ms, err := theirs.NewMetaStore(file)
+	for i := range 3 {
+		layer, parent := fmt.Sprint("layer", i), ""
+		if i > 0 {
+			parent = fmt.Sprint("layer", i-1)
+		}
+		err = errors.Join(err, ms.WithTransaction(t.Context(), true, func(ctx context.Context) error {
+			if _, err := theirs.CreateSnapshot(ctx, snapshots.KindActive, "key", parent, snapshots.WithLabels(map[string]string{"a": "b"})); err != nil {
+				return err
+			}
+			if _, err := theirs.CommitActive(ctx, "key", layer, snapshots.Usage{Inodes: 1, Size: int64(i)}); err != nil {
+				return err
+			}
+			_, err := theirs.CreateSnapshot(ctx, snapshots.KindView, "view "+layer, layer)
+			return err
+		}))
+	}
+	if err = errors.Join(err, ms.Close()); err != nil {
+		t.Fatal(err)
+	}
+	w := &world{}
+	if w.content, err = read(peers.Bolt, file); err != nil {
+		t.Fatal(err)
+	}
+	if w.file, err = os.ReadFile(file); err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+func doImport(dir string) error {
+	ms, err := storage.NewMetaStore(filepath.Join(dir, metadata), storage.WithImport(nil))
+	if err != nil {
+		return err
+	}
+	return ms.Close()
+}
+
+// judgeImport: the place has the old file or the whole store, the next import finishes, the old
+// file is intact, and nothing is left over.
+func judgeImport(w *world, dir string, absent bool) error {
+	place := filepath.Join(dir, metadata)
+	info, err := os.Stat(place)
+	switch {
+	case errors.Is(err, os.ErrNotExist) && absent:
+		if err := refusesNew(place); err != nil {
+			return err
+		}
+	case err != nil:
+		return err
+	case info.IsDir():
+		if err := w.like(peers.FS, place); err != nil {
+			return err
+		}
+	default:
+		if data, err := os.ReadFile(place); err != nil || !bytes.Equal(data, w.file) {
+			return fmt.Errorf("the file has changed: %v", err)
+		}
+	}
+	if err := doImport(dir); err != nil {
+		return fmt.Errorf("the next import: %w", err)
+	}
+	if err := w.like(peers.FS, place); err != nil {
+		return err
+	}
+	if data, err := os.ReadFile(place + ".bolt"); err != nil || !bytes.Equal(data, w.file) {
+		return fmt.Errorf("the file that is kept has changed: %v", err)
+	}
+	return onlyHas(dir, metadata, metadata+".bolt")
+}
+
+func doneImport(dir string) error {
+	info, err := os.Stat(filepath.Join(dir, metadata))
+	if err == nil && !info.IsDir() {
+		err = errors.New("the import has ended, and there is no store")
+	}
+	return errors.Join(err, onlyHas(dir, metadata, metadata+".bolt"))
+}
+
+func doneExport(dir string) error {
+	_, err := os.Stat(filepath.Join(dir, back))
+	return errors.Join(err, onlyHas(dir, metadata, metadata+".bolt", back))
+}
+
+// refusesNew returns an error where a new store is made while there is none.
+func refusesNew(place string) error {
+	ms, err := storage.NewMetaStore(place)
+	if err != nil {
+		return err
+	}
+	if _, _, err := ms.TransactionContext(context.Background(), true); !errdefs.IsFailedPrecondition(err) {
+		return fmt.Errorf("a new store beside the file that is kept: %v", err)
+	}
+	return ms.Close()
+}
+
+func beginExport(t *testing.T, dir string) *world {
+	t.Helper()
+	w := beginImport(t, dir)
+	if err := doImport(dir); err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+func doExport(dir string) error {
+	ms, err := storage.NewMetaStore(filepath.Join(dir, metadata))
+	if err != nil {
+		return err
+	}
+	return errors.Join(storage.Export(context.Background(), ms, filepath.Join(dir, back), nil), ms.Close())
+}
+
+// judgeExport: there is no file or the whole of it, the next export makes it, the store is as it was, and
+// nothing is left over.
+func judgeExport(w *world, dir string, _ bool) error {
+	file := filepath.Join(dir, back)
+	if _, err := os.Stat(file); err == nil {
+		if err := w.like(peers.Bolt, file); err != nil {
+			return err
+		}
+		// The next one has nothing else to do but to tidy up.
+		if err := os.Remove(file); err != nil {
+			return err
+		}
+	}
+	if err := doExport(dir); err != nil {
+		return fmt.Errorf("the next export: %w", err)
+	}
+	err := errors.Join(w.like(peers.Bolt, file), w.like(peers.FS, filepath.Join(dir, metadata)))
+	return errors.Join(err, onlyHas(dir, metadata, metadata+".bolt", back))
+}
+
+// way is how a filesystem or a disk behaves.
+type way struct {
+	name, work string
+	exchange   bool // renames can exchange
+}
+
+var ways = []way{{"an import", "import", true}, {"an import without exchange", "import", false}, {"an export", "export", true}}
+
+// before returns what becomes of a call, apart from what a test does to it: on some filesystems
+// a rename can't exchange.
+func (w way) before(c traced.Call) traced.Do {
+	if !w.exchange && c.Kind == "renameat2" && c.Path == ".metadata.db.import/store and metadata.db" {
+		return traced.Do{Errno: unix.EINVAL}
+	}
+	return traced.Do{}
+}
+
+// run runs the work on a world in a process, which writes what it has to say to dir.
+func (w way) run(t *testing.T, dir, world string, decide traced.Decide) (*traced.Result, error) {
+	return traced.Process(t.Context(), traced.Self(t), dir, world, portVariable+"="+w.work+":"+world,
+		func(c traced.Call, made bool) traced.Do {
+			if do := decide(c, made); do != (traced.Do{}) || made {
+				return do
+			}
+			return w.before(c)
+		})
+}
+
+// begin makes a world in a new directory.
+func (w way) begin(t *testing.T, dir string) *world {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Join(dir, "world"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	return ports[w.work].begin(t, filepath.Join(dir, "world"))
+}
+
+// record returns the calls of the work.
+func (w way) record(t *testing.T, dir string) (calls []traced.Call) {
+	t.Helper()
+	first := w.begin(t, dir)
+	r, err := w.run(t, dir, filepath.Join(dir, "world"), func(c traced.Call, made bool) traced.Do {
+		if !made {
+			calls = append(calls, c)
+		}
+		return traced.Do{}
+	})
+	if err == nil {
+		err = r.Bad()
+	}
+	if err == nil {
+		err = ports[w.work].judge(first, filepath.Join(dir, "world"), false)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return calls
+}
+
+// A process that imports or exports is killed at each of its calls.
+func TestKillPort(t *testing.T) {
+	traced.Need(t)
+	for _, w := range ways {
+		t.Run(w.name, func(t *testing.T) {
+			dir, random := traced.Memory(t), traced.Random(t)
+			calls := w.record(t, filepath.Join(dir, "record"))
+			var count traced.Tally
+			var absent atomic.Int32
+			traced.Each(traced.Sample(traced.Every(calls), traced.Runs(t, 120), random), func(i int, p traced.Point) {
+				dir := filepath.Join(dir, fmt.Sprint(i))
+				first := w.begin(t, dir)
+				r, err := w.run(t, dir, filepath.Join(dir, "world"), func(c traced.Call, made bool) traced.Do { return traced.Do{Kill: p.Is(c, made)} })
+				if err == nil && !r.Killed() {
+					err = r.Bad()
+				}
+				if _, serr := os.Stat(filepath.Join(dir, "world", metadata)); serr != nil {
+					absent.Add(1)
+				}
+				if err == nil {
+					err = ports[w.work].judge(first, filepath.Join(dir, "world"), !w.exchange)
+				}
+				if err = errors.Join(err, os.RemoveAll(dir)); err != nil {
+					t.Errorf("killed %v: %v", p, err)
+				}
+				count.Add(p.Kind, r != nil && r.Killed(), err)
+			})
+			t.Logf("of %d calls, killed at some: %v; %d left nothing in the place", len(calls), &count, absent.Load())
+		})
+	}
+}
+
+// Each call of an import or an export fails, for want of room. It ends with an error or without,
+// and what is left is what a crash may leave.
+func TestFailPort(t *testing.T) {
+	traced.Need(t)
+	for _, w := range ways {
+		t.Run(w.name, func(t *testing.T) {
+			dir, random := traced.Memory(t), traced.Random(t)
+			points := map[string][]traced.Point{}
+			for kind, all := range traced.Every(w.record(t, filepath.Join(dir, "record"))) {
+				if slices.Contains([]string{"openat to create", "write", "pwrite64", "mkdirat", "renameat", "renameat2", "linkat", "symlinkat", "fsync", "fdatasync", "fallocate", "ftruncate"}, kind) {
+					points[kind] = slices.DeleteFunc(all, func(p traced.Point) bool { return p.After })
+				}
+			}
+			var count traced.Tally
+			failed := 0
+			traced.Each(traced.Sample(points, traced.Runs(t, 60), random), func(i int, p traced.Point) {
+				dir := filepath.Join(dir, fmt.Sprint(i))
+				first, met := w.begin(t, dir), false
+				r, err := w.run(t, dir, filepath.Join(dir, "world"), func(c traced.Call, made bool) traced.Do {
+					if p.Is(c, made) {
+						met = true
+						return traced.Do{Errno: unix.ENOSPC}
+					}
+					return traced.Do{}
+				})
+				if err == nil && r.Status.ExitStatus() == 1 && strings.Contains(r.Stderr, "no space left") {
+					failed++
+				} else if err == nil {
+					err = r.Bad()
+				}
+				if err == nil {
+					err = ports[w.work].judge(first, filepath.Join(dir, "world"), !w.exchange)
+				}
+				if err = errors.Join(err, os.RemoveAll(dir)); err != nil {
+					t.Errorf("failed %v: %v", p, err)
+				}
+				count.Add(p.Kind, met, err)
+			})
+			if failed == 0 {
+				t.Error("no failure was told")
+			}
+			t.Logf("%d ended with the error: %v", failed, &count)
+		})
+	}
+}
