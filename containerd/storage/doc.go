@@ -4,7 +4,30 @@
 // bbolt file, and behaves the same: a driver switches by changing the import path.
 //
 // The path that [NewMetaStore] is given becomes a directory. Where it is a bbolt file
-// already, the error says how to take its content over with [Import].
+// already, [WithImport] puts a store with the same content in its place, and [Export] is the
+// way back.
+//
+// # Switching, and going back
+//
+// A driver that passes WithImport at every start switches by itself when it is updated. At every
+// moment, also after a power cut, the path is the file as it was or the whole store, so no driver
+// that is started meanwhile finds an empty one, and deletes what it takes for garbage. The file stays, as
+// PATH.bolt. Without the option, or to see what a file has before, an operator runs
+//
+//	fsmeta import PATH PATH        # with the driver stopped
+//
+// What was made since goes back with
+//
+//	fsmeta export PATH PATH.new    # with the driver stopped
+//
+// which writes a file that containerd's package opens; then the store is moved away and the file to its
+// place, before the old driver is started. Between these two renames nothing must start it. Delete
+// PATH.bolt then: it is of an earlier time, and the next switch refuses to replace it.
+//
+// Identifiers, kinds, parents, labels, times and usage stay as they are both ways, and no identifier
+// that was handed out is handed out again. What is not in the file: records of snapshots that a repair
+// has set aside or an import left out (Export refuses a store that has such), and the identifiers that
+// a backup keeps unused for a while, see [fsmeta.Store.RestoredBelow].
 //
 // # What differs
 //
@@ -49,6 +72,8 @@
 //   - The texts of errors. Their classes, of package errdefs and of bbolt, are.
 //   - Names, and label keys and values, must be valid UTF-8, and names at most 32,768
 //     bytes long: errdefs.ErrInvalidArgument.
+//   - IDMap has the identifiers of snapshots that a repair has set aside or an import has left out,
+//     with an empty name, so that a driver's cleanup keeps their content.
 //   - The options are bbolt's, so that what sets them compiles. ReadOnly, NoSync and Timeout are
 //     heeded, see [Opt]; the others have no counterpart, and are named in a warning where they are set.
 //   - A store on which nothing but rolled back transactions were tried is as one that was

@@ -122,7 +122,7 @@ func exportCommand() *cli.Command {
 		Description: "The way back. The store may be in use, and FILE, which must not exist, has it as of one moment; but what is made in the store later is not in FILE, so to go back, stop the driver first. " +
 			"Exit status: 0, 2 where there is no file.\n\n" +
 			"Example: go back, with the driver stopped, and start the one that uses containerd's package then:\n\n" +
-			"   fsmeta export metadata.db metadata.db.new && mv metadata.db metadata.db.fsmeta && mv metadata.db.new metadata.db",
+			"   fsmeta export metadata.db metadata.db.new && mv metadata.db metadata.db.fsmeta && mv metadata.db.new metadata.db && rm metadata.db.bolt",
 		Arguments: []cli.Argument{
 			&cli.StringArg{Name: "STORE", Destination: &store, UsageText: "STORE"},
 			&cli.StringArg{Name: "FILE", Destination: &file, UsageText: "FILE"},

@@ -135,7 +135,7 @@ func (c *checker) checkCopied() {
 	}
 }
 
-// checkAside counts what repairs have set aside.
+// checkAside counts what repairs have set aside and imports have left out.
 func (c *checker) checkAside() error {
 	things, snapshots, unknown := 0, 0, 0
 	err := eachIn(c.root, format.DamagedDir, func(damaged *disk.Dir, time string) error {
@@ -154,7 +154,7 @@ func (c *checker) checkAside() error {
 	if things == 0 {
 		return err
 	}
-	f := Finding{Path: c.path(format.DamagedDir), Harmless: true, Problem: fmt.Sprintf("repairs have set aside what is in it; %d of snapshots/", snapshots),
+	f := Finding{Path: c.path(format.DamagedDir), Harmless: true, Problem: fmt.Sprintf("it has what repairs have set aside or an import has left out; %d of snapshots/", snapshots),
 		Meaning: "the store does not have it any more", Advice: "look at it, and move it away when nothing of it is needed"}
 	if unknown > 0 {
 		f.Problem += fmt.Sprintf(", and of %d the identifier can't be told", unknown)
