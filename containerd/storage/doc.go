@@ -4,7 +4,7 @@
 // bbolt file, and behaves the same: a driver switches by changing the import path.
 //
 // The path that [NewMetaStore] is given becomes a directory. Where it is a bbolt file
-// already, [WithImport] puts a store with the same content in its place, and [Export] is the
+// already, [WithImport] puts a store with the same content in its place, and [GoBack] is the
 // way back.
 //
 // # Switching, and going back
@@ -16,13 +16,13 @@
 //
 //	fsmeta import PATH PATH        # with the driver stopped
 //
-// What was made since goes back with
+// The way back, with what was made since, is [GoBack], or
 //
-//	fsmeta export PATH PATH.new    # with the driver stopped
+//	fsmeta export PATH PATH        # with the driver stopped
 //
-// which writes a file that containerd's package opens; then the store is moved away and the file to its
-// place, before the old driver is started. Between these two renames nothing must start it. Delete
-// PATH.bolt then: it is of an earlier time, and the next switch refuses to replace it.
+// which puts a file that containerd's package opens in the place of the store, in the same way. The
+// store stays, as PATH.fsmeta. Delete PATH.bolt then: it is of an earlier time, and the next switch
+// refuses to replace it. [Export] writes such a file anywhere, also of a store in use.
 //
 // Identifiers, kinds, parents, labels, times and usage stay as they are both ways, and no identifier
 // that was handed out is handed out again. What is not in the file: records of snapshots that a repair

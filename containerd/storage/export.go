@@ -77,26 +77,31 @@ func export(ctx context.Context, store *MetaStore, place string, progress func(d
 	}
 	file := stage.path("metadata.db")
 	defer func() { err = errors.Join(err, removeFile(file), stage.leave()) }()
-	if err := removeFile(file); err != nil { // of a process that was killed
-		return err
-	}
-	if err := content.write(ctx, file); err != nil {
-		return err
-	}
-	if err := handOver(file, store.dir); err != nil {
-		return err
-	}
-	if err := content.check(ctx, file); err != nil {
-		return err
-	}
-	// Once more, after all that has opened it, and with its owner.
-	if err := atomic.SyncFile(file); err != nil {
+	if err := content.make(ctx, file, store.dir); err != nil {
 		return err
 	}
 	if err := atomic.RenameNew(file, place); err != nil {
 		return err
 	}
 	return atomic.SyncDir(filepath.Dir(place))
+}
+
+// make makes a bbolt file, which belongs to the owner of the store, and reads it back. It is durable
+// then, but for its name. A crash or an error leaves a part of it; one that is there is replaced.
+func (c *content) make(ctx context.Context, file, store string) error {
+	if err := removeFile(file); err != nil {
+		return err
+	}
+	if err := c.write(ctx, file); err != nil {
+		return err
+	}
+	if err := handOver(file, store); err != nil {
+		return err
+	}
+	if err := c.check(ctx, file); err != nil {
+		return err
+	}
+	return atomic.SyncFile(file) // once more, with its owner, and after all that has opened it
 }
 
 // removeFile removes a file, if it is there. A crash leaves it or not.

@@ -67,3 +67,13 @@ func exists(path string) (bool, error) {
 	}
 	return err == nil, err
 }
+
+// syncDirs makes the names in directories durable, in this order.
+func syncDirs(dirs ...string) error {
+	for _, dir := range dirs {
+		if err := atomic.SyncDir(dir); err != nil {
+			return err
+		}
+	}
+	return nil
+}

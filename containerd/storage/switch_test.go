@@ -145,7 +145,7 @@ func TestRing(t *testing.T) {
 	}
 }
 
-// turn takes a bbolt file over, exports the store, and puts what that gives in its place.
+// turn takes a bbolt file over, exports the store, and goes back.
 func turn(t *testing.T, path string, raw map[string]string, want content) {
 	t.Helper()
 	must(t, storage.TakeOver(t.Context(), path, nil))
@@ -159,16 +159,23 @@ func turn(t *testing.T, path string, raw map[string]string, want content) {
 	must(t, err)
 	must(t, storage.Export(t.Context(), ms, path+".back", nil))
 	must(t, ms.Close())
-	if diff := cmp.Diff(raw, rawOf(t, path+".back")); diff != "" {
-		t.Fatalf("the file was -, its export is +:\n%s", diff)
-	}
-	if diff := cmp.Diff(want, contentOf(t, peers.Bolt, path+".back")); diff != "" {
-		t.Fatalf("containerd's package says - of the file, + of its export:\n%s", diff)
-	}
 	wantEntries(t, path, "metadata.db", "metadata.db.back", "metadata.db.bolt")
-	must(t, os.RemoveAll(path))
+	must(t, storage.GoBack(t.Context(), path, nil))
+	for _, file := range []string{path, path + ".back"} {
+		if diff := cmp.Diff(raw, rawOf(t, file)); diff != "" {
+			t.Fatalf("the file was -, its export is +:\n%s", diff)
+		}
+		if diff := cmp.Diff(want, contentOf(t, peers.Bolt, file)); diff != "" {
+			t.Fatalf("containerd's package says - of the file, + of its export:\n%s", diff)
+		}
+	}
+	if diff := cmp.Diff(want, contentOf(t, peers.FS, path+".fsmeta")); diff != "" {
+		t.Fatalf("bbolt has -, the store that is kept has +:\n%s", diff)
+	}
+	wantEntries(t, path, "metadata.db", "metadata.db.back", "metadata.db.bolt", "metadata.db.fsmeta")
+	must(t, os.RemoveAll(path+".fsmeta"))
+	must(t, os.Remove(path+".back"))
 	must(t, os.Remove(path+".bolt"))
-	must(t, os.Rename(path+".back", path))
 }
 
 // wantEntries requires that nothing else is in the directory of path.
@@ -677,4 +684,46 @@ func TestExportRefuses(t *testing.T) {
 		must(t, storage.Export(t.Context(), ms, path+".back", nil))
 		wantEntries(t, path, "metadata.db", "metadata.db.back", "metadata.db.bolt")
 	})
+}
+
+// A store that is in use, or was written to meanwhile, stays.
+func TestGoBackRefuses(t *testing.T) {
+	path := boltFile(t)
+	ms, err := storage.NewMetaStore(path, storage.WithImport(nil))
+	must(t, err)
+	want := walk(t, ms)
+	if err := storage.GoBack(t.Context(), path, nil); !errdefs.IsUnavailable(err) || !strings.Contains(err.Error(), "in use") {
+		t.Errorf("in use: got %v", err)
+	}
+	must(t, ms.Close())
+	err = storage.GoBack(t.Context(), path, func(done, _ int) {
+		if done > 1 {
+			return
+		}
+		ms, err := storage.NewMetaStore(path)
+		must(t, err)
+		must(t, ms.WithTransaction(t.Context(), true, func(ctx context.Context) error {
+			_, err := storage.CreateSnapshot(ctx, snapshots.KindActive, "meanwhile", "")
+			return err
+		}))
+		must(t, ms.Close())
+	})
+	if !errdefs.IsUnavailable(err) || !strings.Contains(err.Error(), "meanwhile") {
+		t.Errorf("written to: got %v", err)
+	}
+	must(t, os.Mkdir(path+".fsmeta", 0o700))
+	if err := storage.GoBack(t.Context(), path, nil); !errdefs.IsFailedPrecondition(err) {
+		t.Errorf("beside a store of an earlier time: got %v", err)
+	}
+	must(t, os.Remove(path+".fsmeta"))
+	if err := storage.GoBack(t.Context(), path+".none", nil); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("of nothing: got %v", err)
+	}
+	ms, err = storage.NewMetaStore(path)
+	must(t, err)
+	if got := walk(t, ms); len(got) != len(want)+1 {
+		t.Errorf("the store has %q, had %q", got, want)
+	}
+	must(t, ms.Close())
+	wantEntries(t, path, "metadata.db", "metadata.db.bolt")
 }

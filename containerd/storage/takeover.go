@@ -250,7 +250,7 @@ func nextID(dir string) (uint64, error) {
 // does an error.
 func (t *takeover) put() error {
 	// First: no exchange must be on disk before what it puts in place.
-	if err := t.sync(t.dir, filepath.Dir(t.place)); err != nil {
+	if err := syncDirs(t.dir, filepath.Dir(t.place)); err != nil {
 		return errors.Join(err, t.clear())
 	}
 	err := atomic.TryExchange(t.built(), t.place)
@@ -261,7 +261,7 @@ func (t *takeover) put() error {
 		return errors.Join(err, t.clear())
 	}
 	// What is at the place first: that is where the store has to be found.
-	if err := t.sync(filepath.Dir(t.place), t.dir); err != nil {
+	if err := syncDirs(filepath.Dir(t.place), t.dir); err != nil {
 		return err
 	}
 	return t.keep()
@@ -276,7 +276,7 @@ func (t *takeover) keep() error {
 		}
 		return err
 	}
-	return t.sync(filepath.Dir(t.kept), t.dir)
+	return syncDirs(filepath.Dir(t.kept), t.dir)
 }
 
 // putInSteps is put without an exchange. As long as there is no store, a new one is not
@@ -286,7 +286,7 @@ func (t *takeover) putInSteps() error {
 		return errors.Join(err, t.clear())
 	}
 	// Between: if the second rename alone got to the disk, the file would be gone.
-	if err := t.sync(filepath.Dir(t.place)); err != nil {
+	if err := syncDirs(filepath.Dir(t.place)); err != nil {
 		return err
 	}
 	return t.putStore()
@@ -298,7 +298,7 @@ func (t *takeover) putStore() error {
 	if err := atomic.RenameNew(t.built(), t.place); err != nil {
 		return err
 	}
-	return t.sync(filepath.Dir(t.place), t.dir)
+	return syncDirs(filepath.Dir(t.place), t.dir)
 }
 
 // finish puts a store in its place that was ready when a process ended between two renames. It
@@ -317,15 +317,6 @@ func (t *takeover) finish(ctx context.Context) (err error) {
 		return fmt.Errorf("%w: a store that was built is not that of %s: to build it anew, mv %[2]s %s", err, t.kept, t.place)
 	}
 	return t.putStore()
-}
-
-func (t *takeover) sync(dirs ...string) error {
-	for _, dir := range dirs {
-		if err := atomic.SyncDir(dir); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // refuseNew returns an error where no new store may be made at path: where a bbolt file was taken over

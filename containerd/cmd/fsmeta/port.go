@@ -119,10 +119,11 @@ func exportCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "export",
 		Usage: "write a store as a metadata.db that containerd's package opens",
-		Description: "The way back. The store may be in use, and FILE, which must not exist, has it as of one moment; but what is made in the store later is not in FILE, so to go back, stop the driver first. " +
+		Description: "The way back. Where STORE and FILE are one path, the file takes the place of the store, at once, and the store is STORE.fsmeta afterwards; no process may have it open. " +
+			"If that was interrupted, run it again. Otherwise FILE must not exist, and has the store, which may be in use, as of one moment. " +
 			"Exit status: 0, 2 where there is no file.\n\n" +
-			"Example: go back, with the driver stopped, and start the one that uses containerd's package then:\n\n" +
-			"   fsmeta export metadata.db metadata.db.new && mv metadata.db metadata.db.fsmeta && mv metadata.db.new metadata.db && rm metadata.db.bolt",
+			"Example: go back, with the driver stopped, before the one that uses containerd's package is started:\n\n" +
+			"   fsmeta export /var/lib/DRIVER/metadata.db /var/lib/DRIVER/metadata.db",
 		Arguments: []cli.Argument{
 			&cli.StringArg{Name: "STORE", Destination: &store, UsageText: "STORE"},
 			&cli.StringArg{Name: "FILE", Destination: &file, UsageText: "FILE"},
@@ -142,15 +143,10 @@ type exported struct {
 }
 
 // export writes a store as a file of bbolt.
-func export(ctx context.Context, store, file string, p tool.Printer) (err error) {
-	ms, err := storage.NewMetaStore(store, func(o *bolt.Options) error { o.ReadOnly = true; return nil })
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, ms.Close()) }()
+func export(ctx context.Context, store, file string, p tool.Printer) error {
 	var progress tool.Progress
 	made := exported{Store: store, File: file}
-	err = storage.Export(ctx, ms, file, func(done, total int) {
+	err := exportFile(ctx, store, file, func(done, total int) {
 		made.Snapshots = total / 2 // each is written and read back
 		progress.Show("exporting", done, total)
 	})
@@ -162,4 +158,16 @@ func export(ctx context.Context, store, file string, p tool.Printer) (err error)
 		return tool.NewEncoder(p.Out).Encode(made)
 	}
 	return p.Say("%d snapshots are in %s", made.Snapshots, file)
+}
+
+func exportFile(ctx context.Context, store, file string, progress func(done, total int)) (err error) {
+	if filepath.Clean(store) == filepath.Clean(file) {
+		return storage.GoBack(ctx, store, progress)
+	}
+	ms, err := storage.NewMetaStore(store, func(o *bolt.Options) error { o.ReadOnly = true; return nil })
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, ms.Close()) }()
+	return storage.Export(ctx, ms, file, progress)
 }

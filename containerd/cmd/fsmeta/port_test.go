@@ -55,6 +55,9 @@ func TestImportAndExport(t *testing.T) {
 		{[]string{"export", "--json", path, path + ".more"}, `{"store":"PATH","file":"PATH.more","snapshots":2}` + "\n", 0},
 		{[]string{"import", path + ".back", path + ".store"}, "2 snapshots are in PATH.store, left out: 0\n", 0},
 		{[]string{"export", path + ".bolt", path + ".none"}, "", 2},
+		{[]string{"export", path, path}, "2 snapshots are in PATH\n", 0},
+		{[]string{"check", path + ".fsmeta"}, "the metadata is in order\n", 0},
+		{[]string{"import", path, path}, "", 2}, // PATH.bolt is there
 		{[]string{"import", path + ".none", path + ".none"}, "", 2},
 	} {
 		r := on(t, 0, c.arguments...)

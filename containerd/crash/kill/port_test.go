@@ -54,6 +54,7 @@ type port struct {
 var ports = map[string]port{
 	"import": {beginImport, doImport, judgeImport, doneImport},
 	"export": {beginExport, doExport, judgeExport, doneExport},
+	"goback": {beginExport, doGoBack, judgeGoBack, doneGoBack},
 }
 
 // world is what there was at first.
@@ -243,13 +244,48 @@ func judgeExport(w *world, dir string, _ bool) error {
 	return errors.Join(err, onlyHas(dir, metadata, metadata+".bolt", back))
 }
 
+func doGoBack(dir string) error {
+	return storage.GoBack(context.Background(), filepath.Join(dir, metadata), nil)
+}
+
+// judgeGoBack: the place has the store or the whole file, the next call finishes, and nothing is
+// left over.
+func judgeGoBack(w *world, dir string, _ bool) error {
+	place := filepath.Join(dir, metadata)
+	info, err := os.Stat(place)
+	if err != nil {
+		return err
+	}
+	if info.IsDir() {
+		err = w.like(peers.FS, place)
+	} else {
+		err = w.like(peers.Bolt, place)
+	}
+	if err != nil {
+		return err
+	}
+	if err := doGoBack(dir); err != nil {
+		return fmt.Errorf("the next way back: %w", err)
+	}
+	err = errors.Join(w.like(peers.Bolt, place), w.like(peers.FS, place+".fsmeta"))
+	return errors.Join(err, onlyHas(dir, metadata, metadata+".bolt", metadata+".fsmeta"))
+}
+
+func doneGoBack(dir string) error {
+	info, err := os.Stat(filepath.Join(dir, metadata))
+	if err == nil && info.IsDir() {
+		err = errors.New("the way back has ended, and there is no file")
+	}
+	return errors.Join(err, onlyHas(dir, metadata, metadata+".bolt", metadata+".fsmeta"))
+}
+
 // way is how a filesystem or a disk behaves.
 type way struct {
 	name, work string
 	exchange   bool // renames can exchange
 }
 
-var ways = []way{{"an import", "import", true}, {"an import without exchange", "import", false}, {"an export", "export", true}}
+var ways = []way{{"an import", "import", true}, {"an import without exchange", "import", false}, {"an export", "export", true}, {"a way back", "goback", true}}
 
 // before returns what becomes of a call, apart from what a test does to it: on some filesystems
 // a rename can't exchange.

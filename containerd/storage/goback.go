@@ -1,0 +1,169 @@
+package storage
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/containerd/errdefs"
+	"github.com/fsmeta/fsmeta/atomic"
+	"github.com/fsmeta/fsmeta/lock"
+	bolt "go.etcd.io/bbolt"
+)
+
+// GoBack puts a metadata.db in the place of the store at path, with all that is in the store, as
+// [Export] writes it: the reverse of [TakeOver]. The store stays, as PATH.fsmeta. No process may have it
+// open. Where path is a file, GoBack does nothing, but to finish what was interrupted.
+//
+// Both are exchanged in one step, so at every moment, also after a crash or a power cut, path is the
+// store or the whole file, and no driver finds nothing there, whichever it is. A crash may
+// leave the hidden directory .NAME.export, and in it the store when the file is in place. The next
+// call removes it, and gives the store its name. So a call after an error is right, too.
+//
+// A PATH.bolt of the switch stays as well. It is of an earlier time: delete it, or move it away
+// before the next switch.
+//
+// Errors are those of Export; errdefs.ErrUnavailable where a process has the store open, or has written to it
+// meanwhile; errdefs.ErrFailedPrecondition where PATH.fsmeta exists; and [errors.ErrUnsupported] where the
+// filesystem can't exchange: then use Export and two renames, while nothing can start a driver. Progress
+// is as with Export.
+func GoBack(ctx context.Context, path string, progress func(done, total int)) (err error) {
+	if progress == nil {
+		progress = func(int, int) {}
+	}
+	place, err := filepath.Abs(path)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("put a bbolt file in the place of %s: %w", path, err)
+		}
+	}()
+	s, err := enterStage(ctx, stageOf(place, "export"))
+	if err != nil {
+		return err
+	}
+	g := &goback{s, place, place + ".fsmeta", progress}
+	defer func() { err = errors.Join(err, g.leave()) }()
+	return g.run(ctx)
+}
+
+// goback is a store whose place a bbolt file is to take.
+type goback struct {
+	*stage
+	place    string // where the store is, and the file is to be
+	kept     string // where the store is afterwards
+	progress func(done, total int)
+}
+
+// made is where the file is made, and where an exchange leaves the store.
+func (g *goback) made() string { return g.path("metadata.db") }
+
+// run does what is left to do. For what a crash leaves see put and keep.
+func (g *goback) run(ctx context.Context) error {
+	if found(g.made()) == aDirectory {
+		if err := g.keep(); err != nil { // exchanged, and not renamed
+			return err
+		}
+	}
+	switch found(g.place) {
+	case aFile:
+		return errors.Join(removeFile(g.made()), refuseOther(g.place))
+	case nothing:
+		return errors.Join(removeFile(g.made()), &fs.PathError{Op: "open", Path: g.place, Err: fs.ErrNotExist})
+	}
+	if there, err := exists(g.kept); there || err != nil {
+		return errors.Join(err, fmt.Errorf("%s exists, which an earlier way back has left: delete it, or move it away: %w", g.kept, errdefs.ErrFailedPrecondition))
+	}
+	err := g.export(ctx)
+	if found(g.made()) == aFile {
+		err = errors.Join(err, removeFile(g.made()))
+	}
+	return err
+}
+
+// refuseOther returns an error where a file is none of bbolt's.
+func refuseOther(path string) error {
+	if isBolt(path) {
+		return nil
+	}
+	return refuseFile(path)
+}
+
+// export writes the file and puts it in place. A crash or an error leaves a part of the file
+// in the stage, or what put leaves.
+func (g *goback) export(ctx context.Context) (err error) {
+	before, err := g.journal()
+	if err != nil {
+		return err
+	}
+	if err := g.write(ctx); err != nil {
+		return err
+	}
+	// Every process that has the store open holds this lock, shared. It is that of a file in it, so it
+	// goes with the store. None can open it until it has another name.
+	unlock, free, err := lock.New(filepath.Join(g.place, "layout")).TryLock()
+	if err != nil {
+		return err
+	}
+	if !free {
+		return fmt.Errorf("the store is in use: stop what has it open (see fuser %s): %w", filepath.Join(g.place, "layout"), errdefs.ErrUnavailable)
+	}
+	defer func() { err = errors.Join(err, unlock()) }()
+	after, err := g.journal()
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(before, after) {
+		return fmt.Errorf("the store was written to meanwhile: stop what uses it: %w", errdefs.ErrUnavailable)
+	}
+	return g.put()
+}
+
+// journal returns what is in the journal of the store, in which every commit is.
+func (g *goback) journal() ([]byte, error) { return os.ReadFile(filepath.Join(g.place, "journal")) }
+
+// write writes the file, from a store that is opened read-only, so that it does not change.
+func (g *goback) write(ctx context.Context) (err error) {
+	ms, err := NewMetaStore(g.place, func(o *bolt.Options) error { o.ReadOnly = true; return nil })
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, ms.Close()) }()
+	c, err := contentOf(ctx, ms)
+	if err != nil {
+		return err
+	}
+	c.progress = g.progress
+	return c.make(ctx, g.made(), g.place)
+}
+
+// put exchanges file and store. It is durable then. A crash before that leaves the store in place,
+// a crash after it the file, and the store in the stage, which keep renames.
+func (g *goback) put() error {
+	// First: no exchange must be on disk before what it puts in place.
+	if err := syncDirs(g.dir, filepath.Dir(g.place)); err != nil {
+		return err
+	}
+	if err := atomic.TryExchange(g.made(), g.place); err != nil {
+		return err
+	}
+	if err := syncDirs(filepath.Dir(g.place), g.dir); err != nil {
+		return err
+	}
+	return g.keep()
+}
+
+// keep renames the store, which an exchange has left in the stage. A crash leaves it at the one
+// name or the other; so does an error.
+func (g *goback) keep() error {
+	if err := atomic.RenameNew(g.made(), g.kept); err != nil {
+		return err
+	}
+	return syncDirs(filepath.Dir(g.kept), g.dir)
+}
