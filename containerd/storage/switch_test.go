@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -726,4 +727,26 @@ func TestGoBackRefuses(t *testing.T) {
 	}
 	must(t, ms.Close())
 	wantEntries(t, path, "metadata.db", "metadata.db.bolt")
+}
+
+// A process that waits for the file, to write to it, keeps it where it is.
+func TestTakeOverSeesWaiter(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("this system does not tell")
+	}
+	path := boltFile(t)
+	var waiter *os.File
+	err := storage.TakeOver(t.Context(), path, func(done, total int) {
+		if done == total {
+			var err error
+			waiter, err = os.OpenFile(path, os.O_RDWR, 0)
+			must(t, err)
+		}
+	})
+	if !errdefs.IsUnavailable(err) || !strings.Contains(err.Error(), "meanwhile") {
+		t.Errorf("got %v", err)
+	}
+	wantEntries(t, path, "metadata.db")
+	must(t, waiter.Close())
+	must(t, storage.TakeOver(t.Context(), path, nil))
 }

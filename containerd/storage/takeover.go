@@ -64,10 +64,11 @@ func (ms *MetaStore) own(opts []Opt) []Opt {
 // already. The next call finishes what can be finished, or begins anew, and removes it. So a
 // call after an error is right, too.
 //
-// No process can open the file for writing while it is taken over. One that waits for
-// it, or that opened it before and waits to lock it, gets it all the same when TakeOver has returned,
-// under its new name: stop the old driver first. Where several processes take over the same file, one
-// does, and the others wait, and find the store.
+// No process gets bbolt's lock on the file while it is taken over. One that waits for the lock would have
+// it when TakeOver has returned, on the file under its new name: on Linux that is looked for just before and
+// after the exchange, and TakeOver fails, and leaves the file where it is. Some filesystems don't tell,
+// so stop the old driver first. Where several processes take over the same file, one does, and the others
+// wait, and find the store.
 //
 // Progress, unless it is nil, is called with how many steps are done, of how many: three for each
 // snapshot, which is read, written and compared. It costs what [Import] does, a walk through the
@@ -159,8 +160,13 @@ func (t *takeover) run(ctx context.Context) error {
 	return t.clear() // another process was faster, or was killed after its last rename
 }
 
-// clear removes a store that is being built. A crash leaves a part of it.
-func (t *takeover) clear() error { return os.RemoveAll(t.built()) }
+// clear removes a store that is being built, and never the file. A crash leaves a part of it.
+func (t *takeover) clear() error {
+	if info, err := os.Lstat(t.built()); err == nil && !info.IsDir() {
+		return nil
+	}
+	return os.RemoveAll(t.built())
+}
 
 // build builds the store and puts it in the place of the file. After an error it is removed.
 func (t *takeover) build(ctx context.Context) (err error) {
@@ -250,21 +256,49 @@ func nextID(dir string) (uint64, error) {
 // does an error.
 func (t *takeover) put() error {
 	// First: no exchange must be on disk before what it puts in place.
-	if err := syncDirs(t.dir, filepath.Dir(t.place)); err != nil {
+	err := syncDirs(t.dir, filepath.Dir(t.place))
+	if err == nil {
+		err = refuseWriter(t.place)
+	}
+	if err != nil {
 		return errors.Join(err, t.clear())
 	}
-	err := atomic.TryExchange(t.built(), t.place)
+	err = atomic.TryExchange(t.built(), t.place)
 	switch {
 	case errors.Is(err, errors.ErrUnsupported):
 		return t.putInSteps()
 	case err != nil:
 		return errors.Join(err, t.clear())
 	}
+	// Again: from now on none finds it by its old name.
+	if err := refuseWriter(t.built()); err != nil {
+		return errors.Join(err, t.undo(atomic.TryExchange(t.built(), t.place)))
+	}
 	// What is at the place first: that is where the store has to be found.
 	if err := syncDirs(filepath.Dir(t.place), t.dir); err != nil {
 		return err
 	}
 	return t.keep()
+}
+
+// refuseWriter returns an error where a process has a bbolt file open for writing, as one has that
+// waits for bbolt's lock: it would get the lock when the file has another name, and write to what
+// is not looked at any more.
+func refuseWriter(path string) error {
+	writes, err := openForWriting(path)
+	if err == nil && writes {
+		err = fmt.Errorf("a process has opened it for writing meanwhile: stop it (see fuser %s): %w", path, errdefs.ErrUnavailable)
+	}
+	return err
+}
+
+// undo ends the undoing of a rename, which gave err, durably: a process goes on to write to the file
+// that is in its place again. A crash before that may leave the store there; so does an error.
+func (t *takeover) undo(err error) error {
+	if err == nil {
+		err = syncDirs(filepath.Dir(t.place), t.dir)
+	}
+	return errors.Join(err, t.clear())
 }
 
 // keep renames the file, which an exchange has left in the stage. A crash leaves it at the one
@@ -284,6 +318,9 @@ func (t *takeover) keep() error {
 func (t *takeover) putInSteps() error {
 	if err := atomic.RenameNew(t.place, t.kept); err != nil {
 		return errors.Join(err, t.clear())
+	}
+	if err := refuseWriter(t.kept); err != nil {
+		return errors.Join(err, t.undo(atomic.RenameNew(t.kept, t.place)))
 	}
 	// Between: if the second rename alone got to the disk, the file would be gone.
 	if err := syncDirs(filepath.Dir(t.place)); err != nil {

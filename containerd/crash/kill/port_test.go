@@ -415,3 +415,41 @@ func TestFailPort(t *testing.T) {
 		})
 	}
 }
+
+// A process that opens the file to write to it at the last moment, and waits for its lock, gets it
+// back in its place.
+func TestPortSeesWriter(t *testing.T) {
+	traced.Need(t)
+	for _, w := range ways[:2] {
+		t.Run(w.name, func(t *testing.T) {
+			dir := traced.Memory(t)
+			first := w.begin(t, dir)
+			at, moved := ".metadata.db.import/store and metadata.db", ".metadata.db.import/store"
+			if !w.exchange {
+				at, moved = "metadata.db and metadata.db.bolt", "metadata.db.bolt"
+			}
+			var writer *os.File
+			r, err := w.run(t, dir, filepath.Join(dir, "world"), func(c traced.Call, made bool) (do traced.Do) {
+				if made && writer == nil && c.Kind == "renameat2" && c.Path == at {
+					var err error
+					if writer, err = os.OpenFile(filepath.Join(dir, "world", moved), os.O_RDWR, 0); err != nil {
+						t.Error(err)
+					}
+				}
+				return do
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if writer == nil || r.Status.ExitStatus() != 1 || !strings.Contains(r.Stderr, "opened it for writing meanwhile") {
+				t.Errorf("it ended with %x: %s", r.Status, r.Stderr)
+			}
+			if data, err := os.ReadFile(filepath.Join(dir, "world", metadata)); err != nil || !bytes.Equal(data, first.file) {
+				t.Errorf("the file is not in its place: %v", err)
+			}
+			if err := errors.Join(onlyHas(filepath.Join(dir, "world"), metadata), writer.Close(), ports[w.work].judge(first, filepath.Join(dir, "world"), false)); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
