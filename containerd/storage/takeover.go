@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/fsmeta/fsmeta/atomic"
@@ -281,11 +282,18 @@ func (t *takeover) put() error {
 	return t.keep()
 }
 
+// writerPatience is how long a process may have a bbolt file open for writing that does not wait for it.
+const writerPatience = time.Second
+
 // refuseWriter returns an error where a process has a bbolt file open for writing, as one has that
 // waits for bbolt's lock: it would get the lock when the file has another name, and write to what
 // is not looked at any more.
 func refuseWriter(path string) error {
 	writes, err := openForWriting(path)
+	// A process that has closed it may have a child that has it until its exec.
+	for begun := time.Now(); writes && err == nil && time.Since(begun) < writerPatience; writes, err = openForWriting(path) {
+		time.Sleep(writerPatience / 100)
+	}
 	if err == nil && writes {
 		err = fmt.Errorf("a process has opened it for writing meanwhile: stop it (see fuser %s): %w", path, errdefs.ErrUnavailable)
 	}
