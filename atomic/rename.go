@@ -57,8 +57,8 @@ func Exchange(a, b string) error {
 }
 
 // TryExchange is [Exchange] where that is one step, on Linux on most filesystems. Elsewhere the
-// error is [errors.ErrUnsupported], and nothing was done: for a caller that has steps of its
-// own, whose crash it can tell.
+// error is [errors.ErrUnsupported], and nothing was done: for a caller with steps of its
+// own that can tell what a crash between them leaves.
 //
 // If the error is nil, both are exchanged; durable once [SyncDir] of both directories has
 // returned nil. Before that, a crash may undo the exchange. An error is an *os.LinkError and

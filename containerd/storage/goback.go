@@ -53,7 +53,7 @@ func GoBack(ctx context.Context, path string, progress func(done, total int)) (e
 	return g.run(ctx)
 }
 
-// goback is a store whose place a bbolt file is to take.
+// goback puts a bbolt file in the place of a store.
 type goback struct {
 	*stage
 	place    string // where the store is, and the file is to be

@@ -88,7 +88,7 @@ func TakeOver(ctx context.Context, path string, progress func(done, total int), 
 // boltEnd is what a bbolt file has behind its name when a store is in its place.
 const boltEnd = ".bolt"
 
-// takeover is a bbolt file whose place a store is to take.
+// takeover puts a store in the place of a bbolt file.
 type takeover struct {
 	*importing
 	*stage

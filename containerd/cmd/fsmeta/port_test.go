@@ -13,7 +13,7 @@ import (
 )
 
 // metadata makes a metadata.db with containerd's package: a layer, and a container on it. With
-// odd, there is a snapshot more whose key is not UTF-8.
+// odd, there is one more snapshot, with a key that is not UTF-8.
 func metadata(t *testing.T, odd bool) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "metadata.db")

@@ -17,7 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// disk is a filesystem on a file, whose power can be cut.
+// disk is a filesystem on a file. Its power can be cut.
 type disk struct{ image, path string }
 
 // newDisk makes and mounts one, until the test ends.
