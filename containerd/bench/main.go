@@ -3,8 +3,8 @@
 // Command bench measures the metadata store of this module against containerd's, which
 // keeps it in a bbolt file, with the same calls on the same filesystem, in turns.
 //
-//	go run ./bench [-dir DIR] [-svg FILE] [-markdown FILE]
-//	go run ./bench -images ext4,xfs,btrfs,tmpfs   # as root, on fresh filesystems
+//	go run . [-dir DIR] [-svg FILE] [-markdown FILE]
+//	go run . -images ext4,xfs,btrfs,tmpfs   # as root, on fresh filesystems
 //
 // It prints a table of both times, their ratio, and what was promised, and ends with
 // an error, and without a table, if anything that it measures fails.

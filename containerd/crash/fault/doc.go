@@ -6,8 +6,8 @@
 // anew. Then come calls on one snapshot that fail for as long as the process runs, while all
 // others work, disks that are really full, and a process that really has no more files.
 //
-//	go test ./crash/fault                                           # about a minute: some calls of each kind
-//	FSMETA_CRASH_RUNS=all go test -v -timeout 0 -run '^Test(Fault|Full|Files)' ./crash/fault # every call, with each error
+//	go test ./fault                                           # about a minute: some calls of each kind
+//	FSMETA_CRASH_RUNS=all go test -v -timeout 0 -run '^Test(Fault|Full|Files)' ./fault # every call, with each error
 //
 // FSMETA_CRASH_RUNS may also be a number, of the calls that each test tries. The calls are
 // chosen at random; FSMETA_CRASH_SEED repeats a choice, which is printed. FSMETA_CRASH=1

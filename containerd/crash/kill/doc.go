@@ -5,8 +5,8 @@
 // So it is killed where it puts a store in the place of a bbolt file, or goes back; each call of that
 // fails for want of room, too, and on ext4 and xfs the power is cut, which needs root.
 //
-//	go test ./crash/kill                                                     # two minutes: some calls of each kind
-//	FSMETA_CRASH_RUNS=all go test -v -timeout 0 -run '^Test(Kill|Fail|Cut)' ./crash/kill # every call
+//	go test ./kill                                                     # two minutes: some calls of each kind
+//	FSMETA_CRASH_RUNS=all go test -v -timeout 0 -run '^Test(Kill|Fail|Cut)' ./kill # every call
 //
 // FSMETA_CRASH_RUNS may also be a number, of the calls that each test tries. The calls are
 // chosen at random; FSMETA_CRASH_SEED repeats a choice, which is printed. FSMETA_CRASH=1

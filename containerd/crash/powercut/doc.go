@@ -1,8 +1,8 @@
 // Package powercut cuts the power under a store, on ext4, xfs and btrfs, and judges what is
 // left. It has tests alone:
 //
-//	go test -count=1 -v ./crash/powercut      # sixty cuts of each filesystem, in about a minute
-//	FSMETA_CRASH_RUNS=1000 go test -count=1 -v -timeout 3h ./crash/powercut
+//	go test -count=1 -v ./powercut      # sixty cuts of each filesystem, in about a minute
+//	FSMETA_CRASH_RUNS=1000 go test -count=1 -v -timeout 3h ./powercut
 //
 // The second is the long form, with a thousand cuts of each filesystem. More settings:
 //

@@ -5,8 +5,8 @@
 // reading what those before it have written, in an order that agrees with real time
 // (strict serializability).
 //
-//	go test ./crash/processes                               # some seconds
-//	FSMETA_CRASH_SECONDS=300 go test -v ./crash/processes   # as long as you like
+//	go test ./processes                               # some seconds
+//	FSMETA_CRASH_SECONDS=300 go test -v ./processes   # as long as you like
 package processes
 
 import (

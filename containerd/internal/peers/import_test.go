@@ -1,4 +1,4 @@
-package storage_test
+package peers_test
 
 import (
 	"bytes"
@@ -50,7 +50,7 @@ func boltFile(t *testing.T) string {
 		snapshots.WithLabels(map[string]string{"containerd.io/snapshot.ref": "sha256:a", "ünïcode/label": "«x»"}))
 	create(snapshots.KindActive, "gone", "", nil)
 	create(snapshots.KindActive, "unpack", "", nil)
-	commit("unpack", "sha256:b", snapshots.Usage{Size: -1}, snapshots.WithParent("sha256:a"))
+	commit("unpack", "sha256:b", snapshots.Usage{Size: -1}, withParent("sha256:a"))
 	create(snapshots.KindActive, "default/2/web", "sha256:b", map[string]string{"a": "b"})
 	create(snapshots.KindView, "default/2/view "+strings.Repeat("long", 100), "sha256:b", nil)
 	create(snapshots.KindActive, "last", "", nil)

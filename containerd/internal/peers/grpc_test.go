@@ -1,4 +1,4 @@
-package storage
+package peers_test
 
 import (
 	"errors"

@@ -1,4 +1,4 @@
-package storage_test
+package peers_test
 
 import (
 	"fmt"
@@ -143,6 +143,8 @@ func commits(f fixture) (trials []trial) {
 		has := f.there[key].parent
 		if parent == "none" {
 			parent = ""
+		} else if !theirsRebases() {
+			continue
 		} else {
 			fails = fmt.Sprintf("\"^%s\" %s", parent, fails)
 		}

@@ -1,4 +1,4 @@
-package storage_test
+package peers_test
 
 import (
 	"cmp"
@@ -409,7 +409,7 @@ func option(kind byte, value string) snapshots.Opt {
 		addLabel(labels, value)
 		return snapshots.WithLabels(labels)
 	case '^':
-		return snapshots.WithParent(value)
+		return withParent(value)
 	case '!':
 		return func(*snapshots.Info) error { return errOption }
 	case '*':
