@@ -1,4 +1,4 @@
-package storage_test
+package peers_test
 
 import (
 	"bytes"
@@ -47,6 +47,7 @@ func TestNoSync(t *testing.T) {
 // it open, with ours a repair.
 func TestTimeout(t *testing.T) {
 	onBoth(t, func(t *testing.T, p *player) {
+		needOptions(t, p.peer.Name)
 		p.prepare("begin w write\n w: create active a\n commit w")
 		if p.peer.Name == peers.FS.Name {
 			unlock, free, err := lock.New(filepath.Join(p.path, "layout")).TryLock()

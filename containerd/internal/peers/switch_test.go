@@ -1,4 +1,4 @@
-package storage_test
+package peers_test
 
 import (
 	"bytes"
@@ -117,7 +117,7 @@ func changeOnce(ctx context.Context, r *rand.Rand, key string) error {
 		if _, info, _, err := theirs.GetInfo(ctx, of); err != nil {
 			return err
 		} else if info.Parent == "" && parent != "" && parent != of {
-			opts = append(opts, snapshots.WithParent(parent))
+			opts = append(opts, withParent(parent))
 		}
 		_, err = theirs.CommitActive(ctx, of, "layer "+key, snapshots.Usage{Inodes: r.Int64N(1000), Size: r.Int64() - r.Int64()}, opts...)
 	case what < 9:

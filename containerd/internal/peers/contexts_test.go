@@ -1,4 +1,4 @@
-package storage_test
+package peers_test
 
 import (
 	"context"
@@ -58,8 +58,8 @@ func (c *endsWhenUsed) Value(key any) any {
 func TestConformanceUnderEndedContexts(t *testing.T) {
 	for name, spoil := range endings {
 		t.Run(name, func(t *testing.T) {
-			for _, peer := range both {
-				for _, s := range scripts {
+			for _, s := range scripts {
+				for _, peer := range playersOf(s.text) {
 					t.Run(peer.Name+"/"+s.name, func(t *testing.T) {
 						p := newPlayer(t, peer)
 						p.spoil = spoil
