@@ -331,7 +331,7 @@ func (s *Snapshotter) syncContent(ctx context.Context, id string) error {
 	if !here {
 		failed = s.sync.failures()
 	}
-	err := s.sync.filesystem(failed)
+	err := s.sync.filesystem(ctx, failed)
 	unsupported := errors.Is(err, errors.ErrUnsupported)
 	if err != nil && !unsupported || err == nil && here {
 		return err
