@@ -134,8 +134,9 @@ func findingsOf(findings []fsck.Finding) []Finding {
 // aside, which it does not know any more: a driver keeps their content for as long as they
 // are there. Some may be known all the same, of what was mended. [Store.Orphans] heeds it.
 //
-// Where the identifier of one can't be told for sure, the error is [ErrDamaged] and names
-// the path; it may be any that no snapshot has, so nothing should be deleted until a person
-// has looked at it. Other errors are those of the filesystem. It reads each of them, and may
-// be called while the store is in use, but not during a repair.
+// Where the identifiers of some can't be told for sure, it returns the others, and an error
+// that is [ErrDamaged] and names the paths: each may be any that no snapshot has, so content
+// that is not known to be of a removed snapshot should be kept until a person has looked at
+// them. Other errors are those of the filesystem. It reads each of them, and may be called
+// while the store is in use, but not during a repair.
 func SetAside(dir string) ([]string, error) { return fsck.SetAside(dir) }

@@ -161,6 +161,7 @@ func checkContent(ctx context.Context, root string, p tool.Printer) (snapshots, 
 		if err != nil {
 			return 0, 0, err
 		}
+		damaged = damaged || known[info.ID] // the one that it had before can't be told
 		known[info.ID] = true
 		snapshots++
 		path, err := missingContent(ctx, store, filepath.Join(content, info.ID), kind, info)
@@ -188,9 +189,9 @@ func checkContent(ctx context.Context, root string, p tool.Printer) (snapshots, 
 // much is wrong.
 func printUnclaimed(root string, names []string, damaged bool, p tool.Printer) (wrong int, err error) {
 	content := filepath.Join(root, "snapshots")
-	kept, err := driver.Kept(filepath.Join(root, "meta"))
+	kept, err := driver.Kept(filepath.Join(root, "meta"), damaged)
 	if err != nil {
-		return p.Findings(fsmeta.Finding{Path: content, Problem: err.Error(), Meaning: "no content is deleted that belongs to no snapshot", Advice: "look at what it names"})
+		return 0, err
 	}
 	others := 0
 	for _, name := range names {
@@ -210,9 +211,6 @@ func printUnclaimed(root string, names []string, damaged bool, p tool.Printer) (
 	}
 	f := fsmeta.Finding{Path: content, Problem: fmt.Sprintf("%d directories belong to no snapshot", others), Advice: adviseNothing, Harmless: true,
 		Meaning: "they are just being made or removed, or left over, and deleted at the next start or garbage collection"}
-	if damaged {
-		f.Problem, f.Meaning = f.Problem+" that can be read", "they are kept while some can't be"
-	}
 	n, err := p.Findings(f)
 	return wrong + n, err
 }

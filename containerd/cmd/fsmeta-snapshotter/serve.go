@@ -89,7 +89,7 @@ func serve(ctx context.Context, o serveOptions) error {
 
 // tellKept says why a Cleanup has deleted nothing.
 func tellKept(err error) {
-	if errors.Is(err, fsmeta.ErrDamaged) && !errors.Is(err, driver.ErrKept) {
+	if errors.Is(err, fsmeta.ErrDamaged) {
 		log.L.WithError(err).Error("the metadata is damaged: run fsmeta-snapshotter check, which says what that means and what to do")
 		return
 	}

@@ -10,158 +10,180 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 
-	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
 	"github.com/fsmeta/fsmeta/containerd/storage"
 	"github.com/fsmeta/fsmeta/fsmeta"
+	"golang.org/x/sys/unix"
 )
 
 // Cleanup deletes content that belongs to no snapshot: of those removed, and of calls that
-// did not finish. What other calls are just making it leaves alone, and everything where a
-// snapshot is damaged, as its identifier isn't known. What can't be deleted is logged, and
-// left to the next call.
+// did not finish. What other calls are just making it leaves alone, and what may belong to a
+// snapshot that is damaged, missing, set aside or restored: see [Kept]. Content that a restored backup has
+// brought a snapshot back for gets its name back. What can't be deleted, and what is kept, is logged,
+// and left to the next call. So no damage of single snapshots is an error; that of the journal is.
+//
+// A crash leaves directories that the next call deletes.
 func (s *Snapshotter) Cleanup(ctx context.Context) error {
-	orphans, err := s.orphans(ctx)
+	found, err := s.unclaimed(ctx)
 	if err != nil {
 		return err
 	}
-	for _, name := range orphans {
+	deleted := 0
+	for _, name := range found.orphans {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		s.delete(ctx, s.dir(name))
+		if left := s.delete(ctx, s.dir(name)); left != "" {
+			found.left = append(found.left, filepath.Base(left))
+		} else {
+			deleted++
+		}
 	}
-	if len(orphans) > 0 {
-		log.G(ctx).WithField("directories", len(orphans)).Debug("deleted content of no snapshot")
+	if deleted > 0 {
+		log.G(ctx).WithField("directories", deleted).Debug("deleted content of no snapshot")
 	}
+	s.noteCleanup(ctx, found)
 	return nil
 }
 
-// orphans returns the names of directories that no snapshot has or is about to have.
-func (s *Snapshotter) orphans(ctx context.Context) (orphans []string, err error) {
+// unclaimed is what a cleanup has found out about directories that no snapshot has.
+type unclaimed struct {
+	orphans []string          // to be deleted
+	left    []string          // that could not be deleted
+	kept    map[string]string // why, by name
+}
+
+// unclaimed returns the directories that no snapshot has or is about to have.
+func (s *Snapshotter) unclaimed(ctx context.Context) (found unclaimed, err error) {
 	// In this order: what is there and not being made is known to the store by now, or
 	// was given up.
 	names, err := Directories(s.root)
 	if err != nil {
-		return nil, err
+		return found, err
 	}
 	making := s.beingMade()
-	kept, err := Kept(s.meta.Path())
+	ids, unknown, err := s.identifiers(ctx)
 	if err != nil {
-		return nil, err
+		return found, err
 	}
-	// Once before, so that the store has read everything when others wait for it.
-	if err := s.read(ctx, func(ctx context.Context) error { _, err := storage.IDMap(ctx); return err }); err != nil && !errdefs.IsNotFound(err) {
-		return nil, err
+	kept, err := Kept(s.meta.Path(), unknown)
+	if err != nil {
+		return found, err
 	}
-	var ids map[string]string
-	// Writable, so that what it says is on disk when it has ended: see fsmeta.Store.IDs.
-	err = s.write(ctx, "clean up", "", func(ctx context.Context) error {
-		ids, err = storage.IDMap(ctx)
-		if errdefs.IsNotFound(err) {
-			return nil // there was never a snapshot
+	found.kept = map[string]string{}
+	removed := map[string]string{} // identifiers of snapshots that are back, by directory
+	for _, name := range names {
+		id, wasRemoved := idOf(name)
+		_, known := ids[id]
+		switch {
+		case id != "" && known && wasRemoved:
+			removed[name] = id
+		case id != "" && (known || making[id]):
+		default:
+			if why := kept(name); why != "" {
+				found.kept[name] = why
+			} else {
+				found.orphans = append(found.orphans, name)
+			}
 		}
+	}
+	return found, s.giveBack(ctx, removed, ids, found.kept)
+}
+
+// identifiers returns the names of the snapshots by identifier, and whether some can't be told. It
+// reads what was not read yet, while no call waits for it.
+func (s *Snapshotter) identifiers(ctx context.Context) (ids map[string]string, unknown bool, err error) {
+	err = s.read(ctx, func(ctx context.Context) error { ids, err = fsmeta.FromContext(ctx).IDs(ctx); return err })
+	if err == nil || s.onlyLocal(ctx, err) {
+		s.noteAll(err)
+		return ids, err != nil, nil
+	}
+	return nil, false, err
+}
+
+// giveBack gives directories of removed snapshots that are in the store again, since a backup was restored,
+// their names back. Where there is another one in that place, it is kept, which is noted in kept.
+//
+// Its transaction is there in any case: when it has ended, what was read in the store before is on
+// disk, so that content can be deleted on the strength of it. And no snapshot is removed while
+// its directory is renamed. A crash leaves some of them as they were, for the next call.
+func (s *Snapshotter) giveBack(ctx context.Context, removed, names, kept map[string]string) error {
+	return s.write(ctx, "clean up", "", func(ctx context.Context) error {
+		for name, id := range removed {
+			now, _, _, err := storage.GetInfo(ctx, names[id])
+			if err != nil || now != id {
+				continue // it is gone: the next call deletes it
+			}
+			err = unix.Renameat2(unix.AT_FDCWD, s.dir(name), unix.AT_FDCWD, s.dir(id), unix.RENAME_NOREPLACE)
+			switch {
+			case err == nil:
+				log.G(ctx).WithField("key", names[id]).WithField("path", s.dir(id)).Warn("a snapshot that was removed is back: its content has its name again")
+			case errors.Is(err, unix.EEXIST):
+				kept[name] = "their snapshots were removed and restored, and have other content now: look at both"
+			default:
+				return fmt.Errorf("give the content of snapshot %q its name back: %w", names[id], &os.LinkError{Op: "rename", Old: s.dir(name), New: s.dir(id), Err: err})
+			}
+		}
+		return nil
+	})
+}
+
+// giveRestored is giveBack when the root is opened: before a snapshot that a backup has brought back is
+// mounted. It costs a look at each snapshot, but only where a backup was restored, and content
+// of a snapshot that was removed after it is still there.
+func (s *Snapshotter) giveRestored(ctx context.Context) error {
+	var below uint64
+	err := s.read(ctx, func(ctx context.Context) (err error) {
+		below, err = fsmeta.FromContext(ctx).RestoredBelow()
 		return err
 	})
-	if err != nil {
-		return nil, err
+	if err != nil || below == 0 {
+		return nil // Cleanup heeds that it can't be told
 	}
-	why := map[string]int{}
+	names, err := Directories(s.root)
+	if err != nil {
+		return err
+	}
+	removed := map[string]string{}
 	for _, name := range names {
-		if _, known := ids[name]; known || making[name] {
-			continue
-		}
-		if reason := kept(name); reason != "" {
-			why[reason]++
-		} else {
-			orphans = append(orphans, name)
+		id, wasRemoved := idOf(name)
+		if n, err := strconv.ParseUint(id, 10, 64); err == nil && wasRemoved && n < below {
+			removed[name] = id
 		}
 	}
-	hint := ": fsmeta-snapshotter check names them"
-	if s.shared() {
-		hint = "" // it knows nothing of such a store
+	if len(removed) == 0 {
+		return nil
 	}
-	for reason, n := range why {
-		log.G(ctx).Warnf("%d directories in %s that belong to no snapshot are kept, since %s%s", n, filepath.Join(s.root, snapshotsDir), reason, hint)
+	ids, _, err := s.identifiers(ctx)
+	if err != nil {
+		return nil // the calls that it matters for say so
 	}
-	return orphans, nil
+	maps.DeleteFunc(removed, func(_, id string) bool { _, known := ids[id]; return !known })
+	if len(removed) == 0 {
+		return nil
+	}
+	return s.giveBack(ctx, removed, ids, map[string]string{})
 }
 
-// removedPrefix begins the name of a directory whose snapshot was removed, before its
-// identifier.
-const removedPrefix = "rm-"
-
-// ErrKept: no content is deleted, since it can't be told whose it is that a repair has set
-// aside.
-var ErrKept = errors.New("no content is deleted")
-
-// Kept returns what says why Cleanup keeps the content of an identifier that no snapshot of the
-// store in the directory meta has, "" where it deletes it. It is an error, of [ErrKept] or of the store, if that
-// can't be told, and then it keeps all.
-func Kept(meta string) (func(id string) (why string), error) {
-	aside, err := setAside(meta)
-	if err != nil {
-		return nil, err
-	}
-	below, err := restoredBelow(meta)
-	if err != nil {
-		return nil, err
-	}
-	return func(id string) string {
-		n, err := strconv.ParseUint(id, 10, 64)
-		switch {
-		case aside[id]:
-			return "a repair has set their snapshots aside: look at them, then move " + filepath.Join(meta, "damaged") + " away"
-		case err == nil && n < below:
-			return "they may have been made after the backup that the store was restored from: look at them, then delete " + filepath.Join(meta, "backup")
+// delete deletes a directory with the content of no snapshot, under a name that says so: what is left of it
+// must never be taken for all of it. It returns where the rest is, "" where nothing is left. A crash or an error leaves
+// some of it, which Cleanup deletes, or the next Open where the store is shared.
+func (s *Snapshotter) delete(ctx context.Context, dir string) (left string) {
+	if name := filepath.Base(dir); filepath.Dir(dir) == filepath.Join(s.root, snapshotsDir) {
+		if id, _ := idOf(name); id != "" {
+			part := s.dir(removedPrefix + id + partSuffix)
+			if unix.Renameat2(unix.AT_FDCWD, dir, unix.AT_FDCWD, part, unix.RENAME_NOREPLACE) == nil {
+				dir = part
+			}
 		}
-		return ""
-	}, nil
-}
-
-// setAside returns the identifiers of snapshots that a repair of the store has set aside.
-// Their content stays for as long as they are there. It is an error if one can't be told.
-func setAside(meta string) (map[string]bool, error) {
-	list, err := fsmeta.SetAside(meta)
-	if err != nil {
-		return nil, fmt.Errorf("%w, for it may be that of a snapshot which a repair has set aside: look at it, then move %s away: %w", ErrKept, filepath.Join(meta, "damaged"), err)
 	}
-	ids := map[string]bool{}
-	for _, id := range list {
-		ids[id] = true
-	}
-	return ids, nil
-}
-
-// restoredBelow returns the identifier below which content may be newer than the backup from
-// which the store was restored, 0 where it was not.
-func restoredBelow(meta string) (below uint64, err error) {
-	store, err := fsmeta.Open(meta, fsmeta.ReadOnly())
+	err := os.RemoveAll(dir)
 	if err == nil {
-		below, err = store.RestoredBelow()
-		err = errors.Join(err, store.Close())
+		return ""
 	}
-	return below, err
-}
-
-// Directories returns the names in snapshots/ that can be a driver's: identifiers, and
-// what containerd's own drivers call theirs before they have one and after. Others are
-// not ours to delete.
-func Directories(root string) ([]string, error) {
-	entries, err := os.ReadDir(filepath.Join(root, snapshotsDir))
-	if err != nil {
-		return nil, err
-	}
-	var names []string
-	for _, e := range entries {
-		name := e.Name()
-		if strings.Trim(name, "0123456789") == "" || strings.HasPrefix(name, "new-") || strings.HasPrefix(name, removedPrefix) {
-			names = append(names, name)
-		}
-	}
-	return names, nil
+	log.G(ctx).WithError(err).WithField("path", dir).Warn("content of no snapshot can't be deleted: the next cleanup tries again")
+	return dir
 }
 
 // era is the identifiers from first on, up to those of the next era, which were got when so

@@ -110,6 +110,8 @@ type Snapshotter struct {
 	mu     sync.Mutex
 	making map[string]bool // identifiers whose snapshots are being made
 	made   []era           // since Open
+
+	health health
 }
 
 // Open opens the root directory of a snapshotter, and makes what is missing in one that is
@@ -136,7 +138,8 @@ func Open(root string, content Content, config Config) (_ *Snapshotter, err erro
 	if err != nil {
 		return nil, err
 	}
-	s := &Snapshotter{root: root, content: content, config: config, making: map[string]bool{}, failed: make(chan struct{})}
+	s := &Snapshotter{root: root, content: content, config: config, making: map[string]bool{}, failed: make(chan struct{}),
+		health: health{logged: map[string]bool{}, sizes: map[string]int64{}}}
 	if err := s.open(); err != nil {
 		return nil, errors.Join(err, unlock())
 	}
@@ -175,6 +178,9 @@ func (s *Snapshotter) open() error {
 		return err
 	}
 	if err = s.checkContent(); err == nil {
+		err = s.giveRestored(context.Background())
+	}
+	if err == nil {
 		s.sync, err = newSyncer(filepath.Join(s.root, snapshotsDir))
 	}
 	if err != nil {

@@ -343,6 +343,10 @@ func (s *Snapshotter) syncContent(ctx context.Context, id string) error {
 // to Cleanup. A crash leaves the snapshot, or content that Cleanup deletes. So does a
 // failure to delete it, which is only logged. A context that ends does not end it: a client
 // that went away wants the snapshot removed all the same.
+//
+// Where the store refuses since snapshots are damaged or missing, the error is
+// errdefs.ErrFailedPrecondition beside [fsmeta.ErrDamaged]: containerd's garbage collection goes on with the
+// others then, and ends at any other error.
 func (s *Snapshotter) Remove(ctx context.Context, key string) error {
 	ctx = context.WithoutCancel(ctx)
 	var id string
@@ -350,10 +354,13 @@ func (s *Snapshotter) Remove(ctx context.Context, key string) error {
 		id, _, err = storage.Remove(ctx, key)
 		return err
 	})
+	if s.onlyLocal(ctx, err) {
+		return refused{err}
+	}
 	if err != nil {
 		return err
 	}
-	// Under that name it is nobody's, also where Cleanup keeps what it does not know.
+	// Under that name it is of no snapshot, also where Cleanup keeps what it does not know.
 	dir := s.dir(removedPrefix + id)
 	if os.Rename(s.dir(id), dir) != nil {
 		dir = s.dir(id) // it is gone, or Cleanup can do with that, too
@@ -364,18 +371,55 @@ func (s *Snapshotter) Remove(ctx context.Context, key string) error {
 	return nil
 }
 
-// delete deletes a directory with the content of no snapshot. A crash or an error leaves
-// some of it, which Cleanup deletes, or the next Open where the store is shared.
-func (s *Snapshotter) delete(ctx context.Context, dir string) {
-	if err := os.RemoveAll(dir); err != nil {
-		log.G(ctx).WithError(err).WithField("path", dir).Warn("content of no snapshot can't be deleted: the next cleanup tries again")
-	}
-}
+// refused is why a snapshot can't be removed: damage of this one or another.
+type refused struct{ err error }
+
+func (e refused) Error() string   { return e.err.Error() }
+func (e refused) Unwrap() []error { return []error{errdefs.ErrFailedPrecondition, e.err} }
 
 // Walk calls fn for every snapshot that one of the filters matches, see
-// [storage.WalkInfo].
+// [storage.WalkInfo]. It is what containerd's garbage collection begins with, which an error would end:
+// so damaged snapshots are left out, and logged once. One that stands on a snapshot which is left out comes
+// without a parent, since containerd reaches what it removes from those without one;
+// Stat says what its parent is. A damaged journal is an error, when all were visited.
 func (s *Snapshotter) Walk(ctx context.Context, fn snapshots.WalkFunc, filters ...string) error {
 	return s.read(ctx, func(ctx context.Context) error {
-		return storage.WalkInfo(ctx, fn, filters...)
+		visible, err := s.visible(ctx)
+		if err != nil {
+			return err
+		}
+		if visible == nil {
+			return storage.WalkInfo(ctx, fn, filters...)
+		}
+		var ended error // by fn
+		err = storage.WalkInfo(ctx, func(ctx context.Context, info snapshots.Info) error {
+			if !visible[info.Parent] {
+				info.Parent = ""
+			}
+			ended = fn(ctx, info)
+			return ended
+		}, filters...)
+		if ended == nil && s.onlyLocal(ctx, err) {
+			return nil
+		}
+		return err
 	})
+}
+
+// visible returns the names of the snapshots that are not damaged, nil where none is. It returns any
+// error but damage of single snapshots.
+func (s *Snapshotter) visible(ctx context.Context) (map[string]bool, error) {
+	err := storage.WalkInfo(ctx, func(context.Context, snapshots.Info) error { return nil })
+	if !s.onlyLocal(ctx, err) {
+		return nil, nil // the walk has the same error
+	}
+	names := map[string]bool{}
+	err = storage.WalkInfo(ctx, func(_ context.Context, info snapshots.Info) error {
+		names[info.Name] = true
+		return nil
+	})
+	if s.onlyLocal(ctx, err) {
+		err = nil
+	}
+	return names, err
 }

@@ -15,9 +15,10 @@ import (
 // aside: of all of them, though the store may know some all the same. A file with a right
 // checksum is believed, and so is one without a checksum, which a person has edited.
 //
-// Where the identifier of one can't be told, the error is an ErrDamaged and names the path.
-// Other errors are those of the filesystem.
+// Where the identifiers of some can't be told, it returns the others, and an ErrDamaged that names
+// the paths. Other errors are those of the filesystem.
 func SetAside(dir string) (ids []string, err error) {
+	var unknown error
 	root, err := disk.OpenDir(dir, true)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -25,15 +26,25 @@ func SetAside(dir string) (ids []string, err error) {
 	if err == nil {
 		err = eachAside(root, func(dir *disk.Dir, part, entry string) error {
 			id, err := idIn(dir, part, entry)
-			if id != "" {
+			switch {
+			case errors.Is(err, fault.ErrDamaged):
+				unknown = errors.Join(unknown, err)
+			case err != nil:
+				return err
+			case id != "":
 				ids = append(ids, id)
 			}
-			return err
+			return nil
 		})
 		err = errors.Join(err, root.Close())
 	}
 	if err != nil {
-		return nil, fmt.Errorf("fsmeta: look at what repairs have set aside in %s: %w", dir, err)
+		ids = nil
+	} else {
+		err = unknown
+	}
+	if err != nil {
+		return ids, fmt.Errorf("fsmeta: look at what repairs have set aside in %s: %w", dir, err)
 	}
 	return ids, nil
 }
