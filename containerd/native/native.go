@@ -10,16 +10,14 @@ package native
 
 import (
 	"context"
-	"errors"
 	"os"
 
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/containerd/v2/core/snapshots"
-	"github.com/containerd/continuity/fs"
 	"github.com/containerd/log"
 	"github.com/fsmeta/fsmeta/containerd/internal/driver"
+	"github.com/fsmeta/fsmeta/containerd/internal/files"
 	"github.com/fsmeta/fsmeta/containerd/storage"
-	"golang.org/x/sys/unix"
 )
 
 // ErrInUse: another process serves the root directory.
@@ -69,7 +67,7 @@ func (content) Upper(dir string) string { return dir }
 // Rebases says that a copy stands on what it was made from.
 func (content) Rebases() bool { return false }
 
-// Fill copies the parent's content. A view shows that itself.
+// Fill copies the parent's content, but for what is mounted below it. A view shows that itself.
 func (content) Fill(ctx context.Context, dir, parent string, s storage.Snapshot, _ map[string]string) error {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		return err
@@ -77,14 +75,9 @@ func (content) Fill(ctx context.Context, dir, parent string, s storage.Snapshot,
 	if parent == "" || s.Kind == snapshots.KindView {
 		return nil
 	}
-	return fs.CopyDir(dir, parent, fs.WithXAttrErrorHandler(func(dst, _, name string, err error) error {
-		// Some can be read and not be written, such as those of a security module.
-		if !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.ENOTSUP) {
-			return err
-		}
-		log.G(ctx).WithError(err).Debugf("extended attribute %q of %s was not copied", name, dst)
-		return nil
-	}))
+	return files.Copy(ctx, dir, parent, func(path, attribute string, err error) {
+		log.G(ctx).WithError(err).Debugf("extended attribute %q of %s was not copied", attribute, path)
+	})
 }
 
 func (content) Mounts(s storage.Snapshot, _ map[string]string, dir func(id string) string) []mount.Mount {

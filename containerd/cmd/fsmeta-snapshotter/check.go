@@ -14,6 +14,7 @@ import (
 	"github.com/fsmeta/fsmeta/containerd/internal/driver"
 	"github.com/fsmeta/fsmeta/containerd/internal/tool"
 	"github.com/fsmeta/fsmeta/fsmeta"
+	"github.com/moby/sys/mountinfo"
 	"github.com/urfave/cli/v3"
 )
 
@@ -162,7 +163,7 @@ func checkContent(ctx context.Context, root string, p tool.Printer) (snapshots, 
 			return 0, 0, err
 		}
 		damaged = damaged || known[info.ID] // the one that it had before can't be told
-		known[info.ID] = true
+		known[info.ID], known[driver.RemovedName(info.ID)] = true, true
 		snapshots++
 		path, err := missingContent(ctx, store, filepath.Join(content, info.ID), kind, info)
 		if err != nil {
@@ -171,7 +172,11 @@ func checkContent(ctx context.Context, root string, p tool.Printer) (snapshots, 
 		if path == "" {
 			continue
 		}
-		n, err := p.Findings(fsmeta.Finding{Path: path, Name: info.Name, Problem: "its content is missing", Meaning: "it can't be mounted, nor what stands on it", Advice: "remove them, and pull the image again"})
+		f := fsmeta.Finding{Path: path, Name: info.Name, Problem: "its content is missing", Meaning: "it can't be mounted, nor what stands on it", Advice: "remove them, and pull the image again"}
+		if removed := driver.RemovedName(info.ID); slices.Contains(names, removed) {
+			f.Meaning, f.Advice, f.Harmless = "it was removed, and restored from a backup; its content is in "+removed+", and gets its name back at the next start or garbage collection", adviseNothing, true
+		}
+		n, err := p.Findings(f)
 		if err != nil {
 			return 0, 0, err
 		}
@@ -180,9 +185,31 @@ func checkContent(ctx context.Context, root string, p tool.Printer) (snapshots, 
 	if err := ctx.Err(); err != nil {
 		return 0, 0, err
 	}
+	mounts, err := printMounts(content, p)
+	if err != nil {
+		return 0, 0, err
+	}
+	wrong += mounts
 	names = slices.DeleteFunc(names, func(name string) bool { return known[name] })
 	n, err := printUnclaimed(root, names, damaged, p)
 	return snapshots, wrong + n, err
+}
+
+// printMounts prints what is mounted below the content. It returns how much is wrong.
+func printMounts(content string, p tool.Printer) (wrong int, err error) {
+	if real, err := filepath.EvalSymlinks(content); err == nil {
+		content = real
+	}
+	mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(content))
+	for _, m := range mounts {
+		if err == nil && m.Mountpoint != content { // a filesystem of its own for all content is good
+			var n int
+			n, err = p.Findings(fsmeta.Finding{Path: m.Mountpoint, Problem: "something is mounted there",
+				Meaning: "it is never deleted, counted or copied, and keeps the directories above it from being deleted", Advice: "unmount it"})
+			wrong += n
+		}
+	}
+	return wrong, err
 }
 
 // printUnclaimed prints what becomes of content that belongs to no snapshot. It returns how

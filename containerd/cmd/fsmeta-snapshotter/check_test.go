@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/fsmeta/fsmeta/containerd/internal/tool"
@@ -125,6 +126,45 @@ func TestDocument(t *testing.T) {
 	for _, shell := range []string{"bash", "zsh", "fish", "pwsh"} {
 		if out, _ := run(t, "completion", shell); out == "" {
 			t.Errorf("there is none for %s", shell)
+		}
+	}
+}
+
+// A check names what is mounted below the content, and content that has to get its name back; it
+// says which content is kept because of damage.
+func TestCheckOfContent(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can mount: run the tests as root")
+	}
+	root := filepath.Join(t.TempDir(), "root")
+	sn, err := native.NewSnapshotter(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range []string{"a", "b", "c"} {
+		if _, err := sn.Prepare(t.Context(), key, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := sn.Close(); err != nil {
+		t.Fatal(err)
+	}
+	content := filepath.Join(root, "snapshots")
+	mounted := filepath.Join(content, "1", "mounted")
+	if err := errors.Join(os.Rename(content+"/2", content+"/rm-2"), os.Mkdir(content+"/4711", 0o700), os.Mkdir(content+"/rm-4712", 0o700),
+		os.WriteFile(filepath.Join(root, "meta", "snapshots", "c", "metadata.json"), nil, 0o600),
+		os.Mkdir(mounted, 0o700), syscall.Mount(t.TempDir(), mounted, "", syscall.MS_BIND, "")); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(mounted, syscall.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	out, _ := run(t, "--root", root, "check")
+	for _, want := range []string{mounted + ": something is mounted there", "its content is in rm-2", content + "/4711: it belongs to no snapshot", content + "/3: it belongs to no snapshot", "1 directories belong to no snapshot"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("the check does not say %q:\n%s", want, out)
 		}
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"strconv"
 
 	"github.com/containerd/log"
+	"github.com/fsmeta/fsmeta/containerd/internal/files"
 	"github.com/fsmeta/fsmeta/containerd/storage"
 	"github.com/fsmeta/fsmeta/fsmeta"
 	"golang.org/x/sys/unix"
@@ -167,7 +168,7 @@ func (s *Snapshotter) giveRestored(ctx context.Context) error {
 }
 
 // delete deletes a directory with the content of no snapshot, under a name that says so: what is left of it
-// must never be taken for all of it. It returns where the rest is, "" where nothing is left. A crash or an error leaves
+// must never be taken for all of it. What is mounted below stays. It returns where the rest is, "" where nothing is left. A crash or an error leaves
 // some of it, which Cleanup deletes, or the next Open where the store is shared.
 func (s *Snapshotter) delete(ctx context.Context, dir string) (left string) {
 	if name := filepath.Base(dir); filepath.Dir(dir) == filepath.Join(s.root, snapshotsDir) {
@@ -178,11 +179,13 @@ func (s *Snapshotter) delete(ctx context.Context, dir string) (left string) {
 			}
 		}
 	}
-	err := os.RemoveAll(dir)
+	err := files.Remove(dir)
 	if err == nil {
 		return ""
 	}
-	log.G(ctx).WithError(err).WithField("path", dir).Warn("content of no snapshot can't be deleted: the next cleanup tries again")
+	if s.health.first(err.Error()) {
+		log.G(ctx).WithError(err).WithField("path", dir).Warn("content of no snapshot can't be deleted: each cleanup tries again")
+	}
 	return dir
 }
 

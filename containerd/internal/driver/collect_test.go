@@ -30,8 +30,8 @@ type node struct {
 	root   string
 	config Config
 	file   *bolt.DB
-	s      *Snapshotter         // the one below
-	db     *metadata.DB         // above it
+	s      *Snapshotter          // the one below
+	db     *metadata.DB          // above it
 	sn     snapshots.Snapshotter // as containerd's services use it
 	dirs   map[string]string     // the directories of snapshots, by their names above
 }

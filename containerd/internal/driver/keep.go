@@ -44,6 +44,10 @@ func Directories(root string) ([]string, error) {
 	return names, nil
 }
 
+// RemovedName returns the name of the directory with the content of an identifier whose snapshot was
+// removed.
+func RemovedName(id string) string { return removedPrefix + id }
+
 func isNumber(name string) bool { return name != "" && strings.Trim(name, "0123456789") == "" }
 
 // idOf returns the identifier for which a directory has all content, "" where it has no more

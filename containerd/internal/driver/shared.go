@@ -14,6 +14,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	atomicfs "github.com/fsmeta/fsmeta/atomic"
+	"github.com/fsmeta/fsmeta/containerd/internal/files"
 	"github.com/fsmeta/fsmeta/containerd/storage"
 )
 
@@ -42,7 +43,7 @@ func (s *Snapshotter) openShared(kind string) error {
 		return err
 	}
 	making := filepath.Join(s.root, makingDir)
-	if err := os.RemoveAll(making); err != nil {
+	if err := files.Remove(making); err != nil {
 		return err
 	}
 	if err := os.Mkdir(making, 0o700); err != nil {

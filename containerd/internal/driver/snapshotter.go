@@ -12,10 +12,10 @@ import (
 
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/containerd/v2/core/snapshots"
-	"github.com/containerd/continuity/fs"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
 	atomicfs "github.com/fsmeta/fsmeta/atomic"
+	"github.com/fsmeta/fsmeta/containerd/internal/files"
 	"github.com/fsmeta/fsmeta/containerd/storage"
 	"github.com/fsmeta/fsmeta/fsmeta"
 )
@@ -63,11 +63,11 @@ func (s *Snapshotter) Usage(ctx context.Context, key string) (usage snapshots.Us
 }
 
 func (s *Snapshotter) measure(ctx context.Context, id string) (snapshots.Usage, error) {
-	usage, err := fs.DiskUsage(ctx, s.content.Upper(s.dir(id)))
+	usage, err := files.Usage(ctx, s.content.Upper(s.dir(id)))
 	if err != nil {
 		return snapshots.Usage{}, fmt.Errorf("measure the content of snapshot %s: %w", id, err)
 	}
-	return snapshots.Usage(usage), nil
+	return usage, nil
 }
 
 // Mounts returns how the active snapshot or view key is mounted.
@@ -336,7 +336,7 @@ func (s *Snapshotter) syncContent(ctx context.Context, id string) error {
 	if err != nil && !unsupported || err == nil && here {
 		return err
 	}
-	return syncEach(ctx, s.dir(id)) // what was written before the syncer was made, it can't vouch for
+	return files.Sync(ctx, s.dir(id)) // what was written before the syncer was made, it can't vouch for
 }
 
 // Remove takes a snapshot out of the store, then deletes its content, or leaves that

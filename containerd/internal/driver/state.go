@@ -12,9 +12,9 @@ import (
 	"sync"
 	"time"
 
-	"github.com/containerd/continuity/fs"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
+	"github.com/fsmeta/fsmeta/containerd/internal/files"
 	"github.com/fsmeta/fsmeta/fsmeta"
 )
 
@@ -34,7 +34,7 @@ type State struct {
 // health is what the State is made of, and what was logged.
 type health struct {
 	mu     sync.Mutex
-	logged map[string]bool // damage, by its text
+	logged map[string]bool // what is logged once
 	kept   map[string]string
 	sizes  map[string]int64 // of the directories in kept
 	state  State
@@ -47,13 +47,19 @@ func (s *Snapshotter) State() State {
 	return s.health.state
 }
 
+// first reports whether a text was not logged yet.
+func (h *health) first(text string) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	again := h.logged[text]
+	h.logged[text] = true
+	return !again
+}
+
 // noteDamage logs what was not logged yet.
 func (s *Snapshotter) noteDamage(ctx context.Context, damage []*fsmeta.DamagedError) {
-	s.health.mu.Lock()
-	defer s.health.mu.Unlock()
 	for _, d := range damage {
-		if text := d.Error(); !s.health.logged[text] {
-			s.health.logged[text] = true
+		if s.health.first(d.Error()) {
 			log.G(ctx).WithField("key", d.Name).WithError(d).Error("what is served leaves this out; fsmeta-snapshotter check says what it means and what to do")
 		}
 	}
@@ -108,7 +114,7 @@ func (s *Snapshotter) noteCleanup(ctx context.Context, found unclaimed) {
 
 // sizeOf returns the bytes of a directory that no snapshot has, as far as they can be told.
 func (s *Snapshotter) sizeOf(ctx context.Context, name string) int64 {
-	usage, err := fs.DiskUsage(ctx, s.dir(name))
+	usage, err := files.Usage(ctx, s.dir(name))
 	if err != nil {
 		log.G(ctx).WithError(err).Debug("content of no snapshot can't be measured")
 	}

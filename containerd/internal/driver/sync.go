@@ -6,17 +6,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
-	"path/filepath"
 	"sync/atomic"
 
 	atomicfs "github.com/fsmeta/fsmeta/atomic"
-	"golang.org/x/sync/errgroup"
+	"github.com/fsmeta/fsmeta/containerd/internal/files"
 )
-
-// syncs is how many syncs are under way at once; the kernel merges them.
-const syncs = 64
 
 // syncer brings content to the disk.
 //
@@ -57,7 +52,7 @@ func (s *syncer) failures() uint64 { return s.failed.Load() }
 func (s *syncer) added(ctx context.Context, dir string) error {
 	named := make(chan error, 1) // at once, for then the kernel needs one write for all
 	go func() { named <- atomicfs.SyncDir(s.dir.Name()) }()
-	return errors.Join(syncEach(ctx, dir), <-named)
+	return errors.Join(files.Sync(ctx, dir), <-named)
 }
 
 // filesystem syncs the whole filesystem, for content that was made when so many had
@@ -85,30 +80,6 @@ func (s *syncer) filesystem(ctx context.Context, failed uint64) error {
 	case !errors.Is(err, errors.ErrUnsupported):
 		s.failed.Add(1)
 		err = fmt.Errorf("%w: %w", errLost, err)
-	}
-	return err
-}
-
-// syncEach syncs every file and directory below dir, and dir.
-func syncEach(ctx context.Context, dir string) error {
-	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(syncs)
-	err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
-		if err == nil {
-			err = ctx.Err()
-		}
-		switch {
-		case err != nil:
-			return err
-		case entry.IsDir():
-			group.Go(func() error { return atomicfs.SyncDir(path) })
-		case entry.Type().IsRegular():
-			group.Go(func() error { return atomicfs.SyncFile(path) })
-		} // symlinks and devices are on disk with their directory
-		return nil
-	})
-	if failed := group.Wait(); failed != nil {
-		return failed
 	}
 	return err
 }
