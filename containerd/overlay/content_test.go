@@ -4,6 +4,7 @@ package overlay_test
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -226,4 +227,54 @@ func TestUsage(t *testing.T) {
 	})
 	compareUsage(t, p, "view")
 	compareUsage(t, p, "missing")
+}
+
+// What the root directory of a mount is like, it inherits from the parent: its mode, owner, access control list and
+// other attributes, but none of overlayfs's own. So a container sees what the image says.
+func TestRootOfAChild(t *testing.T) {
+	s := openOurs(t)
+	mounts, err := s.Prepare(t.Context(), "making", "")
+	must(t, err)
+	upper := upperOf(mounts)
+	must(t, os.Chown(upper, 12, 34))
+	must(t, os.Chmod(upper, 0o555|os.ModeSticky))
+	const list = "\x02\x00\x00\x00\x01\x00\x05\x00\xff\xff\xff\xff\x02\x00\x07\x00\x2a\x00\x00\x00\x04\x00\x05\x00\xff\xff\xff\xff\x10\x00\x07\x00\xff\xff\xff\xff\x20\x00\x05\x00\xff\xff\xff\xff"
+	if err := syscall.Setxattr(upper, "system.posix_acl_access", []byte(list), 0); errors.Is(err, syscall.ENOTSUP) {
+		t.Skip("the filesystem has no access control lists")
+	} else {
+		must(t, err)
+	}
+	must(t, syscall.Setxattr(upper, "trusted.test", []byte("kept"), 0))
+	must(t, syscall.Setxattr(upper, "trusted.overlay.opaque", []byte("y"), 0))
+	must(t, s.Commit(t.Context(), "layer", "making"))
+	want := ownedBy(t, upper)
+
+	for _, key := range []string{"active", "view"} {
+		make := s.Prepare
+		if key == "view" {
+			make = s.View
+		}
+		_, err := make(t.Context(), key, "layer")
+		must(t, err)
+		child := newest(t, s) + "/fs"
+		if got := ownedBy(t, child); got != want {
+			t.Errorf("the root of the %s is %+v, want %+v", key, got, want)
+		}
+		for attribute, want := range map[string]string{"system.posix_acl_access": list, "trusted.test": "kept", "trusted.overlay.opaque": ""} {
+			value := [100]byte{}
+			n, err := syscall.Getxattr(child, attribute, value[:])
+			if errors.Is(err, syscall.ENODATA) {
+				n, err = 0, nil
+			}
+			must(t, err)
+			if got := string(value[:n]); got != want {
+				t.Errorf("%s of the root of the %s is %q, want %q", attribute, key, got, want)
+			}
+		}
+	}
+	_, err = s.Prepare(t.Context(), "mapped", "layer", mapping("0:1000:65536", "0:2000:65536"))
+	must(t, err)
+	if got := ownedBy(t, newest(t, s)+"/fs"); got.UID != 1000 || got.GID != 2000 || got.Mode != want.Mode {
+		t.Errorf("with a mapping it is %+v, want its root's, and the mode %v", got, want.Mode)
+	}
 }

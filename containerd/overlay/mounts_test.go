@@ -28,7 +28,8 @@ var mappings = map[string]map[string]string{
 }
 
 // Prepare, View and Mounts return what containerd's return, for every kind of snapshot on
-// every number of parents that is treated apart, whatever its labels and the options are.
+// every number of parents that is treated apart, whatever its labels and the options are; but for two cases
+// that TestRemappedMounts is about.
 func TestMountsAreContainerds(t *testing.T) {
 	for name, c := range map[string]config{
 		"plain":        {},
@@ -46,6 +47,9 @@ func TestMountsAreContainerds(t *testing.T) {
 				p := openPair(t, c)
 				top := p.layers(t, parents)
 				for mapping, labels := range mappings {
+					if c.remapIDs && mapping == "mapping" && parents < 2 {
+						continue
+					}
 					compareMounts(t, p, mapping, top, labels)
 				}
 			})
@@ -78,7 +82,7 @@ func TestMountsWithHalfAMapping(t *testing.T) {
 	for _, label := range []string{snapshots.LabelSnapshotUIDMapping, snapshots.LabelSnapshotGIDMapping} {
 		t.Run(label, func(t *testing.T) {
 			p := openPair(t, config{remapIDs: true})
-			compareMounts(t, p, "key", "", map[string]string{label: "0:1000:65536"})
+			compareMounts(t, p, "key", p.layers(t, 1), map[string]string{label: "0:1000:65536"})
 			compare(t, p, "the owner", func(s side) owned { return ownedBy(t, newest(t, s)+"/fs") })
 		})
 	}

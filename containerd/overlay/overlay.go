@@ -10,19 +10,19 @@ package overlay
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/plugins/snapshots/overlay/overlayutils"
 	"github.com/containerd/continuity/fs"
+	"github.com/containerd/log"
 	"github.com/fsmeta/fsmeta/atomic"
 	"github.com/fsmeta/fsmeta/containerd/internal/driver"
+	"github.com/fsmeta/fsmeta/containerd/internal/files"
 	"github.com/fsmeta/fsmeta/containerd/storage"
 )
 
@@ -174,10 +174,10 @@ func isLayer(s storage.Snapshot, labels map[string]string) bool {
 	return s.Kind == snapshots.KindActive && len(s.ParentIDs) == 0 && labels[snapshots.LabelSnapshotRef] != ""
 }
 
-// Fill makes the upper and the work directory. The upper one belongs to whom a mapping in
-// the labels makes root, or to the owner of the parent's, as it is what the root directory
-// of the mount shows.
-func (c content) Fill(_ context.Context, dir, parent string, s storage.Snapshot, labels map[string]string) error {
+// Fill makes the upper and the work directory. The upper one is what the root directory of the mount shows: it has
+// the mode and the extended attributes of the parent's, such as access control lists, and belongs to the
+// user that a mapping in the labels makes root, or to the owner of the parent's.
+func (c content) Fill(ctx context.Context, dir, parent string, s storage.Snapshot, labels map[string]string) error {
 	upper := c.Upper(dir)
 	if err := mkdir(upper, 0o755); err != nil {
 		return err
@@ -192,25 +192,37 @@ func (c content) Fill(_ context.Context, dir, parent string, s storage.Snapshot,
 			return err
 		}
 	}
-	uid, gid, err := mappedRoot(labels)
-	if err != nil {
-		return err
-	}
-	if uid < 0 && parent != "" {
-		info, err := os.Stat(c.Upper(parent))
+	if parent != "" {
+		err := files.CopyAttributes(upper, c.Upper(parent), isOverlays, func(path, attribute string, err error) {
+			log.G(ctx).WithError(err).Debugf("extended attribute %q of %s was not copied", attribute, path)
+		})
 		if err != nil {
 			return err
 		}
-		stat, ok := info.Sys().(*syscall.Stat_t)
-		if !ok {
-			return errors.New("the system does not tell who owns " + c.Upper(parent))
-		}
-		uid, gid = int(stat.Uid), int(stat.Gid)
 	}
-	if uid < 0 {
-		return nil
+	uid, gid, err := mappedRoot(labels)
+	if err != nil || uid < 0 {
+		return err
 	}
-	return os.Lchown(upper, uid, gid)
+	return chown(upper, uid, gid)
+}
+
+// isOverlays reports whether an extended attribute is overlayfs's own: it says what becomes of the directories
+// below, not how a directory is.
+func isOverlays(attribute string) bool {
+	return strings.HasPrefix(attribute, "trusted.overlay.") || strings.HasPrefix(attribute, "user.overlay.")
+}
+
+// chown gives a directory to another user, and keeps its mode, of which that may take bits away.
+func chown(path string, uid, gid int) error {
+	info, err := os.Stat(path)
+	if err == nil {
+		err = os.Lchown(path, uid, gid)
+	}
+	if err == nil {
+		err = os.Chmod(path, info.Mode())
+	}
+	return err
 }
 
 func isDir(path string) bool {
@@ -226,15 +238,21 @@ func mkdir(path string, mode os.FileMode) error {
 	return os.Chmod(path, mode)
 }
 
+// Mounts says how snapshots are mounted. It differs from containerd's own snapshotter where a mapping is in the
+// labels, since core/mount maps the bind mount of an active snapshot, and none that is read-only:
+//
+//   - A snapshot that stands on nothing is not mapped. Its directory belongs to the container's root already,
+//     and so does what the container writes, as in the upper directory of an overlay; mapped once more, no
+//     user of the container could write.
+//   - A view of one layer is an overlay of that and of its own directory, which is empty.
 func (c content) Mounts(s storage.Snapshot, labels map[string]string, dir func(id string) string) []mount.Mount {
 	var options []string
-	if c.remapIDs {
-		if v := labels[snapshots.LabelSnapshotUIDMapping]; v != "" {
-			options = append(options, "uidmap="+v)
-		}
-		if v := labels[snapshots.LabelSnapshotGIDMapping]; v != "" {
-			options = append(options, "gidmap="+v)
-		}
+	uids, gids := labels[snapshots.LabelSnapshotUIDMapping], labels[snapshots.LabelSnapshotGIDMapping]
+	if c.remapIDs && uids != "" {
+		options = append(options, "uidmap="+uids)
+	}
+	if c.remapIDs && gids != "" {
+		options = append(options, "gidmap="+gids)
 	}
 	var lower []string
 	switch {
@@ -242,9 +260,12 @@ func (c content) Mounts(s storage.Snapshot, labels map[string]string, dir func(i
 		options = append(options, "workdir="+work(dir(s.ID)), "upperdir="+c.Upper(dir(s.ID)))
 		lower = []string{nothing(dir(s.ID))}
 	case len(s.ParentIDs) == 0 && s.Kind == snapshots.KindActive: // overlayfs needs something below
-		return bind(c.Upper(dir(s.ID)), append(options, "rw"))
+		return bind(c.Upper(dir(s.ID)), []string{"rw"})
 	case len(s.ParentIDs) == 0:
-		return bind(c.Upper(dir(s.ID)), append(options, "ro"))
+		return bind(c.Upper(dir(s.ID)), []string{"ro"})
+	case len(s.ParentIDs) == 1 && s.Kind == snapshots.KindView && len(options) == 2:
+		lower = []string{c.Upper(dir(s.ParentIDs[0])), c.Upper(dir(s.ID))}
+		return c.overlay(lower, options)
 	case len(s.ParentIDs) == 1 && s.Kind == snapshots.KindView:
 		return bind(c.Upper(dir(s.ParentIDs[0])), append(options, "ro"))
 	case s.Kind == snapshots.KindActive:
@@ -253,6 +274,10 @@ func (c content) Mounts(s storage.Snapshot, labels map[string]string, dir func(i
 	for _, id := range s.ParentIDs {
 		lower = append(lower, c.Upper(dir(id)))
 	}
+	return c.overlay(lower, options)
+}
+
+func (c content) overlay(lower, options []string) []mount.Mount {
 	options = append(options, "lowerdir="+strings.Join(lower, ":"))
 	return []mount.Mount{{Type: "overlay", Source: "overlay", Options: append(options, c.options...)}}
 }

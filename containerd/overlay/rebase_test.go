@@ -4,18 +4,23 @@ package overlay_test
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/plugins/snapshots/overlay/overlayutils"
+	"github.com/fsmeta/fsmeta/containerd/overlay"
 	gocmp "github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 )
@@ -221,4 +226,76 @@ func TestRemappedMount(t *testing.T) {
 		}
 		return found
 	})
+}
+
+// With WithRemapIDs, the root of a container owns the layers that it sees and what it writes, whatever it stands on:
+// in a view, and in an active snapshot, where it can write. containerd's own snapshotter maps no view of one layer,
+// and maps twice what stands on nothing.
+func TestRemappedMounts(t *testing.T) {
+	s := openOurs(t, overlay.WithRemapIDs)
+	if ok, err := overlayutils.SupportsIDMappedMounts(); !ok {
+		t.Skipf("the kernel can't map identifiers in mounts of overlayfs: %v", err)
+	}
+	for parents, parent := range []string{"", "layer1", "layer2"} {
+		if parent != "" {
+			mounts, err := s.Prepare(t.Context(), "making", []string{"", "layer1"}[parents-1])
+			must(t, err)
+			must(t, os.WriteFile(filepath.Join(upperOf(mounts), parent), nil, 0o600))
+			must(t, s.Commit(t.Context(), parent, "making"))
+		}
+		for kind, make := range map[string]func(context.Context, string, string, ...snapshots.Opt) ([]mount.Mount, error){"active": s.Prepare, "view": s.View} {
+			t.Run(fmt.Sprintf("%s/%dParents", kind, parents), func(t *testing.T) {
+				mounts, err := make(t.Context(), kind+parent, parent, snapshots.WithLabels(mappings["mapping"]))
+				must(t, err)
+				dir := mountAt(t, mounts)
+				if kind == "active" {
+					writeAs(t, dir, "mine", 1000, 2000)
+				} else if err := os.WriteFile(filepath.Join(dir, "mine"), nil, 0o600); !errors.Is(err, syscall.EROFS) {
+					t.Errorf("writing to a view says %v, want EROFS", err)
+				}
+				found := map[string]string{".": "1000:2000"}
+				entries, err := os.ReadDir(dir)
+				must(t, err)
+				for _, e := range entries {
+					found[e.Name()] = ""
+				}
+				want := parents
+				if kind == "active" {
+					want++
+				}
+				if len(entries) != want {
+					t.Errorf("it has %v, want %d files", entries, want)
+				}
+				for name := range found {
+					if got := ownedBy(t, filepath.Join(dir, name)); got.UID != 1000 || got.GID != 2000 {
+						t.Errorf("%s belongs to %d:%d, want 1000:2000", name, got.UID, got.GID)
+					}
+				}
+			})
+		}
+	}
+}
+
+// writeAs makes a file as another user.
+func writeAs(t *testing.T, dir, name string, uid, gid int) {
+	t.Helper()
+	at, err := os.Open(dir)
+	must(t, err)
+	defer at.Close() //nolint:errcheck // it was only read
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // which ends with it
+		if err := errors.Join(unix.Setfsgid(gid), unix.Setfsuid(uid)); err != nil {
+			done <- err
+			return
+		}
+		fd, err := unix.Openat(int(at.Fd()), name, unix.O_CREAT|unix.O_WRONLY|unix.O_CLOEXEC, 0o600)
+		if err == nil {
+			err = unix.Close(fd)
+		}
+		done <- err
+	}()
+	if err := <-done; err != nil {
+		t.Errorf("the container's root can't write: %v", err)
+	}
 }

@@ -46,14 +46,37 @@ func Copy(ctx context.Context, target, source string, skipped func(path, attribu
 	return c.directory(to, toName, from, fromName, is, "")
 }
 
+// CopyAttributes gives the directory target the owner, the mode and the extended attributes of the directory source, but
+// for those of which leaveOut says so. Those that can't be set here are passed to skipped. An error or
+// a crash leaves some of them.
+func CopyAttributes(target, source string, leaveOut func(attribute string) bool, skipped func(path, attribute string, err error)) error {
+	from, fromName, err := openTree(source)
+	if err != nil {
+		return err
+	}
+	defer from.close()
+	to, toName, err := openTree(target)
+	if err != nil {
+		return err
+	}
+	defer to.close()
+	is, err := from.stat(fromName)
+	if err != nil {
+		return err
+	}
+	c := &copier{skipped: skipped, leaveOut: leaveOut}
+	return c.attributes(to, toName, from, fromName, is)
+}
+
 // copier is one Copy.
 type copier struct {
-	ctx     context.Context
-	skipped func(path, attribute string, err error)
-	root    int              // the target
-	links   map[inode]string // where below the target the first name of a file is that has several
-	noClone bool             // the filesystem can't share blocks
-	buffer  []byte           // for what only reading and writing can copy
+	ctx      context.Context
+	skipped  func(path, attribute string, err error)
+	leaveOut func(attribute string) bool // nil where all are copied
+	root     int                         // the target
+	links    map[inode]string            // where below the target the first name of a file is that has several
+	noClone  bool                        // the filesystem can't share blocks
+	buffer   []byte                      // for what only reading and writing can copy
 }
 
 // entry copies what is at name in from to the same name in to. below is to's path below the target.
@@ -93,7 +116,7 @@ func (c *copier) entry(to, from *dir, name, below string) error {
 	if err != nil {
 		return err
 	}
-	return c.attributes(to, name, from, name, is)
+	return errors.Join(c.attributes(to, name, from, name, is), to.setTimes(name, is))
 }
 
 // directory copies what is in a directory, and then what is known of itself: its times change while it is filled.
@@ -120,7 +143,7 @@ func (c *copier) directory(to *dir, toName string, from *dir, fromName string, i
 	if err != nil {
 		return err
 	}
-	return c.attributes(to, toName, from, fromName, is)
+	return errors.Join(c.attributes(to, toName, from, fromName, is), to.setTimes(toName, is))
 }
 
 // link makes name in to a further name of the file first below the target.
@@ -159,7 +182,7 @@ func symlink(to, from *dir, name string) error {
 	return to.failed("symlink", name, retry(func() error { return unix.Symlinkat(string(buffer[:n]), to.fd, name) }))
 }
 
-// attributes copies what is known of a file beside its content. The owner comes first, since a change of it
+// attributes copies what is known of a file beside its content and its times. The owner comes first, since a change of it
 // takes capabilities and bits of the mode away.
 func (c *copier) attributes(to *dir, toName string, from *dir, fromName string, is *unix.Statx_t) error {
 	err := retry(func() error { return unix.Fchownat(to.fd, toName, int(is.Uid), int(is.Gid), unix.AT_SYMLINK_NOFOLLOW) })
@@ -176,11 +199,12 @@ func (c *copier) attributes(to *dir, toName string, from *dir, fromName string, 
 			return to.failed("chmod", toName, err)
 		}
 	}
-	if err := c.xattrs(to, toName, from, fromName); err != nil {
-		return err
-	}
+	return c.xattrs(to, toName, from, fromName)
+}
+
+func (d *dir) setTimes(name string, is *unix.Statx_t) error {
 	times := []unix.Timespec{{Sec: is.Atime.Sec, Nsec: int64(is.Atime.Nsec)}, {Sec: is.Mtime.Sec, Nsec: int64(is.Mtime.Nsec)}}
-	return to.failed("utimensat", toName, retry(func() error { return unix.UtimesNanoAt(to.fd, toName, times, unix.AT_SYMLINK_NOFOLLOW) }))
+	return d.failed("utimensat", name, retry(func() error { return unix.UtimesNanoAt(d.fd, name, times, unix.AT_SYMLINK_NOFOLLOW) }))
 }
 
 func (c *copier) xattrs(to *dir, toName string, from *dir, fromName string) error {
@@ -190,6 +214,9 @@ func (c *copier) xattrs(to *dir, toName string, from *dir, fromName string) erro
 		return from.failed("listxattr", fromName, err)
 	}
 	for _, name := range names {
+		if c.leaveOut != nil && c.leaveOut(name) {
+			continue
+		}
 		value, err := getXattr(source, name)
 		if err == nil {
 			err = retry(func() error { return unix.Lsetxattr(to.proc(toName), name, value, 0) })
