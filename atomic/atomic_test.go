@@ -357,6 +357,9 @@ func TestMkdirAll(t *testing.T) {
 	wantError(t, atomic.MkdirAll(file, 0o700), syscall.ENOTDIR)
 	wantError(t, atomic.MkdirAll(filepath.Join(file, "below"), 0o700), syscall.ENOTDIR)
 	wantError(t, atomic.MkdirAll(nowhere, 0o700), fs.ErrExist)
+	if err := atomic.MkdirAll(nowhere, 0o700); !strings.Contains(err.Error(), nowhere) || !strings.Contains(err.Error(), `symlink to "missing"`) {
+		t.Errorf("it says %v, want where the symlink leads", err)
+	}
 	wantError(t, atomic.MkdirAll(filepath.Join(nowhere, "below"), 0o700), fs.ErrExist)
 }
 

@@ -2,6 +2,7 @@ package atomic
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -28,8 +29,11 @@ func MkdirAll(path string, mode fs.FileMode) error {
 		return err
 	}
 	if err := os.Mkdir(path, mode); err != nil {
+		if target, lerr := os.Readlink(path); lerr == nil {
+			return &fs.PathError{Op: "mkdir", Path: path, Err: fmt.Errorf("it is a symlink to %q, and nothing is there: %w", target, syscall.EEXIST)}
+		}
 		if info, lerr := os.Lstat(path); lerr != nil || !info.IsDir() {
-			return err // as it is for a symlink that leads nowhere
+			return err
 		}
 	}
 	return SyncDir(parent)

@@ -261,10 +261,12 @@ func TestCleanupAfterEachRestore(t *testing.T) {
 // A root that was left by a process which was killed while it tried overlayfs is taken; one
 // with anything else in it isn't.
 func TestOpenWhatIsNotEmpty(t *testing.T) {
-	for name, taken := range map[string]bool{"fsutils-dummy123": true, "userxattr-check": true, "multiple-lowerdir-check1": true, "lost+found": true, "other": false} {
+	for name, taken := range map[string]bool{"fsutils-dummy123": true, "userxattr-check": true, "multiple-lowerdir-check1": true, "other": false,
+		"lost+found": true, "aquota.user": true, "aquota.group": true, ".quota": true,
+		"snapshots/lost+found": true, "snapshots/aquota.user": true, "snapshots/1": false} {
 		root := filepath.Join(t.TempDir(), "root")
 		must(t, os.Mkdir(root, 0o700))
-		must(t, os.Mkdir(filepath.Join(root, name), 0o700))
+		must(t, os.MkdirAll(filepath.Join(root, name), 0o700))
 		s, err := Open(root, &fake{}, Config{})
 		if (err == nil) != taken {
 			t.Errorf("with %s in it: %v", name, err)
@@ -322,4 +324,13 @@ func TestCleanupAfterRestoreAndRepair(t *testing.T) {
 	again(old)
 	must(t, os.RemoveAll(filepath.Join(meta, "damaged")))
 	again()
+}
+
+// A root that is a symlink to nothing is refused, and the error says where it leads.
+func TestOpenDanglingSymlink(t *testing.T) {
+	root := filepath.Join(t.TempDir(), "root")
+	must(t, os.Symlink("/nowhere/at all", root))
+	if _, err := Open(root, &fake{}, Config{}); err == nil || !strings.Contains(err.Error(), root) || !strings.Contains(err.Error(), "/nowhere/at all") {
+		t.Errorf("Open says %v, want both paths", err)
+	}
 }

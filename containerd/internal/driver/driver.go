@@ -32,6 +32,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -255,7 +256,7 @@ func (s *Snapshotter) make() error {
 	}
 	content := filepath.Join(s.root, snapshotsDir)
 	entries, err := os.ReadDir(content)
-	if err == nil && len(entries) > 0 {
+	if err == nil && slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return !isFilesystems(e.Name()) }) {
 		return fmt.Errorf("%s is not empty, and there is no file %s that says what its content is: choose another root directory, "+
 			"or write that file, overlay or native, if it was lost", content, filepath.Join(s.root, markerFile))
 	}
@@ -278,7 +279,7 @@ func checkVacant(root string) error {
 	entries, err := os.ReadDir(root)
 	for _, e := range entries {
 		switch name := e.Name(); {
-		case name == metaDir, name == snapshotsDir, name == "lost+found":
+		case name == metaDir, name == snapshotsDir, isFilesystems(name):
 		case strings.HasPrefix(name, "."): // the marker's temporary file
 		case strings.HasPrefix(name, "multiple-lowerdir-check"), strings.HasPrefix(name, "fsutils-dummy"), name == "userxattr-check":
 			// What looking whether overlayfs works leaves when it is killed.
@@ -287,6 +288,12 @@ func checkVacant(root string) error {
 		}
 	}
 	return err
+}
+
+// isFilesystems reports whether a name in the root directory of a filesystem is of what that has made, or the tools of
+// quotas have.
+func isFilesystems(name string) bool {
+	return slices.Contains([]string{"lost+found", "aquota.user", "aquota.group", "quota.user", "quota.group", ".quota"}, name)
 }
 
 // Mark says durably of which kind the content of a root directory is. A crash leaves the

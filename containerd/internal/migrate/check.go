@@ -16,6 +16,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/fsmeta/fsmeta/containerd/storage"
 	"github.com/fsmeta/fsmeta/fsmeta"
+	"github.com/moby/sys/mountinfo"
 	bolt "go.etcd.io/bbolt"
 )
 
@@ -173,7 +174,7 @@ func (m *migration) checkOld() error {
 	} else if !info.IsDir() {
 		return fmt.Errorf("%s is not a directory, but %v: put the content itself there: %w", m.oldContent(), info.Mode().Type(), errdefs.ErrFailedPrecondition)
 	}
-	if err := m.checkFilesystem(); err != nil {
+	if err := m.checkMount(); err != nil {
 		return err
 	}
 	old, err := readSnapshots(m.old)
@@ -183,24 +184,34 @@ func (m *migration) checkOld() error {
 	return m.checkContent(old)
 }
 
-// checkFilesystem looks whether the content can be moved by a rename.
-func (m *migration) checkFilesystem() error {
+// checkMount looks whether the content can be moved by a rename, which crosses no mount, not one of the same
+// filesystem either.
+func (m *migration) checkMount() error {
 	there, err := existing(m.Root)
 	if err != nil {
 		return err
 	}
-	var devices []uint64
-	for _, path := range []string{m.oldContent(), m.oldDir(), there} {
-		var stat syscall.Stat_t
-		if err := syscall.Stat(path, &stat); err != nil {
-			return &fs.PathError{Op: "stat", Path: path, Err: err}
-		}
-		devices = append(devices, stat.Dev)
+	mounts, err := mountinfo.GetMounts(nil)
+	if err != nil {
+		return err
 	}
-	switch {
-	case devices[0] != devices[1]:
-		return fmt.Errorf("%s is a filesystem of its own and can't be renamed: mount it on %s instead: %w", m.oldContent(), m.oldDir(), errdefs.ErrFailedPrecondition)
-	case devices[1] != devices[2]:
+	var homes []*mountinfo.Info
+	var real []string
+	for _, path := range []string{m.oldContent(), m.oldDir(), there} {
+		path, err := filepath.EvalSymlinks(path)
+		if err != nil {
+			return err
+		}
+		home, _ := homeOf(mounts, path)
+		homes, real = append(homes, home), append(real, path)
+	}
+	switch own := homes[1] != nil && homes[1].Mountpoint == real[1]; {
+	case homes[0] != homes[1]:
+		return fmt.Errorf("%s is a mount of its own and can't be renamed: with containerd stopped, put the content itself into that directory: %w", m.oldContent(), errdefs.ErrFailedPrecondition)
+	case homes[1] != homes[2] && own:
+		return fmt.Errorf("%s is a mount of its own, and the content is to be moved, not copied, so that the root directory has to be in it: with containerd stopped, mount it "+
+			"at another directory, make %[1]s a symlink to that, and choose a new directory in there: %[2]w", m.oldDir(), errdefs.ErrFailedPrecondition)
+	case homes[1] != homes[2]:
 		return otherFilesystem(m.Root, m.oldContent(), errdefs.ErrFailedPrecondition)
 	}
 	return nil

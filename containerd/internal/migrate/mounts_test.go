@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -130,28 +131,64 @@ func TestRefusesMounts(t *testing.T) {
 	}
 }
 
-// On the same filesystem, but behind another mount, a rename is not possible either. That
-// shows only then.
+// On the same filesystem, but behind another mount, a rename is not possible either: that is said before anything
+// is made.
 func TestAnotherMount(t *testing.T) {
 	n := newNode(t, "native")
 	want, wantCollected := n.expected(false), n.expected(true)
-	c := n.start()
-	before := c.state()
-	c.stop()
 	o := n.options()
 	o.Root = filepath.Join(n.dir, "bound", "fsmeta")
 	must(t, os.MkdirAll(filepath.Join(n.dir, "there"), 0o700))
 	mounted(t, filepath.Join(n.dir, "there"), filepath.Dir(o.Root), "", syscall.MS_BIND, "")
-	if err := Run(t.Context(), o, nil); !errors.Is(err, syscall.EXDEV) || !strings.Contains(err.Error(), "same filesystem") {
-		t.Fatalf("got %v", err)
+	n.refuse(t, o, errdefs.IsFailedPrecondition, "not in the same mount")
+	if exists(o.Root) {
+		t.Error("it was made")
 	}
-	c = n.start()
-	if after := c.state(); after != before {
-		t.Error("something changed")
-	}
-	c.stop()
 	must(t, Run(t.Context(), n.options(), nil))
 	n.check(want, wantCollected)
+}
+
+// Nor is it where containerd's directory of the snapshotter, or of the content, is a mount: of the same filesystem, or
+// another one. Nothing is made, and what the error says to do helps.
+func TestContainerdsDirectoryIsAMount(t *testing.T) {
+	for name, below := range map[string]string{"snapshotter": "", "content": "snapshots"} {
+		for _, filesystem := range []string{"same", "tmpfs"} {
+			t.Run(name+"/"+filesystem, func(t *testing.T) {
+				n := newNode(t, "overlayfs")
+				want, wantCollected := n.expected(false), n.expected(true)
+				dir, away := filepath.Join(n.paths().oldDir(), below), filepath.Join(n.dir, "away")
+				must(t, os.Rename(dir, away))
+				must(t, os.Mkdir(dir, 0o700))
+				if filesystem == "same" {
+					must(t, syscall.Mount(away, dir, "", syscall.MS_BIND, ""))
+				} else {
+					must(t, syscall.Mount("tmpfs", dir, "tmpfs", 0, ""))
+					must(t, os.CopyFS(dir, os.DirFS(away)))
+				}
+				unmount := sync.OnceFunc(func() { must(t, syscall.Unmount(dir, syscall.MNT_DETACH)) })
+				t.Cleanup(unmount)
+				n.refuse(t, n.options(), errdefs.IsFailedPrecondition, dir+" is a mount of its own")
+				if exists(n.options().Root) {
+					t.Error("a root was made")
+				}
+				if below != "" || filesystem != "same" {
+					return
+				}
+				unmount()
+				must(t, os.Remove(dir))
+				must(t, os.Symlink(away, dir))
+				o := n.options()
+				o.Root = filepath.Join(away, "fsmeta")
+				must(t, Run(t.Context(), o, nil))
+				if exists(n.options().Root) || !exists(filepath.Join(o.Root, "snapshots")) {
+					t.Error("the content is not in the new root")
+				}
+				must(t, os.Mkdir(filepath.Dir(n.options().Root), 0o700))
+				must(t, os.Symlink(o.Root, n.options().Root)) // where check looks
+				n.check(want, wantCollected)
+			})
+		}
+	}
 }
 
 func TestAnotherFilesystem(t *testing.T) {
@@ -160,16 +197,5 @@ func TestAnotherFilesystem(t *testing.T) {
 	n.refuse(t, n.options(), errdefs.IsFailedPrecondition, "not on the same filesystem")
 	if exists(n.options().Root) {
 		t.Error("it was made")
-	}
-}
-
-// Content on a filesystem of its own can't be renamed.
-func TestContentIsMountPoint(t *testing.T) {
-	n := newNode(t, "overlayfs")
-	must(t, os.Rename(n.paths().oldContent(), n.paths().oldContent()+"2"))
-	mounted(t, "tmpfs", n.paths().oldContent(), "tmpfs", 0, "")
-	err := Run(t.Context(), n.options(), nil)
-	if !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), "a filesystem of its own") || exists(n.options().Root) {
-		t.Errorf("got %v", err)
 	}
 }
