@@ -105,6 +105,7 @@ type Snapshotter struct {
 	close   func() error
 	holder  atomic.Pointer[holder]
 
+	ahead   sync.Once // see readAhead
 	failing sync.Once
 	failed  chan struct{}
 

@@ -349,6 +349,7 @@ func (s *Snapshotter) syncContent(ctx context.Context, id string) error {
 // others then, and ends at any other error.
 func (s *Snapshotter) Remove(ctx context.Context, key string) error {
 	ctx = context.WithoutCancel(ctx)
+	s.readAhead(ctx)
 	var id string
 	err := s.write(ctx, "remove", key, func(ctx context.Context) (err error) {
 		id, _, err = storage.Remove(ctx, key)
@@ -369,6 +370,17 @@ func (s *Snapshotter) Remove(ctx context.Context, key string) error {
 		s.delete(ctx, dir)
 	}
 	return nil
+}
+
+// readAhead reads every snapshot, once: the first removal looks at all, and in its transaction, for which others wait, it
+// finds them in memory then. An error shows where it matters.
+func (s *Snapshotter) readAhead(ctx context.Context) {
+	s.ahead.Do(func() {
+		err := s.read(ctx, func(ctx context.Context) error { _, err := fsmeta.FromContext(ctx).IDs(ctx); return err })
+		if err != nil {
+			log.G(ctx).WithError(err).Debug("read all snapshots ahead")
+		}
+	})
 }
 
 // refused is why a snapshot can't be removed: damage of this one or another.
