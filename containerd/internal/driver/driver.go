@@ -8,7 +8,7 @@
 //	snapshotter     one line: which kind of content it has, "overlay" or "native"
 //	meta/           the fsmeta store
 //	snapshots/ID/   the content of each snapshot, named after its identifier; once that
-//	                is removed, rm-ID until it is deleted
+//	                is removed, rm-ID, and rm-ID-part while it is deleted
 //	.fsmeta-making/ID/
 //	                content that is being made, where the store is shared: see [Config.Meta]
 //
