@@ -3,6 +3,7 @@
 package driver
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -56,4 +57,64 @@ func TestMountBelowASnapshot(t *testing.T) {
 			checkNothingLeft(t, s)
 		})
 	}
+}
+
+// Files that vanish while the content is measured and synced fail no call.
+func TestUsageAndCommitWhileFilesVanish(t *testing.T) {
+	s, _ := openFake(t, Config{})
+	for round := range 10 {
+		key := fmt.Sprint("key ", round)
+		upper := filepath.Join(prepare(t, s, key, ""), "fs")
+		stop, stopped := make(chan struct{}), make(chan struct{})
+		go func() {
+			defer close(stopped)
+			for i := 0; ; i++ {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				dir := fmt.Sprintf("%s/%d", upper, i%10)
+				if os.MkdirAll(dir, 0o700) == nil {
+					_ = os.WriteFile(dir+"/file", nil, 0o600) // the directory may be gone
+				}
+				_ = os.RemoveAll(fmt.Sprintf("%s/%d", upper, (i+5)%10)) // the next round makes it anew
+			}
+		}()
+		for range 50 {
+			if _, err := s.Usage(t.Context(), key); err != nil {
+				t.Errorf("Usage: %v", err)
+			}
+		}
+		if err := s.Commit(t.Context(), fmt.Sprint("layer ", round), key); err != nil {
+			t.Errorf("Commit: %v", err)
+		}
+		close(stop)
+		<-stopped
+	}
+}
+
+// Content whose names are nested deeper than a path can say is measured, synced and deleted.
+func TestDeepContent(t *testing.T) {
+	s, _ := openFake(t, Config{})
+	dir := prepare(t, s, "key", "")
+	at, err := unix.Open(filepath.Join(dir, "fs"), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	must(t, err)
+	for range 60 {
+		name := strings.Repeat("n", 200)
+		must(t, unix.Mkdirat(at, name, 0o700))
+		next, err := unix.Openat(at, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		must(t, err)
+		must(t, unix.Close(at))
+		at = next
+	}
+	must(t, unix.Close(at))
+	usage, err := s.Usage(t.Context(), "key")
+	must(t, err)
+	if usage.Inodes != 61 {
+		t.Errorf("%d inodes are counted, want 61", usage.Inodes)
+	}
+	must(t, s.Commit(t.Context(), "layer", "key"))
+	must(t, s.Remove(t.Context(), "layer"))
+	checkNothingLeft(t, s)
 }

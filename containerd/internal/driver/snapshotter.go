@@ -361,14 +361,13 @@ func (s *Snapshotter) Remove(ctx context.Context, key string) error {
 	if err != nil {
 		return err
 	}
-	// Under that name it is of no snapshot, also where Cleanup keeps what it does not know.
-	dir := s.dir(removedPrefix + id)
-	if os.Rename(s.dir(id), dir) != nil {
-		dir = s.dir(id) // it is gone, or Cleanup can do with that, too
-	}
 	if !s.config.AsyncRemove {
-		s.delete(ctx, dir)
+		s.delete(ctx, s.dir(id))
+		return nil
 	}
+	// Under that name it is of no snapshot, also where Cleanup keeps what it does not know. Where that fails,
+	// it is gone, or Cleanup can do with the other name, too.
+	_ = os.Rename(s.dir(id), s.dir(removedPrefix+id))
 	return nil
 }
 

@@ -432,3 +432,26 @@ func setImmutable(path string, on bool) error {
 	}
 	return unix.IoctlSetPointerInt(int(f.Fd()), unix.FS_IOC_SETFLAGS, flags)
 }
+
+// Several calls that delete the same tree don't disturb each other.
+func TestRemoveBesideRemove(t *testing.T) {
+	inEachWay(t, func(t *testing.T) {
+		for seed := range uint64(20) {
+			dir := filepath.Join(t.TempDir(), "tree")
+			must(t, os.Mkdir(dir, 0o700))
+			growTree(t, rand.New(rand.NewPCG(seed, 4)), dir, &[]string{}, 0)
+			var calls sync.WaitGroup
+			for range 4 {
+				calls.Go(func() {
+					if err := Remove(dir); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			calls.Wait()
+			if exists(dir) {
+				t.Errorf("%s is left", dir)
+			}
+		}
+	})
+}

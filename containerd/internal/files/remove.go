@@ -65,6 +65,9 @@ func (d *dir) remove(name string) error {
 func (d *dir) empty() (first error) {
 	for range 3 {
 		names, err := d.names()
+		if errors.Is(err, unix.ENOENT) { // another call has deleted it
+			err = nil
+		}
 		if err != nil || len(names) == 0 {
 			return errors.Join(first, err)
 		}
