@@ -98,13 +98,17 @@ func WithMetaStore(ms *storage.MetaStore) Opt {
 // Cleanup deletes them. All methods may be called concurrently.
 //
 // The filesystem of root must support d_type, and overlayfs on it: see
-// overlayutils.Supported.
+// overlayutils.Supported. A root that no overlay can be mounted from is refused, before
+// anything is made: see [ErrUnfit].
 func NewSnapshotter(root string, opts ...Opt) (snapshots.Snapshotter, error) {
 	var c config
 	for _, opt := range opts {
 		if err := opt(&c); err != nil {
 			return nil, err
 		}
+	}
+	if err := CheckRoot(root); err != nil {
+		return nil, err
 	}
 	if err := atomic.MkdirAll(root, 0o700); err != nil {
 		return nil, err

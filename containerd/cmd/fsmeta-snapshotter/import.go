@@ -8,6 +8,7 @@ import (
 
 	"github.com/fsmeta/fsmeta/containerd/internal/migrate"
 	"github.com/fsmeta/fsmeta/containerd/internal/tool"
+	"github.com/fsmeta/fsmeta/containerd/overlay"
 	"github.com/urfave/cli/v3"
 )
 
@@ -25,6 +26,11 @@ func importCommand() *cli.Command {
 		},
 		Action: tool.Alone(func(ctx context.Context, c *cli.Command) error {
 			o := migrate.Options{ContainerdRoot: c.String("containerd-root"), From: c.String("from"), Root: c.String("root"), Name: c.String("name")}
+			if o.From == "overlayfs" { // before anything is moved to where nothing can be mounted from
+				if err := overlay.CheckRoot(o.Root); err != nil {
+					return err
+				}
+			}
 			var bars tool.Progress
 			err := migrate.Run(ctx, o, bars.Show)
 			bars.Finish()

@@ -34,7 +34,7 @@ func command() *cli.Command {
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "root", Usage: "the `DIR` with the snapshots and their metadata", Value: "/var/lib/fsmeta-snapshotter"},
 			&cli.StringFlag{Name: "address", Usage: "the unix `SOCKET` to listen on", Value: "/run/fsmeta-snapshotter/snapshotter.sock"},
-			&cli.StringFlag{Name: "snapshotter", Usage: "which `KIND`: overlay, native (copies), or auto, which is what the root directory has already, else overlay where it works", Value: "auto"},
+			&cli.StringFlag{Name: "snapshotter", Usage: "which `KIND`: overlay, native (copies), or auto, which is what the root directory has already, else overlay, and native where overlayfs is not supported", Value: "auto"},
 			&cli.BoolFlag{Name: "no-sync", Usage: "don't wait until content is on disk: faster, and after a power cut recent snapshots may lack content"},
 			&cli.BoolFlag{Name: "remap-ids", Usage: "mount with the mapping of users that a container has (Linux 5.19): together with the capability remap-ids in containerd's config.toml"},
 			&cli.StringFlag{Name: "log-level", Usage: "log from this `LEVEL` on: trace, debug, info, warn, error", Value: "info"},

@@ -20,10 +20,7 @@ import (
 	"github.com/containerd/containerd/v2/plugins/snapshots/overlay/overlayutils"
 	"github.com/containerd/log"
 	"github.com/coreos/go-systemd/v22/daemon"
-	"github.com/fsmeta/fsmeta/atomic"
 	"github.com/fsmeta/fsmeta/containerd/internal/driver"
-	"github.com/fsmeta/fsmeta/containerd/native"
-	"github.com/fsmeta/fsmeta/containerd/overlay"
 	"github.com/fsmeta/fsmeta/fsmeta"
 	"google.golang.org/grpc"
 )
@@ -111,58 +108,6 @@ func notify(state string) {
 	if _, err := daemon.SdNotify(false, state); err != nil {
 		log.L.WithError(err).Warnf("systemd was not told %q", state)
 	}
-}
-
-// open opens the snapshotter of the kind that is asked for, and returns which that is.
-func open(o serveOptions) (snapshots.Snapshotter, string, error) {
-	kind, err := choose(o.root, o.kind)
-	if err != nil {
-		return nil, "", err
-	}
-	var sn snapshots.Snapshotter
-	switch kind {
-	case "overlay":
-		sn, err = overlay.NewSnapshotter(o.root, overlayOptions(o)...)
-	case "native":
-		opts := []native.Opt{native.AsynchronousRemove}
-		if o.unsynced {
-			opts = append(opts, native.WithoutSync)
-		}
-		sn, err = native.NewSnapshotter(o.root, opts...)
-	default:
-		err = fmt.Errorf("there is no snapshotter %q: choose overlay, native or auto", kind)
-	}
-	return sn, kind, err
-}
-
-func overlayOptions(o serveOptions) []overlay.Opt {
-	opts := []overlay.Opt{overlay.AsynchronousRemove}
-	if o.remapIDs {
-		opts = append(opts, overlay.WithRemapIDs)
-	}
-	if o.unsynced {
-		opts = append(opts, overlay.WithoutSync)
-	}
-	return opts
-}
-
-// choose returns the kind of snapshotter for a root directory.
-func choose(root, kind string) (string, error) {
-	if kind != "auto" {
-		return kind, nil
-	}
-	kind, err := driver.Kind(root)
-	if err != nil || kind != "" {
-		return kind, err
-	}
-	if err := atomic.MkdirAll(root, 0o700); err != nil {
-		return "", err
-	}
-	if err := overlayutils.Supported(root); err != nil {
-		log.L.WithError(err).Warnf("overlayfs does not work in %s: copying instead, for as long as this root is used", root)
-		return "native", nil
-	}
-	return "overlay", nil
 }
 
 // longestAddress is how long the path of a unix socket can be, in bytes.
