@@ -6,11 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
-	"os"
-	"path/filepath"
-	"syscall"
 	"time"
 
 	snapshotsapi "github.com/containerd/containerd/api/services/snapshots/v1"
@@ -21,8 +17,12 @@ import (
 	"github.com/containerd/log"
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/fsmeta/fsmeta/containerd/internal/driver"
+	"github.com/fsmeta/fsmeta/containerd/internal/tool"
 	"github.com/fsmeta/fsmeta/fsmeta"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/health"
+	healthapi "google.golang.org/grpc/health/grpc_health_v1"
 )
 
 // grace is how long calls may take to end when the daemon is stopped.
@@ -41,47 +41,97 @@ func serve(ctx context.Context, o serveOptions) error {
 			return errors.Join(errors.New("this kernel can't do idmapped mounts of overlayfs: leave out --remap-ids here, and the capability remap-ids in containerd's config.toml"), err)
 		}
 	}
-	if _, err := checkAddress(o.address); err != nil { // before a root is made for nothing
+	sock, err := openSocket(o.address) // before a root is made for nothing
+	if err != nil {
 		return err
 	}
 	sn, kind, err := open(o)
 	if err != nil {
-		return err
+		return errors.Join(err, sock.listener.Close())
 	}
-	listener, err := listen(o.address)
-	if err != nil {
-		return errors.Join(err, sn.Close())
+	last, err := beginRun(o.root, tool.Version())
+	if err != nil { // a full disk is no reason not to serve
+		log.L.WithError(err).Warnf("%s can't be written, so the next start can't tell how this run ended", runningFile(o.root))
 	}
-	server := grpc.NewServer(grpc.MaxRecvMsgSize(defaults.DefaultMaxRecvMsgSize), grpc.MaxSendMsgSize(defaults.DefaultMaxSendMsgSize))
-	snapshotsapi.RegisterSnapshotsServer(server, snapshotservice.FromSnapshotter(sn))
-	served := make(chan error, 1)
-	go func() { served <- server.Serve(listener) }()
-	notify(daemon.SdNotifyReady)
-	log.L.Infof("serving the %s snapshotter of %s on %s", kind, o.root, o.address)
+	log.L.WithFields(log.Fields{"version": tool.Version(), "root": o.root, "snapshotter": kind, "address": sock.address, "last-stop": last}).Info("starting")
+	err, inOrder := serveOn(ctx, o.root, kind, sn, sock)
+	if err = errors.Join(err, sn.Close()); err == nil && inOrder {
+		err = endRun(o.root)
+	}
+	return err
+}
 
-	cleaning, cancel := context.WithCancel(ctx)
-	defer cancel()
+// serveOn serves an open snapshotter on an open socket, which is closed then. inOrder says
+// that ctx has ended, and nothing else was the reason to stop.
+func serveOn(ctx context.Context, root, kind string, sn snapshots.Snapshotter, sock *socket) (_ error, inOrder bool) {
+	healthy := health.NewServer()
+	look, err := newProbe(root, sn, sock, func(ok bool) { setHealth(healthy, ok) })
+	if err != nil {
+		return errors.Join(err, sock.listener.Close()), false
+	}
+	server := newServer(&observed{Snapshotter: sn, root: root, count: func(string, codes.Code, time.Duration) {}, probe: look.soon}, healthy)
+	served := make(chan error, 1)
+	sock.serve = func(l net.Listener) {
+		go func() {
+			if err := server.Serve(l); err != nil {
+				served <- fmt.Errorf("serve %s: %w", sock.address, err)
+			}
+		}()
+	}
+	sock.announce(healthy)
+	sock.serve(sock.listener)
+	notify(daemon.SdNotifyReady)
+	log.L.Infof("serving the %s snapshotter of %s on %s", kind, root, sock.address)
+
+	working, cancel := context.WithCancel(ctx)
 	cleaned := make(chan struct{})
 	go func() { // what the last run has left
 		defer close(cleaned)
-		if err := sn.(snapshots.Cleaner).Cleanup(cleaning); err != nil && cleaning.Err() == nil {
+		if err := sn.(snapshots.Cleaner).Cleanup(working); err != nil && working.Err() == nil {
 			tellKept(err)
+		}
+	}()
+	probed := make(chan error, 1)
+	go func() {
+		if err := look.run(working); err != nil {
+			probed <- err
 		}
 	}()
 	select {
 	case err = <-served:
-		err = fmt.Errorf("serve %s: %w", o.address, err)
+	case err = <-probed:
+		err = fmt.Errorf("only a new start can help: %w", err)
 	case <-sn.(interface{ Failed() <-chan struct{} }).Failed():
 		err = errors.New("a sync has failed: start again")
-		stop(server)
 	case <-ctx.Done():
 		log.L.Info("stopping")
 		notify(daemon.SdNotifyStopping)
-		stop(server)
+		inOrder = true
 	}
+	healthy.Shutdown()
+	stop(server)
 	cancel()
 	<-cleaned
-	return errors.Join(err, sn.Close())
+	return err, inOrder
+}
+
+// newServer returns a server of a snapshotter and of the health service.
+func newServer(sn snapshots.Snapshotter, healthy *health.Server) *grpc.Server {
+	server := grpc.NewServer(grpc.MaxRecvMsgSize(defaults.DefaultMaxRecvMsgSize), grpc.MaxSendMsgSize(defaults.DefaultMaxSendMsgSize))
+	snapshotsapi.RegisterSnapshotsServer(server, snapshotservice.FromSnapshotter(sn))
+	healthapi.RegisterHealthServer(server, healthy)
+	return server
+}
+
+// setHealth tells clients of the health service whether the daemon can do its work.
+func setHealth(healthy *health.Server, ok bool) {
+	now := healthapi.HealthCheckResponse_NOT_SERVING
+	if ok {
+		now = healthapi.HealthCheckResponse_SERVING
+	}
+	for _, service := range []string{"", snapshotsapi.Snapshots_ServiceDesc.ServiceName} {
+		healthy.SetServingStatus(service, now)
+	}
 }
 
 // tellKept says why a Cleanup has deleted nothing.
@@ -108,56 +158,4 @@ func notify(state string) {
 	if _, err := daemon.SdNotify(false, state); err != nil {
 		log.L.WithError(err).Warnf("systemd was not told %q", state)
 	}
-}
-
-// longestAddress is how long the path of a unix socket can be, in bytes.
-const longestAddress = 107
-
-// checkAddress looks whether a socket can be made, and reports whether one is there that
-// nobody listens on any more.
-func checkAddress(address string) (stale bool, err error) {
-	if len(address) > longestAddress {
-		return false, fmt.Errorf("%s is longer than the %d bytes that the path of a socket can have: choose another --address", address, longestAddress)
-	}
-	info, err := os.Lstat(address)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return false, nil
-	case err != nil:
-		return false, err
-	case info.Mode().Type() != fs.ModeSocket:
-		return false, fmt.Errorf("%s is there and is no socket: choose another --address", address)
-	}
-	c, err := net.Dial("unix", address)
-	if err == nil {
-		_ = c.Close() // it was only to see whether somebody answers
-		return false, fmt.Errorf("another program listens on %s: stop it, or choose another --address", address)
-	}
-	if !errors.Is(err, syscall.ECONNREFUSED) {
-		return false, err
-	}
-	return true, nil
-}
-
-// listen makes the socket, with the directory that it is in. It takes the place of one that
-// nobody listens on any more.
-func listen(address string) (net.Listener, error) {
-	if err := os.MkdirAll(filepath.Dir(address), 0o711); err != nil {
-		return nil, err
-	}
-	stale, err := checkAddress(address)
-	if stale {
-		err = os.Remove(address)
-	}
-	if err != nil {
-		return nil, err
-	}
-	listener, err := net.Listen("unix", address)
-	if err != nil {
-		return nil, err
-	}
-	if err := os.Chmod(address, 0o600); err != nil {
-		return nil, errors.Join(err, listener.Close())
-	}
-	return listener, nil
 }

@@ -1,0 +1,249 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/errdefs"
+	"github.com/containerd/log"
+	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/fsmeta/fsmeta/fsmeta"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	probeInterval = 10 * time.Second // between two probes
+	probeRest     = time.Second      // at least between two, however many calls fail
+	probeLimit    = 10 * time.Second // a longer one says that this daemon serves nobody
+	probeWrites   = 6                // each so many probes, one writes to the disk
+)
+
+// probeKey is a snapshot that never exists.
+const probeKey = "probe of fsmeta-snapshotter"
+
+// probe looks again and again whether the daemon can do its work: whether its root directory
+// is still the one that it was started with, its disk can be read and written, its store
+// reads and writes, and its socket leads to it. What it finds feeds systemd's watchdog and the
+// health service, and ends the daemon where only a new start can help.
+type probe struct {
+	root   string
+	sn     snapshots.Snapshotter
+	socket *socket
+	health func(ok bool) // tells the health service
+
+	parts  map[string]os.FileInfo // the root directory's, as they were at the start
+	wake   chan struct{}
+	writes int          // probes until one writes to the disk
+	step   atomic.Value // a string: what it is doing
+	last   string       // the error of the last one, "" for none
+}
+
+// newProbe returns one for a snapshotter that was just opened.
+func newProbe(root string, sn snapshots.Snapshotter, socket *socket, health func(ok bool)) (*probe, error) {
+	p := &probe{root: root, sn: sn, socket: socket, health: health, parts: map[string]os.FileInfo{}, wake: make(chan struct{}, 1)}
+	for _, path := range []string{root, filepath.Join(root, "meta"), filepath.Join(root, "snapshots")} {
+		info, err := os.Stat(path)
+		if err != nil {
+			return nil, err
+		}
+		p.parts[path] = info
+	}
+	return p, nil
+}
+
+// soon makes run look at once, as a call has failed for the disk's sake.
+func (p *probe) soon() {
+	select {
+	case p.wake <- struct{}{}:
+	default: // it will
+	}
+}
+
+// run probes until ctx ends. It returns an error where the daemon has to end.
+func (p *probe) run(ctx context.Context) error {
+	ticker := time.NewTicker(p.interval())
+	defer ticker.Stop()
+	for {
+		begin := time.Now()
+		err := p.once(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if hopeless(err) {
+			p.health(false)
+			return err
+		}
+		p.tell(err)
+		notify(daemon.SdNotifyWatchdog)
+		if !p.pause(ctx, ticker.C, begin) {
+			return nil
+		}
+	}
+}
+
+// interval is short enough for the watchdog, where there is one.
+func (p *probe) interval() time.Duration {
+	watchdog, err := daemon.SdWatchdogEnabled(false)
+	if err != nil {
+		log.L.WithError(err).Warn("systemd's watchdog is not fed: its environment variables can't be read")
+	}
+	if err == nil && watchdog > 0 {
+		return min(probeInterval, watchdog/3)
+	}
+	return probeInterval
+}
+
+// pause returns when it is time for the next probe after one that has begun at begin, false
+// when ctx ends. One that a failed call asks for writes to the disk.
+func (p *probe) pause(ctx context.Context, tick <-chan time.Time, begin time.Time) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-tick:
+		return true
+	case <-p.wake:
+		p.writes = 0
+	}
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(time.Until(begin.Add(probeRest))):
+		return true
+	}
+}
+
+// tell says what has changed since the last probe.
+func (p *probe) tell(err error) {
+	p.health(err == nil)
+	said := ""
+	if err != nil {
+		said = err.Error()
+	}
+	switch {
+	case said == p.last:
+	case err != nil:
+		log.L.WithError(err).Error("something is wrong, and a new start would not help: see what it says")
+	default:
+		log.L.Info("what was wrong is over")
+	}
+	p.last = said
+}
+
+// once does each step of a probe, up to the first error. Where it takes long, it says so. It
+// leaves nothing on the disk but the time at which the root directory was changed.
+func (p *probe) once(ctx context.Context) error {
+	slow := time.AfterFunc(probeLimit, func() {
+		p.health(false)
+		log.L.Errorf("the daemon can't do its work: to %s takes longer than %v", p.step.Load(), probeLimit)
+	})
+	defer slow.Stop()
+	for _, step := range []struct {
+		what string
+		do   func(context.Context) error
+	}{
+		{"see whether the root directory is still there", p.compare},
+		{"read from the disk", p.readDisk},
+		{"write to the disk", p.writeDisk},
+		{"read and write the store", p.useStore},
+		{"call through the socket", p.socket.keep},
+	} {
+		p.step.Store(step.what)
+		if err := step.do(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// errReplaced: the root directory, or a part of it, is not the one any more that was opened.
+var errReplaced = errors.New("it was unmounted or replaced while it was served")
+
+// compare looks whether the root directory and its parts are those of the start.
+func (p *probe) compare(context.Context) error {
+	for path, before := range p.parts {
+		now, err := os.Stat(path)
+		if errors.Is(err, os.ErrNotExist) || err == nil && !os.SameFile(before, now) {
+			return fmt.Errorf("%s: %w", path, errReplaced)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// readDisk reads a file of the store. A filesystem that was shut down fails that, even where
+// the file is in memory.
+func (p *probe) readDisk(context.Context) error {
+	_, err := os.ReadFile(filepath.Join(p.root, "meta", "layout"))
+	return err
+}
+
+// writeDisk changes the times of the root directory, durably, now and then: a filesystem that
+// has become read-only after an error shows in nothing else. No room is no error of it.
+func (p *probe) writeDisk(context.Context) (err error) {
+	if p.writes--; p.writes > 0 {
+		return nil
+	}
+	p.writes = probeWrites
+	now := time.Now()
+	if err := os.Chtimes(p.root, now, now); err != nil {
+		return withoutFull(err)
+	}
+	root, err := os.Open(p.root)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, root.Close()) }()
+	if err := root.Sync(); err != nil {
+		return withoutFull(fmt.Errorf("sync %s: %w", p.root, err))
+	}
+	return nil
+}
+
+// withoutFull drops an error that says that the disk is full.
+func withoutFull(err error) error {
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		return nil
+	}
+	return err
+}
+
+// useStore looks for a snapshot that does not exist, once to read and once to change it. The
+// latter waits for its turn to write, and until what it has read is on disk.
+func (p *probe) useStore(ctx context.Context) error {
+	if _, err := p.sn.Stat(ctx, probeKey); !errdefs.IsNotFound(err) {
+		return fmt.Errorf("read the store: %w", err)
+	}
+	if _, err := p.sn.Update(ctx, snapshots.Info{Name: probeKey}, "labels"); !errdefs.IsNotFound(err) {
+		return fmt.Errorf("write to the store: %w", err)
+	}
+	return nil
+}
+
+// diskErrors are those of a disk or filesystem that is gone.
+var diskErrors = []error{unix.EIO, unix.EROFS, unix.ENODEV, unix.ENXIO, unix.ESTALE, unix.EUCLEAN, unix.ENOTCONN, unix.ESHUTDOWN}
+
+// ofDisk reports whether an error says that the disk or the filesystem is gone.
+func ofDisk(err error) bool {
+	for _, target := range diskErrors {
+		if errors.Is(err, target) {
+			return true
+		}
+	}
+	return false
+}
+
+// hopeless reports whether what a probe says can only be mended from outside, and found out by
+// a new start. A damaged store is not: it goes on for what is whole.
+func hopeless(err error) bool {
+	return errors.Is(err, errReplaced) || ofDisk(err) && !errors.Is(err, fsmeta.ErrDamaged)
+}

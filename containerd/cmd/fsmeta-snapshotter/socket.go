@@ -1,0 +1,155 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/containerd/log"
+	"github.com/coreos/go-systemd/v22/activation"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/health"
+	healthapi "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/status"
+)
+
+// answerLimit is how long a call through the own socket may take.
+const answerLimit = 5 * time.Second
+
+// socket is where containerd finds this daemon.
+type socket struct {
+	address  string
+	listener net.Listener       // the first one
+	instance string             // a service of which this process alone says that it is there
+	serve    func(net.Listener) // serves what is listened on, in the background
+}
+
+// openSocket takes the socket that systemd has passed, or makes one at address. A crash
+// leaves that, and the next start takes its place.
+func openSocket(address string) (*socket, error) {
+	passed, err := activation.Listeners()
+	if err != nil {
+		return nil, fmt.Errorf("take the socket from systemd: %w", err)
+	}
+	s := &socket{address: address}
+	switch len(passed) {
+	case 0:
+		s.listener, err = listen(address)
+		return s, err
+	case 1:
+		if s.listener = passed[0]; s.listener == nil || s.listener.Addr().Network() != "unix" {
+			return nil, errors.New("what systemd passes is no unix socket that listens: see the unit with ListenStream=")
+		}
+		s.address = s.listener.Addr().String()
+		return s, nil
+	default:
+		return nil, fmt.Errorf("systemd passes %d sockets, and one is served: leave one ListenStream= in the unit", len(passed))
+	}
+}
+
+// announce lets this process alone, and no other, answer for its instance.
+func (s *socket) announce(healthy *health.Server) {
+	s.instance = "fsmeta-snapshotter/" + rand.Text()
+	healthy.SetServingStatus(s.instance, healthapi.HealthCheckResponse_SERVING)
+}
+
+// keep makes the socket again where it is gone. It is an error where it leads to another
+// program, or to none that answers in time. Connections through the former one go on.
+func (s *socket) keep(ctx context.Context) error {
+	err := s.answers(ctx)
+	switch status.Code(err) {
+	case codes.OK:
+		return nil
+	case codes.Unavailable: // nobody listens there
+		made, err := listen(s.address)
+		if err != nil {
+			return fmt.Errorf("make the socket again, which is gone: %w", err)
+		}
+		s.serve(made)
+		log.L.Warnf("%s was gone, and was made again: see what removes it", s.address)
+		return nil
+	case codes.NotFound, codes.Unimplemented:
+		return fmt.Errorf("another program listens on %s: stop it, then this one makes its socket again", s.address)
+	default:
+		return fmt.Errorf("call this program through %s: %w", s.address, err)
+	}
+}
+
+// answers calls this process through its socket, as containerd does.
+func (s *socket) answers(ctx context.Context) (err error) {
+	ctx, cancel := context.WithTimeout(ctx, answerLimit)
+	defer cancel()
+	dial := func(ctx context.Context, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", s.address)
+	}
+	c, err := grpc.NewClient("passthrough:///"+s.address, grpc.WithContextDialer(dial), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return err
+	}
+	_, err = healthapi.NewHealthClient(c).Check(ctx, &healthapi.HealthCheckRequest{Service: s.instance})
+	return errors.Join(err, c.Close())
+}
+
+// longestAddress is how long the path of a unix socket can be, in bytes.
+const longestAddress = 107
+
+// checkAddress looks whether a socket can be made, and reports whether one is there that
+// nobody listens on any more.
+func checkAddress(address string) (stale bool, err error) {
+	if len(address) > longestAddress {
+		return false, fmt.Errorf("%s is longer than the %d bytes that the path of a socket can have: choose another --address", address, longestAddress)
+	}
+	info, err := os.Lstat(address)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return false, nil
+	case err != nil:
+		return false, err
+	case info.Mode().Type() != fs.ModeSocket:
+		return false, fmt.Errorf("%s is there and is no socket: choose another --address", address)
+	}
+	c, err := net.Dial("unix", address)
+	if err == nil {
+		_ = c.Close() // it was only to see whether somebody answers
+		return false, fmt.Errorf("another program listens on %s: stop it, or choose another --address", address)
+	}
+	if !errors.Is(err, syscall.ECONNREFUSED) {
+		return false, err
+	}
+	return true, nil
+}
+
+// listen makes the socket, with the directory that it is in. It takes the place of one that
+// nobody listens on any more.
+func listen(address string) (net.Listener, error) {
+	if err := os.MkdirAll(filepath.Dir(address), 0o711); err != nil {
+		return nil, err
+	}
+	stale, err := checkAddress(address)
+	if stale {
+		err = os.Remove(address)
+	}
+	if err != nil {
+		return nil, err
+	}
+	listener, err := net.Listen("unix", address)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(address, 0o600); err != nil {
+		return nil, errors.Join(err, listener.Close())
+	}
+	return listener, nil
+}
