@@ -104,6 +104,9 @@ type Snapshotter struct {
 	sync    *syncer
 	close   func() error
 	holder  atomic.Pointer[holder]
+	syncs   contentSyncs
+
+	observer Observer
 
 	ahead   sync.Once // see readAhead
 	failing sync.Once

@@ -144,7 +144,7 @@ func (s *Snapshotter) tryCreate(ctx context.Context, kind snapshots.Kind, key, p
 			s.delete(ctx, dir)
 		}
 	}()
-	if err := s.makeContent(ctx, dir, kind, id, parentID, labels); err != nil {
+	if err := s.makeContent(ctx, key, dir, kind, id, parentID, labels); err != nil {
 		if now, gone := s.lookAhead(ctx, key, parent); gone != nil {
 			return nil, gone
 		} else if now != parentID {
@@ -240,7 +240,7 @@ func (s *Snapshotter) checkFree(ctx context.Context, name string) error {
 
 // makeContent fills the directory of a new snapshot. When it returns nil, it is on disk. A
 // crash or an error leaves a directory that no snapshot has.
-func (s *Snapshotter) makeContent(ctx context.Context, dir string, kind snapshots.Kind, id, parentID string, labels map[string]string) error {
+func (s *Snapshotter) makeContent(ctx context.Context, key, dir string, kind snapshots.Kind, id, parentID string, labels map[string]string) error {
 	parent := ""
 	snapshot := storage.Snapshot{Kind: kind, ID: id}
 	if parentID != "" {
@@ -252,7 +252,7 @@ func (s *Snapshotter) makeContent(ctx context.Context, dir string, kind snapshot
 	if s.config.Unsynced {
 		return nil
 	}
-	return s.sync.added(ctx, dir)
+	return s.syncing(ctx, "prepare", key, func() error { return s.sync.added(ctx, dir) })
 }
 
 // Commit makes the committed snapshot name of the active snapshot key, and records its
@@ -289,7 +289,7 @@ func (s *Snapshotter) tryCommit(ctx context.Context, name, key string, opts []sn
 	}
 	var usage snapshots.Usage
 	if info.Kind == snapshots.KindActive { // else it fails below
-		if usage, err = s.settle(ctx, id); err != nil {
+		if usage, err = s.settle(ctx, key, id); err != nil {
 			return errors.Join(s.checkStill(ctx, key, id), err)
 		}
 	}
@@ -303,10 +303,10 @@ func (s *Snapshotter) tryCommit(ctx context.Context, name, key string, opts []sn
 }
 
 // settle measures the content of an identifier and makes it durable.
-func (s *Snapshotter) settle(ctx context.Context, id string) (snapshots.Usage, error) {
+func (s *Snapshotter) settle(ctx context.Context, key, id string) (snapshots.Usage, error) {
 	usage, err := s.measure(ctx, id)
 	if err == nil && !s.config.Unsynced {
-		if err = s.syncContent(ctx, id); err != nil {
+		if err = s.syncing(ctx, "commit", key, func() error { return s.syncContent(ctx, id) }); err != nil {
 			err = fmt.Errorf("sync the content of snapshot %s: %w", id, err)
 		}
 	}

@@ -31,13 +31,22 @@ func (s *Snapshotter) read(ctx context.Context, fn func(context.Context) error) 
 // waits for.
 func (s *Snapshotter) write(ctx context.Context, what, key string, fn func(context.Context) error) error {
 	return s.patiently(ctx, what, key, func(stage *atomic.Int32) error {
-		return s.meta.WithTransaction(ctx, true, func(ctx context.Context) error {
+		var committed time.Time // when that began
+		err := s.meta.WithTransaction(ctx, true, func(ctx context.Context) error {
 			stage.Store(holding)
 			s.holder.Store(&holder{what, key, time.Now()})
 			defer stage.Store(committing)
 			defer s.holder.Store(nil)
-			return fn(ctx)
+			err := fn(ctx)
+			if err == nil {
+				committed = time.Now()
+			}
+			return err
 		})
+		if !committed.IsZero() {
+			tellTook(s.observer.Metadata, committed, err)
+		}
+		return err
 	})
 }
 
