@@ -37,19 +37,28 @@ func command() *cli.Command {
 			&cli.StringFlag{Name: "snapshotter", Usage: "which `KIND`: overlay, native (copies), or auto, which is what the root directory has already, else overlay, and native where overlayfs is not supported", Value: "auto"},
 			&cli.BoolFlag{Name: "no-sync", Usage: "don't wait until content is on disk: faster, and after a power cut recent snapshots may lack content"},
 			&cli.BoolFlag{Name: "remap-ids", Usage: "mount with the mapping of users that a container has (Linux 5.19): together with the capability remap-ids in containerd's config.toml"},
+			&cli.StringFlag{Name: "log-format", Usage: "log in this `FORMAT`: text or json", Value: string(log.TextFormat)},
 			&cli.StringFlag{Name: "log-level", Usage: "log from this `LEVEL` on: trace, debug, info, warn, error", Value: "info"},
 		},
 		Before: func(ctx context.Context, c *cli.Command) (context.Context, error) {
 			if err := log.SetLevel(c.String("log-level")); err != nil {
 				return ctx, fmt.Errorf("--log-level: %w: choose trace, debug, info, warn or error", err)
 			}
+			if err := log.SetFormat(log.OutputFormat(c.String("log-format"))); err != nil {
+				return ctx, fmt.Errorf("--log-format: %w: choose text or json", err)
+			}
 			return ctx, nil
 		},
 		Action: tool.Alone(func(ctx context.Context, c *cli.Command) error {
-			return serve(ctx, serveOptions{
+			err := serve(ctx, serveOptions{
 				root: c.String("root"), address: c.String("address"),
 				kind: c.String("snapshotter"), unsynced: c.Bool("no-sync"), remapIDs: c.Bool("remap-ids"),
 			})
+			if err != nil {
+				log.L.Error(err)
+				return tool.ErrLogged
+			}
+			return nil
 		}),
 		Commands: []*cli.Command{importCommand(), checkCommand(), repairCommand(), backupCommand()},
 		// So that --help of a command and errors end the same way everywhere.

@@ -55,8 +55,19 @@ func serve(ctx context.Context, o serveOptions) error {
 	}
 	log.L.WithFields(log.Fields{"version": tool.Version(), "root": o.root, "snapshotter": kind, "address": sock.address, "last-stop": last}).Info("starting")
 	err, inOrder := serveOn(ctx, o.root, kind, sn, sock)
-	if err = errors.Join(err, sn.Close()); err == nil && inOrder {
+	if err = errors.Join(err, closed(sn)); err == nil && inOrder {
 		err = endRun(o.root)
+	}
+	return err
+}
+
+// closed closes a snapshotter. That the disk is full is no error of it: the journal has all,
+// and is emptied when there is room again.
+func closed(sn snapshots.Snapshotter) error {
+	err := sn.Close()
+	if err != nil && withoutFull(err) == nil {
+		log.L.WithError(err).Warn("the disk is full, so the journal of the store is not emptied; nothing is lost")
+		return nil
 	}
 	return err
 }

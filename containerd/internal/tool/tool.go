@@ -21,6 +21,9 @@ const (
 // ErrFindings: something is wrong, and it was printed.
 var ErrFindings = errors.New("findings")
 
+// ErrLogged: the program can't go on, and why was logged.
+var ErrLogged = errors.New("logged")
+
 // Found returns ErrFindings where so much is wrong, and err where there is one.
 func Found(wrong int, err error) error {
 	if err == nil && wrong > 0 {
@@ -34,6 +37,8 @@ func Exit(program string, err error) {
 	switch {
 	case errors.Is(err, ErrFindings):
 		os.Exit(exitFindings)
+	case errors.Is(err, ErrLogged):
+		os.Exit(exitFailed)
 	case err != nil:
 		fmt.Fprintf(os.Stderr, "%s: %s\n", program, strings.TrimPrefix(err.Error(), program+": "))
 		os.Exit(exitFailed)
