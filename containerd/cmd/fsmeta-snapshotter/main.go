@@ -37,6 +37,7 @@ func command() *cli.Command {
 			&cli.StringFlag{Name: "snapshotter", Usage: "which `KIND`: overlay, native (copies), or auto, which is what the root directory has already, else overlay, and native where overlayfs is not supported", Value: "auto"},
 			&cli.BoolFlag{Name: "no-sync", Usage: "don't wait until content is on disk: faster, and after a power cut recent snapshots may lack content"},
 			&cli.BoolFlag{Name: "remap-ids", Usage: "mount with the mapping of users that a container has (Linux 5.19): together with the capability remap-ids in containerd's config.toml"},
+			&cli.StringFlag{Name: "metrics-address", Usage: "serve metrics for Prometheus and Go's profiles on this `ADDRESS`, HOST:PORT or unix:PATH, without a password: keep it local"},
 			&cli.StringFlag{Name: "log-format", Usage: "log in this `FORMAT`: text or json", Value: string(log.TextFormat)},
 			&cli.StringFlag{Name: "log-level", Usage: "log from this `LEVEL` on: trace, debug, info, warn, error", Value: "info"},
 		},
@@ -51,7 +52,7 @@ func command() *cli.Command {
 		},
 		Action: tool.Alone(func(ctx context.Context, c *cli.Command) error {
 			err := serve(ctx, serveOptions{
-				root: c.String("root"), address: c.String("address"),
+				root: c.String("root"), address: c.String("address"), metricsAddress: c.String("metrics-address"),
 				kind: c.String("snapshotter"), unsynced: c.Bool("no-sync"), remapIDs: c.Bool("remap-ids"),
 			})
 			if err != nil {

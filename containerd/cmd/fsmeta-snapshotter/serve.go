@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"sync"
 	"time"
 
 	snapshotsapi "github.com/containerd/containerd/api/services/snapshots/v1"
@@ -20,7 +21,6 @@ import (
 	"github.com/fsmeta/fsmeta/containerd/internal/tool"
 	"github.com/fsmeta/fsmeta/fsmeta"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/health"
 	healthapi "google.golang.org/grpc/health/grpc_health_v1"
 )
@@ -30,41 +30,89 @@ const grace = 10 * time.Second
 
 type serveOptions struct {
 	root, address, kind string
+	metricsAddress      string // "" for none
 	unsynced, remapIDs  bool
 }
 
-// serve serves the snapshotter until ctx ends. A crash leaves the socket, which the next
-// start removes, and what package driver says.
+// serve serves the snapshotter until ctx ends. A crash leaves the sockets, which the next
+// start removes, the file that says so, and what package driver says.
 func serve(ctx context.Context, o serveOptions) error {
 	if o.remapIDs {
 		if ok, err := overlayutils.SupportsIDMappedMounts(); err != nil || !ok {
 			return errors.Join(errors.New("this kernel can't do idmapped mounts of overlayfs: leave out --remap-ids here, and the capability remap-ids in containerd's config.toml"), err)
 		}
 	}
-	sock, err := openSocket(o.address) // before a root is made for nothing
-	if err != nil {
+	s := &service{serveOptions: o, health: health.NewServer(), ended: make(chan error, 1)}
+	if err := s.listen(); err != nil { // before a root is made for nothing
 		return err
 	}
-	sn, kind, err := open(o)
-	if err != nil {
-		return errors.Join(err, sock.listener.Close())
+	if err := s.open(); err != nil {
+		return errors.Join(err, s.unlisten())
 	}
-	last, err := beginRun(o.root, tool.Version())
-	if err != nil { // a full disk is no reason not to serve
-		log.L.WithError(err).Warnf("%s can't be written, so the next start can't tell how this run ended", runningFile(o.root))
-	}
-	log.L.WithFields(log.Fields{"version": tool.Version(), "root": o.root, "snapshotter": kind, "address": sock.address, "last-stop": last}).Info("starting")
-	err, inOrder := serveOn(ctx, o.root, kind, sn, sock)
-	if err = errors.Join(err, closed(sn)); err == nil && inOrder {
-		err = endRun(o.root)
+	inOrder, err := s.run(ctx)
+	if err = errors.Join(err, s.close()); err == nil && inOrder {
+		err = endRun(s.root)
 	}
 	return err
 }
 
-// closed closes a snapshotter. That the disk is full is no error of it: the journal has all,
+// service is what serve serves.
+type service struct {
+	serveOptions
+	socket  *socket
+	scraped net.Listener // nil where no metrics are served
+	sn      snapshots.Snapshotter
+	health  *health.Server
+	metrics *metrics
+	probe   *probe
+	server  *grpc.Server
+	ended   chan error // why serving or probing has ended
+}
+
+func (s *service) listen() (err error) {
+	if s.socket, err = openSocket(s.address); err != nil || s.metricsAddress == "" {
+		return err
+	}
+	if s.scraped, err = listenMetrics(s.metricsAddress); err != nil {
+		return errors.Join(err, s.unlisten())
+	}
+	return nil
+}
+
+// unlisten closes what is listened on, before it is served.
+func (s *service) unlisten() error {
+	err := s.socket.listener.Close()
+	if s.scraped != nil {
+		err = errors.Join(err, s.scraped.Close())
+	}
+	return err
+}
+
+// open opens the snapshotter, and says how it was left. After an error it is closed.
+func (s *service) open() (err error) {
+	s.sn, s.kind, err = open(s.serveOptions)
+	if err != nil {
+		return err
+	}
+	s.metrics = newMetrics(s.kind, s.root, s.sn)
+	if observable, ok := s.sn.(interface{ Observe(driver.Observer) }); ok {
+		observable.Observe(s.metrics.observer())
+	}
+	if s.probe, err = newProbe(s.root, s.sn, s.socket, s.noteHealth); err != nil {
+		return errors.Join(err, s.sn.Close())
+	}
+	last, err := beginRun(s.root, tool.Version())
+	if err != nil { // a full disk is no reason not to serve
+		log.L.WithError(err).Warnf("%s can't be written, so the next start can't tell how this run ended", runningFile(s.root))
+	}
+	log.L.WithFields(log.Fields{"version": tool.Version(), "root": s.root, "snapshotter": s.kind, "address": s.socket.address, "last-stop": last}).Info("starting")
+	return nil
+}
+
+// close closes the snapshotter. That the disk is full is no error of it: the journal has all,
 // and is emptied when there is room again.
-func closed(sn snapshots.Snapshotter) error {
-	err := sn.Close()
+func (s *service) close() error {
+	err := s.sn.Close()
 	if err != nil && withoutFull(err) == nil {
 		log.L.WithError(err).Warn("the disk is full, so the journal of the store is not emptied; nothing is lost")
 		return nil
@@ -72,58 +120,71 @@ func closed(sn snapshots.Snapshotter) error {
 	return err
 }
 
-// serveOn serves an open snapshotter on an open socket, which is closed then. inOrder says
-// that ctx has ended, and nothing else was the reason to stop.
-func serveOn(ctx context.Context, root, kind string, sn snapshots.Snapshotter, sock *socket) (_ error, inOrder bool) {
-	healthy := health.NewServer()
-	look, err := newProbe(root, sn, sock, func(ok bool) { setHealth(healthy, ok) })
-	if err != nil {
-		return errors.Join(err, sock.listener.Close()), false
-	}
-	server := newServer(&observed{Snapshotter: sn, root: root, count: func(string, codes.Code, time.Duration) {}, probe: look.soon}, healthy)
-	served := make(chan error, 1)
-	sock.serve = func(l net.Listener) {
-		go func() {
-			if err := server.Serve(l); err != nil {
-				served <- fmt.Errorf("serve %s: %w", sock.address, err)
-			}
-		}()
-	}
-	sock.announce(healthy)
-	sock.serve(sock.listener)
-	notify(daemon.SdNotifyReady)
-	log.L.Infof("serving the %s snapshotter of %s on %s", kind, root, sock.address)
-
+// run serves until ctx ends, or there is another reason to stop. Only the former is an end in
+// order. What was listened on is closed then.
+func (s *service) run(ctx context.Context) (inOrder bool, err error) {
+	s.start()
 	working, cancel := context.WithCancel(ctx)
-	cleaned := make(chan struct{})
-	go func() { // what the last run has left
-		defer close(cleaned)
-		if err := sn.(snapshots.Cleaner).Cleanup(working); err != nil && working.Err() == nil {
-			tellKept(err)
-		}
-	}()
-	probed := make(chan error, 1)
-	go func() {
-		if err := look.run(working); err != nil {
-			probed <- err
+	var work sync.WaitGroup
+	work.Go(func() { s.cleanUp(working) })
+	if s.scraped != nil {
+		work.Go(func() { s.metrics.serve(working, s.scraped) })
+	}
+	go func() { // a probe of a disk that hangs may never end
+		if err := s.probe.run(working); err != nil {
+			s.ended <- fmt.Errorf("only a new start can help: %w", err)
 		}
 	}()
 	select {
-	case err = <-served:
-	case err = <-probed:
-		err = fmt.Errorf("only a new start can help: %w", err)
-	case <-sn.(interface{ Failed() <-chan struct{} }).Failed():
+	case err = <-s.ended:
+	case <-s.sn.(interface{ Failed() <-chan struct{} }).Failed():
 		err = errors.New("a sync has failed: start again")
 	case <-ctx.Done():
 		log.L.Info("stopping")
 		notify(daemon.SdNotifyStopping)
 		inOrder = true
 	}
-	healthy.Shutdown()
-	stop(server)
+	s.health.Shutdown()
+	stop(s.server)
 	cancel()
-	<-cleaned
-	return err, inOrder
+	work.Wait()
+	return inOrder, err
+}
+
+// start begins to serve on the socket, and says so.
+func (s *service) start() {
+	s.server = newServer(&observed{Snapshotter: s.sn, root: s.root, count: s.metrics.count, probe: s.probe.soon}, s.health)
+	s.socket.serve = func(l net.Listener) {
+		go func() {
+			if err := s.server.Serve(l); err != nil {
+				s.ended <- fmt.Errorf("serve %s: %w", s.socket.address, err)
+			}
+		}()
+	}
+	s.socket.announce(s.health)
+	s.socket.serve(s.socket.listener)
+	notify(daemon.SdNotifyReady)
+	log.L.Infof("serving the %s snapshotter of %s on %s", s.kind, s.root, s.socket.address)
+}
+
+// cleanUp deletes what the last run has left.
+func (s *service) cleanUp(ctx context.Context) {
+	if err := s.sn.(snapshots.Cleaner).Cleanup(ctx); err != nil && ctx.Err() == nil {
+		tellKept(err)
+	}
+}
+
+// noteHealth tells clients of the health service, and the metrics, whether the daemon can do
+// its work.
+func (s *service) noteHealth(ok bool) {
+	now := healthapi.HealthCheckResponse_NOT_SERVING
+	if ok {
+		now = healthapi.HealthCheckResponse_SERVING
+	}
+	for _, service := range []string{"", snapshotsapi.Snapshots_ServiceDesc.ServiceName} {
+		s.health.SetServingStatus(service, now)
+	}
+	s.metrics.health(ok)
 }
 
 // newServer returns a server of a snapshotter and of the health service.
@@ -132,17 +193,6 @@ func newServer(sn snapshots.Snapshotter, healthy *health.Server) *grpc.Server {
 	snapshotsapi.RegisterSnapshotsServer(server, snapshotservice.FromSnapshotter(sn))
 	healthapi.RegisterHealthServer(server, healthy)
 	return server
-}
-
-// setHealth tells clients of the health service whether the daemon can do its work.
-func setHealth(healthy *health.Server, ok bool) {
-	now := healthapi.HealthCheckResponse_NOT_SERVING
-	if ok {
-		now = healthapi.HealthCheckResponse_SERVING
-	}
-	for _, service := range []string{"", snapshotsapi.Snapshots_ServiceDesc.ServiceName} {
-		healthy.SetServingStatus(service, now)
-	}
 }
 
 // tellKept says why a Cleanup has deleted nothing.
