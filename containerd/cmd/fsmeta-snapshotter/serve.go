@@ -65,7 +65,7 @@ type service struct {
 	health  *health.Server
 	metrics *metrics
 	probe   *probe
-	server  *grpc.Server
+	gates   gates
 	ended   chan error // why serving or probing has ended
 }
 
@@ -145,7 +145,7 @@ func (s *service) run(ctx context.Context) (inOrder bool, err error) {
 		inOrder = true
 	}
 	s.health.Shutdown()
-	stop(s.server)
+	s.gates.stop()
 	cancel()
 	work.Wait()
 	return inOrder, err
@@ -153,13 +153,9 @@ func (s *service) run(ctx context.Context) (inOrder bool, err error) {
 
 // start begins to serve on the socket, and says so.
 func (s *service) start() {
-	s.server = newServer(&observed{Snapshotter: s.sn, root: s.root, count: s.metrics.count, probe: s.probe.soon}, s.health)
+	s.gates.server = newServer(&observed{Snapshotter: s.sn, root: s.root, count: s.metrics.count, probe: s.probe.soon}, s.health)
 	s.socket.serve = func(l net.Listener) {
-		go func() {
-			if err := s.server.Serve(l); err != nil {
-				s.ended <- fmt.Errorf("serve %s: %w", s.socket.address, err)
-			}
-		}()
+		s.gates.serve(l, func(err error) { s.ended <- fmt.Errorf("serve %s: %w", s.socket.address, err) })
 	}
 	s.socket.announce(s.health)
 	s.socket.serve(s.socket.listener)
@@ -189,7 +185,7 @@ func (s *service) noteHealth(ok bool) {
 
 // newServer returns a server of a snapshotter and of the health service.
 func newServer(sn snapshots.Snapshotter, healthy *health.Server) *grpc.Server {
-	server := grpc.NewServer(grpc.MaxRecvMsgSize(defaults.DefaultMaxRecvMsgSize), grpc.MaxSendMsgSize(defaults.DefaultMaxSendMsgSize))
+	server := grpc.NewServer(grpc.ConnectionTimeout(grace/2), grpc.MaxRecvMsgSize(defaults.DefaultMaxRecvMsgSize), grpc.MaxSendMsgSize(defaults.DefaultMaxSendMsgSize))
 	snapshotsapi.RegisterSnapshotsServer(server, snapshotservice.FromSnapshotter(sn))
 	healthapi.RegisterHealthServer(server, healthy)
 	return server
@@ -202,16 +198,6 @@ func tellKept(err error) {
 		return
 	}
 	log.L.WithError(err).Warn("directories that belong to no snapshot are kept")
-}
-
-// stop ends the calls under way, or breaks them off when they take too long.
-func stop(server *grpc.Server) {
-	late := time.AfterFunc(grace, func() {
-		log.L.Warnf("calls have not ended after %v: breaking them off", grace)
-		server.Stop()
-	})
-	defer late.Stop()
-	server.GracefulStop()
 }
 
 // notify tells systemd, where that has started us.
