@@ -61,7 +61,7 @@ func command() *cli.Command {
 			}
 			return nil
 		}),
-		Commands: []*cli.Command{importCommand(), checkCommand(), repairCommand(), backupCommand()},
+		Commands: []*cli.Command{importCommand(), checkCommand(), repairCommand(), backupCommand(), tool.VersionCommand()},
 		// So that --help of a command and errors end the same way everywhere.
 		ExitErrHandler: func(context.Context, *cli.Command, error) {},
 	})

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"runtime/debug"
 	"strings"
 
@@ -45,12 +46,43 @@ func Exit(program string, err error) {
 	}
 }
 
-// Version is that of the module, where the build knows it.
+// version is what the linker has been told, "" for nothing.
+var version string
+
+// Version is what the build was told; else that of the module, or the revision, where the
+// build knows one.
 func Version() string {
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+	if version != "" {
+		return version
+	}
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return development
+	}
+	if info.Main.Version != "" && info.Main.Version != development {
 		return info.Main.Version
 	}
-	return "(devel)"
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" {
+			return development + " " + s.Value
+		}
+	}
+	return development
+}
+
+// development is the version of what was built from a directory that has none.
+const development = "(devel)"
+
+// VersionCommand prints the version, and what a report of a fault needs besides.
+func VersionCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "version",
+		Usage: "print the version, that of Go, and for which machine it was built",
+		Action: Alone(func(_ context.Context, c *cli.Command) error {
+			_, err := fmt.Fprintf(c.Root().Writer, "%s %s %s %s/%s\n", c.Root().Name, Version(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			return err
+		}),
+	}
 }
 
 // Alone refuses to run an action with arguments that it has no use for.
