@@ -89,6 +89,8 @@ func TestFullDisk(t *testing.T) {
 			t.Cleanup(func() { must(t, unix.Unmount(disk, unix.MNT_DETACH)) })
 			p := startDaemon(t, "--root", filepath.Join(disk, "root"), "--address", address, "--snapshotter", "native", "--log-format", "json").ready()
 			sn := client(connect(t, address))
+			_, err := sn.Prepare(t.Context(), "before", "")
+			must(t, err)
 			if used == "room" {
 				f, err := os.Create(filepath.Join(disk, "ballast"))
 				must(t, err)
@@ -97,12 +99,14 @@ func TestFullDisk(t *testing.T) {
 				}
 				must(t, f.Close())
 			}
-			var err error
 			for i := 0; err == nil && i < 300; i++ {
 				_, err = sn.Prepare(t.Context(), strings.Repeat("k", 1+i), "")
 			}
 			if err == nil {
 				t.Fatal("the disk does not become full")
+			}
+			if err := sn.Remove(t.Context(), "before"); err != nil {
+				t.Errorf("nothing can be removed from a full disk: %v", err)
 			}
 			p.stop() // no room is no reason to end
 			said, _ := p.log()

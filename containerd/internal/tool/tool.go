@@ -52,14 +52,17 @@ var version string
 // Version is what the build was told; else that of the module, or the revision, where the
 // build knows one.
 func Version() string {
-	if version != "" {
-		return version
-	}
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
+	info, _ := debug.ReadBuildInfo() // nil where there is none
+	return versionOf(version, info)
+}
+
+func versionOf(told string, info *debug.BuildInfo) string {
+	switch {
+	case told != "":
+		return told
+	case info == nil:
 		return development
-	}
-	if info.Main.Version != "" && info.Main.Version != development {
+	case info.Main.Version != "" && info.Main.Version != development:
 		return info.Main.Version
 	}
 	for _, s := range info.Settings {
@@ -76,8 +79,9 @@ const development = "(devel)"
 // VersionCommand prints the version, and what a report of a fault needs besides.
 func VersionCommand() *cli.Command {
 	return &cli.Command{
-		Name:  "version",
-		Usage: "print the version, that of Go, and for which machine it was built",
+		Name:        "version",
+		Usage:       "print the version, that of Go, and for which machine it was built",
+		Description: "Name it in a report of a fault. Without a released version it is the revision, where the build has recorded one.",
 		Action: Alone(func(_ context.Context, c *cli.Command) error {
 			_, err := fmt.Fprintf(c.Root().Writer, "%s %s %s %s/%s\n", c.Root().Name, Version(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
 			return err
