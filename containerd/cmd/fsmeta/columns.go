@@ -3,18 +3,20 @@ package main
 import (
 	"slices"
 	"strings"
+
+	"github.com/fsmeta/fsmeta/containerd/internal/tool"
 )
 
 // row is a line of a table. Its cells are escaped.
 type row struct {
 	cells []string
-	style style
+	style tool.Style
 }
 
 // table prints rows under a head. On a terminal it keeps them, lines up the columns and
 // makes them fit; else it passes them on at once, with tabs between the cells.
 type table struct {
-	screen
+	tool.Screen
 	out  *output
 	head []string
 	// flexible are the columns that are shortened where there is no room, brief the one of
@@ -26,7 +28,7 @@ type table struct {
 }
 
 func (t *table) add(r row) error {
-	if t.width > 0 {
+	if t.Width > 0 {
 		t.rows = append(t.rows, r)
 		return nil
 	}
@@ -41,7 +43,7 @@ func (t *table) line(cells []string) error {
 
 // begin prints the head, where the rows are not kept.
 func (t *table) begin() error {
-	if t.width > 0 {
+	if t.Width > 0 {
 		return nil
 	}
 	return t.line(t.head)
@@ -55,16 +57,16 @@ const (
 
 // end prints what was kept.
 func (t *table) end() error {
-	if t.width == 0 {
+	if t.Width == 0 {
 		return nil
 	}
 	widths := t.fit(t.natural())
 	for _, r := range slices.Concat([]row{{cells: t.head}}, t.rows) {
 		if widths[t.brief] == initial {
 			r.cells = slices.Clone(r.cells)
-			r.cells[t.brief] = cut(r.cells[t.brief], initial)
+			r.cells[t.brief] = tool.Cut(r.cells[t.brief], initial)
 		}
-		if _, err := t.out.WriteString(t.paint(t.row(r.cells, widths), r.style) + "\n"); err != nil {
+		if _, err := t.out.WriteString(t.Paint(t.row(r.cells, widths), r.style) + "\n"); err != nil {
 			return err
 		}
 	}
@@ -81,9 +83,9 @@ func (t *table) row(cells []string, widths []int) string {
 		if b.Len() > 0 {
 			b.WriteString(strings.Repeat(" ", gap))
 		}
-		b.WriteString(pad(shorten(cell, widths[i]), widths[i]))
+		b.WriteString(tool.Pad(tool.Shorten(cell, widths[i]), widths[i]))
 	}
-	return cut(strings.TrimRight(b.String(), " "), t.width)
+	return tool.Cut(strings.TrimRight(b.String(), " "), t.Width)
 }
 
 // natural returns how wide the columns are when nothing is shortened.
@@ -91,12 +93,12 @@ func (t *table) natural() []int {
 	widths := make([]int, len(t.head))
 	for _, r := range t.rows {
 		for i, cell := range r.cells {
-			widths[i] = max(widths[i], width(cell))
+			widths[i] = max(widths[i], tool.Width(cell))
 		}
 	}
 	for i := range widths {
 		if i != t.optional || widths[i] > 0 {
-			widths[i] = max(widths[i], width(t.head[i]))
+			widths[i] = max(widths[i], tool.Width(t.head[i]))
 		}
 	}
 	return widths
@@ -127,7 +129,7 @@ func (t *table) over(widths []int) int {
 			sum += w + gap
 		}
 	}
-	return sum - t.width
+	return sum - t.Width
 }
 
 // share gives the flexible columns equal parts of the room, or less where they need less.

@@ -3,6 +3,8 @@ package main
 import (
 	"fmt"
 	"strings"
+
+	"github.com/fsmeta/fsmeta/containerd/internal/tool"
 )
 
 // dotWidth is how many columns a name takes in a picture.
@@ -33,7 +35,7 @@ func dot(l *look, f *forest) error {
 }
 
 func dotLabel(l *look, n *node) string {
-	lines := []string{dotText(shorten(n.name, dotWidth))}
+	lines := []string{dotText(tool.Shorten(n.name, dotWidth))}
 	if n.kind != "" && n.kind != unknownKind {
 		lines = append(lines, dotText(fmt.Sprintf("%s %s, %s, %s", n.kind, n.id, bytesOf(n.size), age(l.now, n.created))))
 	}
@@ -51,11 +53,11 @@ func dotText(text string) string {
 
 func dotStyle(n *node) string {
 	switch n.style {
-	case red:
+	case tool.Red:
 		return ", color=red"
-	case yellow:
+	case tool.Yellow:
 		return ", color=orange"
-	case bold:
+	case tool.Bold:
 		return ", style=bold"
 	}
 	return ""

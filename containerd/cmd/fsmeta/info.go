@@ -143,12 +143,12 @@ func (l *look) info(o *overview) error {
 		counted = fmt.Sprintf("the journal counts %d", *o.Counted)
 	}
 	p.add("snapshots", fmt.Sprintf("%d active, %d committed; %s", o.Active, o.Committed, counted))
-	p.styled("damaged", fmt.Sprint(o.Damaged), ifAny(o.Damaged, red))
+	p.styled("damaged", fmt.Sprint(o.Damaged), ifAny(o.Damaged, tool.Red))
 	lagging := fmt.Sprint(o.Lagging)
 	if o.Removed > 0 {
 		lagging += fmt.Sprintf(", and %d removed with a directory that is still there", o.Removed)
 	}
-	p.styled("lagging", lagging, ifAny(o.Lagging+o.Removed, yellow))
+	p.styled("lagging", lagging, ifAny(o.Lagging+o.Removed, tool.Yellow))
 	p.add("last transaction", l.last(o))
 	p.add("next identifier", number(o.NextID))
 	p.add("journal", l.journal(o))
@@ -159,7 +159,7 @@ func (l *look) info(o *overview) error {
 		p.add("restored from", "a backup of "+at(l.now, *o.BackupOf)+"; content may be newer, see docs/repair.md")
 	}
 	for _, damage := range o.Damage {
-		p.styled("damage", tool.Visible(damage), red)
+		p.styled("damage", tool.Visible(damage), tool.Red)
 	}
 	return p.print()
 }
@@ -188,7 +188,7 @@ func number(n *uint64) string {
 	return fmt.Sprint(*n)
 }
 
-func ifAny(n int, as style) style {
+func ifAny(n int, as tool.Style) tool.Style {
 	if n == 0 {
 		return ""
 	}

@@ -37,7 +37,7 @@ func showLog(l *look, c *cli.Command) error {
 			if c.Bool("json") {
 				err = lines.Encode(map[string]string{"lost": damage.Err.Error()})
 			} else {
-				err = l.print("", "! "+tool.Visible(damage.Err.Error()), red)
+				err = l.print("", "! "+tool.Visible(damage.Err.Error()), tool.Red)
 			}
 		case err != nil:
 		case c.Bool("json"):
@@ -61,15 +61,15 @@ func showLog(l *look, c *cli.Command) error {
 }
 
 // print prints a line, on a terminal as several where it is too long.
-func (l *look) print(indent, text string, as style) error {
+func (l *look) print(indent, text string, as tool.Style) error {
 	room, more := 0, indent
-	if l.width > 0 {
-		if room = l.width - len(indent) - gap; room < enough {
-			indent, more, room = "", "", l.width
+	if l.Width > 0 {
+		if room = l.Width - len(indent) - gap; room < enough {
+			indent, more, room = "", "", l.Width
 		}
 	}
-	for _, line := range wrap(text, room) {
-		if _, err := l.out.WriteString(more + l.paint(line, as) + "\n"); err != nil {
+	for _, line := range tool.Wrap(text, room) {
+		if _, err := l.out.WriteString(more + l.Paint(line, as) + "\n"); err != nil {
 			return err
 		}
 		more = indent + strings.Repeat(" ", gap)
@@ -82,7 +82,7 @@ func (l *look) printTransaction(t fsmeta.Transaction) error {
 	if len(t.Changes) == 0 {
 		text += ": nothing changed, it served the journal"
 	}
-	err := l.print("", text, bold)
+	err := l.print("", text, tool.Bold)
 	for _, e := range eventsOf(t) {
 		if err == nil {
 			err = l.printEvent(e)
@@ -129,23 +129,23 @@ func (l *look) printEvent(e event) error {
 	switch {
 	case e.committed != nil:
 		text := fmt.Sprintf("> %s → %s (committed%s)", l.short(c.Name), l.short(e.committed.Name), l.details(e.committed))
-		return errors.Join(l.print("  ", text, green), l.printFields(c.Before, e.committed))
+		return errors.Join(l.print("  ", text, tool.Green), l.printFields(c.Before, e.committed))
 	case c.After == nil && c.Before == nil:
 		return nil
 	case c.After == nil:
-		return l.print("  ", fmt.Sprintf("- %s (%s%s)", l.short(c.Name), c.Before.Kind, l.details(c.Before)), red)
+		return l.print("  ", fmt.Sprintf("- %s (%s%s)", l.short(c.Name), c.Before.Kind, l.details(c.Before)), tool.Red)
 	case c.Before == nil:
-		return errors.Join(l.print("  ", fmt.Sprintf("+ %s (%s%s)", l.short(c.Name), c.After.Kind, l.details(c.After)), green), l.printFields(&fsmeta.Info{Parent: c.After.Parent}, c.After))
+		return errors.Join(l.print("  ", fmt.Sprintf("+ %s (%s%s)", l.short(c.Name), c.After.Kind, l.details(c.After)), tool.Green), l.printFields(&fsmeta.Info{Parent: c.After.Parent}, c.After))
 	}
-	return errors.Join(l.print("  ", "~ "+l.short(c.Name), yellow), l.printFields(c.Before, c.After))
+	return errors.Join(l.print("  ", "~ "+l.short(c.Name), tool.Yellow), l.printFields(c.Before, c.After))
 }
 
 // short returns a name so that it fits into a line.
 func (l *look) short(name string) string {
-	if name = tool.Escape(name); l.width == 0 {
+	if name = tool.Escape(name); l.Width == 0 {
 		return name
 	}
-	return shorten(name, max(l.width-2*gap-gap, enough))
+	return tool.Shorten(name, max(l.Width-2*gap-gap, enough))
 }
 
 // details says which snapshot it is, and what it stands on.
@@ -192,10 +192,10 @@ func (l *look) printFields(before, after *fsmeta.Info) error {
 
 // value returns a value so that it fits into a line.
 func (l *look) value(text string) string {
-	if l.width == 0 {
+	if l.Width == 0 {
 		return text
 	}
-	return shorten(text, max(l.width-3*gap-gap, enough))
+	return tool.Shorten(text, max(l.Width-3*gap-gap, enough))
 }
 
 func quoteName(name string) string { return quoteLabel(name, name != "") }

@@ -20,7 +20,7 @@ import (
 // look is one look at a store: what it finds and where it prints that.
 type look struct {
 	*fsmeta.Inspection
-	screen
+	tool.Screen
 	ctx    context.Context
 	dir    string
 	out    *output
@@ -40,7 +40,7 @@ const attempts = 20
 func looking(print func(l *look, c *cli.Command) error, store *string, more ...*string) cli.ActionFunc {
 	return with(func(ctx context.Context, c *cli.Command) error {
 		writer := c.Root().Writer
-		l := &look{screen: screenOf(writer), ctx: ctx, dir: *store, out: newOutput(writer), now: clock()}
+		l := &look{Screen: tool.ScreenOf(writer), ctx: ctx, dir: *store, out: newOutput(writer), now: clock()}
 		err := l.try(c, print)
 		for again := 1; errors.Is(err, fsmeta.ErrOutdated) && again < attempts && l.out.drop(); again++ {
 			err = l.try(c, print)
@@ -110,7 +110,7 @@ func (l *look) removed() (count int) {
 
 // leftText says of a removed snapshot what is left of it, and what to do.
 func leftText(s *fsmeta.Sight) string {
-	return tool.Visible(fmt.Sprintf("snapshot %s: %s: %s; %s", shorten(nameOf(s), enoughInError), s.Path, s.Lags, s.Advice))
+	return tool.Visible(fmt.Sprintf("snapshot %s: %s: %s; %s", tool.Shorten(nameOf(s), enoughInError), s.Path, s.Lags, s.Advice))
 }
 
 // damageText says what is damaged, without the operation that found it.

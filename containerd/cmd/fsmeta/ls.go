@@ -56,7 +56,7 @@ func ls(l *look, c *cli.Command) error {
 			return lines.Encode(snapshotOf(s))
 		})
 	}
-	t := &table{screen: l.screen, out: l.out, head: []string{"NAME", "KIND", "PARENT", "ID", "AGE", "NOTE"}, flexible: []int{0, 2}, brief: 1, optional: 5}
+	t := &table{Screen: l.Screen, out: l.out, head: []string{"NAME", "KIND", "PARENT", "ID", "AGE", "NOTE"}, flexible: []int{0, 2}, brief: 1, optional: 5}
 	if err := t.begin(); err != nil {
 		return err
 	}

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/fsmeta/fsmeta/containerd/internal/tool"
 	"github.com/fsmeta/fsmeta/fsmeta"
 )
 
@@ -81,7 +82,7 @@ func inside(t *testing.T, command string, columns int, out string) {
 	t.Helper()
 	for line := range strings.Lines(out) {
 		line = strings.TrimSuffix(line, "\n")
-		if strings.ContainsAny(line, "\x1b\t\r\x00") || width(line) > columns {
+		if strings.ContainsAny(line, "\x1b\t\r\x00") || tool.Width(line) > columns {
 			t.Errorf("%s on %d columns prints the line %q", command, columns, line)
 		}
 	}

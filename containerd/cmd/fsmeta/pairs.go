@@ -1,6 +1,10 @@
 package main
 
-import "strings"
+import (
+	"strings"
+
+	"github.com/fsmeta/fsmeta/containerd/internal/tool"
+)
 
 // pairs prints names and values in two columns. On a terminal long values go on in the next
 // lines, below their beginning.
@@ -12,12 +16,12 @@ type pairs struct {
 type pair struct {
 	name  string
 	lines []string // escaped
-	style style
+	style tool.Style
 }
 
 func (p *pairs) add(name, value string) { p.styled(name, value, "") }
 
-func (p *pairs) styled(name, value string, as style) {
+func (p *pairs) styled(name, value string, as tool.Style) {
 	p.all = append(p.all, pair{name, []string{value}, as})
 }
 
@@ -33,17 +37,17 @@ func (p *pairs) list(name string, values []string) {
 func (p *pairs) print() error {
 	names := 0
 	for _, pair := range p.all {
-		names = max(names, width(pair.name)+gap)
+		names = max(names, tool.Width(pair.name)+gap)
 	}
 	room := 0
-	if p.width > 0 {
-		room = max(p.width-names, 1)
+	if p.Width > 0 {
+		room = max(p.Width-names, 1)
 	}
 	for _, pair := range p.all {
 		name := pair.name
 		for _, value := range pair.lines {
-			for _, line := range wrap(value, room) {
-				text := strings.TrimRight(pad(name, names)+p.paint(line, pair.style), " ")
+			for _, line := range tool.Wrap(value, room) {
+				text := strings.TrimRight(tool.Pad(name, names)+p.Paint(line, pair.style), " ")
 				if _, err := p.out.WriteString(text + "\n"); err != nil {
 					return err
 				}

@@ -86,7 +86,7 @@ func (l *look) noteParents(r found) {
 	for _, p := range r.Parents {
 		if r.sight.Damage == nil && (p.Problem == isMissing || p.Problem == inCircle) {
 			l.wrong = append(l.wrong, fmt.Sprintf("snapshot %s: its parents: %s: %s; run fsmeta check",
-				shorten(nameOf(&r.sight), enoughInError), shorten(tool.Escape(p.Name), enoughInError), p.Problem))
+				tool.Shorten(nameOf(&r.sight), enoughInError), tool.Shorten(tool.Escape(p.Name), enoughInError), p.Problem))
 		}
 	}
 }
@@ -221,10 +221,10 @@ func (l *look) show(r found) error {
 	p.list("parents", relativeLines(r.Parents))
 	p.list("children", relativeLines(r.Children))
 	if s.Lags != "" {
-		p.styled("lags", tool.Visible(s.Lags), yellow)
+		p.styled("lags", tool.Visible(s.Lags), tool.Yellow)
 	}
 	if s.Damage != nil {
-		p.styled("damaged", tool.Visible(problemOf(s.Damage)), red)
+		p.styled("damaged", tool.Visible(problemOf(s.Damage)), tool.Red)
 	}
 	if s.Advice != "" {
 		p.add("what to do", tool.Visible(s.Advice))

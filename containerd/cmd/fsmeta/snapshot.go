@@ -112,14 +112,14 @@ func noteOf(s *fsmeta.Sight) string {
 }
 
 // styleOf is how a snapshot stands out.
-func styleOf(s *fsmeta.Sight) style {
+func styleOf(s *fsmeta.Sight) tool.Style {
 	switch {
 	case s.Damage != nil:
-		return red
+		return tool.Red
 	case s.Lags != "":
-		return yellow
+		return tool.Yellow
 	case s.Kind == fsmeta.KindActive:
-		return bold
+		return tool.Bold
 	}
 	return ""
 }

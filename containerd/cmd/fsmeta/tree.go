@@ -46,7 +46,7 @@ type node struct {
 	size     int64
 	created  time.Time
 	marks    []string
-	style    style
+	style    tool.Style
 	children []*node
 	drawn    bool
 }
@@ -100,12 +100,12 @@ func (f *forest) link(byName map[string]*node) {
 		parent := byName[n.parent]
 		if parent == nil {
 			f.missing++
-			parent = &node{name: tool.Escape(n.parent), marks: []string{missing}, style: red}
+			parent = &node{name: tool.Escape(n.parent), marks: []string{missing}, style: tool.Red}
 			byName[n.parent] = parent
 			f.nodes, f.roots = append(f.nodes, parent), append(f.roots, parent)
 		}
 		if len(parent.marks) > 0 && parent.marks[0] == missing && len(n.marks) == 0 {
-			f.wrong = append(f.wrong, fmt.Sprintf("snapshot %s: its parent %s is missing; run fsmeta check", shorten(n.name, enoughInError), shorten(tool.Escape(n.parent), enoughInError)))
+			f.wrong = append(f.wrong, fmt.Sprintf("snapshot %s: its parent %s is missing; run fsmeta check", tool.Shorten(n.name, enoughInError), tool.Shorten(tool.Escape(n.parent), enoughInError)))
 		}
 		parent.children = append(parent.children, n)
 	}
@@ -129,8 +129,8 @@ func (f *forest) findCircles(byName map[string]*node) {
 		}
 		root := at
 		for again := false; at != root || !again; at, again = byName[at.parent], true {
-			at.marks, at.style = append(at.marks, "circular"), red
-			f.wrong = append(f.wrong, fmt.Sprintf("snapshot %s: its parents lead back to it; run fsmeta check", shorten(at.name, enoughInError)))
+			at.marks, at.style = append(at.marks, "circular"), tool.Red
+			f.wrong = append(f.wrong, fmt.Sprintf("snapshot %s: its parents lead back to it; run fsmeta check", tool.Shorten(at.name, enoughInError)))
 		}
 		f.roots = append(f.roots, root)
 		reach(root, reached)
@@ -159,12 +159,12 @@ var (
 // draw draws the tree, and says how many there are.
 func draw(l *look, f *forest) error {
 	d := &drawing{l, ascii}
-	if l.utf8 {
+	if l.UTF8 {
 		d.pen = fine
 	}
 	top := tool.Escape(l.dir)
-	if l.width > 0 {
-		top = shorten(top, l.width)
+	if l.Width > 0 {
+		top = tool.Shorten(top, l.Width)
 	}
 	if _, err := l.out.WriteString(top + "\n"); err != nil {
 		return err
@@ -218,10 +218,10 @@ const deepest = 400
 // indent takes away from the beginning of a prefix what leaves no room for names.
 func (d *drawing) indent(prefix string) string {
 	most := deepest
-	if d.width > 0 {
-		most = max(d.width/2-width(d.pen.child), 0)
+	if d.Width > 0 {
+		most = max(d.Width/2-tool.Width(d.pen.child), 0)
 	}
-	if width(prefix) <= most {
+	if tool.Width(prefix) <= most {
 		return prefix
 	}
 	return shortenHead(prefix, most)
@@ -232,7 +232,7 @@ func shortenHead(text string, columns int) string {
 	if columns <= 0 {
 		return ""
 	}
-	return ellipsis + cutEnd(strings.TrimPrefix(text, ellipsis), columns-1)
+	return tool.Ellipsis + tool.CutEnd(strings.TrimPrefix(text, tool.Ellipsis), columns-1)
 }
 
 // line returns the line of a node. On a terminal, details are left out where the name needs
@@ -244,14 +244,14 @@ func (d *drawing) line(prefix string, n *node) string {
 	}
 	after := func() string { return strings.Join(slices.Concat([]string{""}, details, marks), "  ") }
 	name := n.name
-	if d.width > 0 {
-		room := func() int { return d.width - width(prefix) - width(after()) }
-		for len(details) > 0 && room() < min(width(name), enough) {
+	if d.Width > 0 {
+		room := func() int { return d.Width - tool.Width(prefix) - tool.Width(after()) }
+		for len(details) > 0 && room() < min(tool.Width(name), enough) {
 			details = details[:len(details)-1]
 		}
-		name = shorten(name, max(room(), 1))
+		name = tool.Shorten(name, max(room(), 1))
 	}
-	return prefix + d.paint(name, n.style) + after()
+	return prefix + d.Paint(name, n.style) + after()
 }
 
 // details returns what is shown behind the name: nothing of a missing one.

@@ -34,7 +34,7 @@ func watch(ctx context.Context, c *cli.Command, dir string) (err error) {
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
 	writer := c.Root().Writer
-	l := &look{screen: screenOf(writer), ctx: ctx, dir: dir, out: newOutput(writer)}
+	l := &look{Screen: tool.ScreenOf(writer), ctx: ctx, dir: dir, out: newOutput(writer)}
 	for t, err := range s.Watch(ctx, c.Uint64("after")) {
 		switch {
 		case errors.Is(err, context.Canceled):
