@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -56,9 +57,14 @@ type Damaged struct {
 func (e *Damaged) Error() string {
 	const next = "run fsmeta check, or see docs/repair.md"
 	if e.Name == "" {
-		return fmt.Sprintf("%v: %s: %v; %s", ErrDamaged, e.Path, e.Err, next)
+		return fmt.Sprintf("%v: %s: %s; %s", ErrDamaged, e.Path, ProblemOf(e), next)
 	}
-	return fmt.Sprintf("%v: snapshot %.256q: %s: %v; %s", ErrDamaged, e.Name, e.Path, e.Err, next)
+	return fmt.Sprintf("%v: snapshot %.256q: %s: %s; %s", ErrDamaged, e.Name, e.Path, ProblemOf(e), next)
+}
+
+// ProblemOf says what is wrong, without the path, which stands beside it.
+func ProblemOf(e *Damaged) string {
+	return strings.ReplaceAll(e.Err.Error(), " "+e.Path+": ", ": ")
 }
 
 // Unwrap makes the error an [ErrDamaged] and whatever Err is.

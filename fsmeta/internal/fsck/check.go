@@ -130,7 +130,7 @@ func (c *checker) foreign(name string, isDir bool) {
 // checkCopied looks at the file that a backup has.
 func (c *checker) checkCopied() {
 	if damage := c.copiedDamage(); damage != nil {
-		c.found(Finding{Path: damage.Path, Problem: damage.Err.Error(), Meaning: "nothing can be written",
+		c.found(Finding{Path: damage.Path, Problem: fault.ProblemOf(damage), Meaning: "nothing can be written",
 			Advice: "move it away if the store was not restored from a backup, or stop what uses the store and run a repair"})
 	}
 }

@@ -50,11 +50,11 @@ const strangeInStaging = "the store puts nothing of that name here"
 // problemOf returns the problem in damage that says what to do, too, behind a semicolon; adviceOf
 // the rest.
 func problemOf(damage *fault.Damaged) string {
-	problem, _, _ := strings.Cut(damage.Err.Error(), "; ")
+	problem, _, _ := strings.Cut(fault.ProblemOf(damage), "; ")
 	return problem
 }
 
 func adviceOf(damage *fault.Damaged) string {
-	_, advice, _ := strings.Cut(damage.Err.Error(), "; ")
+	_, advice, _ := strings.Cut(fault.ProblemOf(damage), "; ")
 	return advice
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/fsmeta/fsmeta/fsmeta/internal/commit"
 	"github.com/fsmeta/fsmeta/fsmeta/internal/disk"
+	"github.com/fsmeta/fsmeta/fsmeta/internal/fault"
 	"github.com/fsmeta/fsmeta/fsmeta/internal/format"
 )
 
@@ -171,7 +172,7 @@ func (r *repair) mendNames(c *content) bool {
 		if r.fail(damage.Path, failed) {
 			r.stuck[entry], r.stuck[at[entry]], r.unmade[found[entry].Name] = true, true, true
 		} else {
-			r.mended(damage.Path, damage.Name, damage.Err.Error(),
+			r.mended(damage.Path, damage.Name, fault.ProblemOf(damage),
 				fmt.Sprintf("it was made anew as %.256q, as the checksum says; what was there is in %s", found[entry].Name, r.shelf.path()))
 		}
 	}
@@ -269,7 +270,7 @@ func (r *repair) losses(c *content) (all []loss) {
 			r.stuck[entry] = true
 			continue
 		}
-		add(entry, Finding{Path: d.Path, Name: d.Name, Problem: d.Err.Error()})
+		add(entry, Finding{Path: d.Path, Name: d.Name, Problem: fault.ProblemOf(d)})
 	}
 	take := func(m *format.Snapshot, problem string) {
 		add(format.EncodeName(m.Name), Finding{Path: r.metadata(m.Name), Name: m.Name, Problem: problem})

@@ -251,7 +251,7 @@ func (r *repair) mendCopied() {
 	}
 	if !r.fail(damage.Path, err) {
 		aside := r.shelf.path() + "/" + format.BackupFile
-		r.findings = append(r.findings, Finding{Path: damage.Path, Problem: damage.Err.Error(), Aside: aside,
+		r.findings = append(r.findings, Finding{Path: damage.Path, Problem: fault.ProblemOf(damage), Aside: aside,
 			Repaired: "it was set aside, in " + r.shelf.path() + ", and replaced by one that keeps the content of all identifiers so far from being deleted: look whether any of that is newer than the backup, and delete it then"})
 	}
 }

@@ -177,7 +177,7 @@ func (s *store) linkProblem(m *format.Snapshot) (string, error) {
 	}
 	switch {
 	case damage != nil:
-		return damage.Err.Error(), nil
+		return fault.ProblemOf(damage), nil
 	case err != nil || says == want:
 		return "", err
 	case says == "":
@@ -253,7 +253,7 @@ func (c *checker) checkSnapshots() {
 	}
 	misplaced := c.content.misplaced(c.snapshots)
 	for entry, damage := range c.content.damaged {
-		f := Finding{Path: damage.Path, Name: damage.Name, Problem: damage.Err.Error(),
+		f := Finding{Path: damage.Path, Name: damage.Name, Problem: fault.ProblemOf(damage),
 			Meaning: unusable(damage.Name) + "; the parent that its link says can't be removed",
 			Advice:  c.adviseDamaged(entry, damage, misplaced[entry])}
 		switch f.Advice {
