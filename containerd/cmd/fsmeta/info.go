@@ -78,7 +78,7 @@ func info(l *look, c *cli.Command) error {
 	if err := errors.Join(l.count(o), l.lines(o, s.Transaction)); err != nil {
 		return err
 	}
-	l.wholly(o, s.Damage)
+	l.wholly(o, s.Damage, l.Width > 0 && !c.Bool("json"))
 	if c.Bool("json") {
 		return tool.NewEncoder(l.out).Encode(o)
 	}
@@ -120,23 +120,28 @@ func (l *look) lines(o *overview, last uint64) error {
 	return nil
 }
 
-// wholly takes in what is wrong with the store as a whole, each once.
-func (l *look) wholly(o *overview, damage []error) {
+// wholly takes in what is wrong with the store as a whole, each once. Where a person sees it as part
+// of what is printed, standard error does not say it again.
+func (l *look) wholly(o *overview, damage []error, seen bool) {
 	for _, err := range slices.Concat(l.whole, damage) {
-		text := damageText(err)
-		if slices.Contains(o.Damage, text) {
-			continue
+		if text := damageText(err); !slices.Contains(o.Damage, text) {
+			o.Damage = append(o.Damage, text)
 		}
-		o.Damage = append(o.Damage, text)
-		if !slices.Contains(l.wrong, tool.Visible(text)) {
-			l.wrong = append(l.wrong, tool.Visible(text))
+	}
+	for _, text := range o.Damage {
+		said := complaintf("%s", tool.Visible(text))
+		l.wrong = slices.DeleteFunc(l.wrong, func(c complaint) bool { return c.text == said.text })
+		if seen {
+			l.shown++
+		} else {
+			l.wrong = append(l.wrong, said)
 		}
 	}
 }
 
 func (l *look) info(o *overview) error {
 	p := &pairs{look: l}
-	p.add("store", tool.Escape(o.Store))
+	p.path("store", o.Store)
 	p.add("format", fmt.Sprintf("version %d", o.Format))
 	counted := "the journal does not count them"
 	if o.Counted != nil {

@@ -33,7 +33,7 @@ func showLog(l *look, c *cli.Command) error {
 		var damage *fsmeta.DamagedError
 		switch {
 		case errors.As(err, &damage):
-			l.note(err)
+			l.note(damage.Path, err)
 			if c.Bool("json") {
 				err = lines.Encode(map[string]string{"lost": damage.Err.Error()})
 			} else {

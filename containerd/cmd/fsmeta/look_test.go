@@ -55,7 +55,7 @@ func TestOutdated(t *testing.T) {
 		c := &cli.Command{Writer: &out, Action: looking(func(l *look, _ *cli.Command) error {
 			tried++
 			_, _ = l.out.WriteString(strings.Repeat("x", test.print))
-			if l.note(errors.New("damage")); tried <= test.failures {
+			if l.note("", errors.New("damage")); tried <= test.failures {
 				return fmt.Errorf("so: %w", fsmeta.ErrOutdated)
 			}
 			l.wrong = nil

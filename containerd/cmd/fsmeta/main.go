@@ -12,6 +12,7 @@
 //	fsmeta import FILE STORE takes over a metadata.db of containerd's package
 //	fsmeta export STORE FILE writes one, the way back
 //	fsmeta watch STORE       prints transactions as they are committed
+//	fsmeta guide             how to repair a store by hand
 //
 // Run it with --help; fsmeta COMMAND --help has more of each, with an example.
 package main
@@ -108,8 +109,11 @@ func backupCommand() *cli.Command {
 // the store.
 func with(action cli.ActionFunc, arguments ...*string) cli.ActionFunc {
 	return func(ctx context.Context, c *cli.Command) error {
-		if c.Args().Present() || slices.ContainsFunc(arguments, func(a *string) bool { return *a == "" }) {
-			return fmt.Errorf("give exactly the arguments that %s --help shows", c.FullName())
+		switch {
+		case c.Args().Present():
+			return fmt.Errorf("%q is an argument too many: %s", c.Args().First(), c.UsageText)
+		case slices.ContainsFunc(arguments, func(a *string) bool { return *a == "" }):
+			return fmt.Errorf("an argument is missing: %s", c.UsageText)
 		}
 		return explain(action(ctx, c), *arguments[0])
 	}

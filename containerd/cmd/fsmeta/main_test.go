@@ -54,18 +54,10 @@ func (t *terminal) Columns() int { return t.columns }
 // on runs the command on a terminal of so many columns; 0 is none.
 func on(t *testing.T, columns int, arguments ...string) (r result) {
 	t.Helper()
-	var errs bytes.Buffer
-	out := &terminal{columns: columns}
+	out, errs := &terminal{columns: columns}, &terminal{columns: columns}
 	c := command()
-	c.Writer, c.ErrWriter = out, &errs
-	err := c.Run(t.Context(), append([]string{"fsmeta"}, arguments...))
-	if err != nil {
-		r.status = 1
-	}
-	if err != nil && !errors.Is(err, tool.ErrFindings) {
-		r.status = 2
-		fmt.Fprintln(&errs, "fsmeta: "+strings.TrimPrefix(err.Error(), "fsmeta: ")) // as tool.Exit does
-	}
+	c.Writer, c.ErrWriter = out, errs
+	r.status = tool.Report(errs, "fsmeta", c.Run(t.Context(), append([]string{"fsmeta"}, arguments...)))
 	r.out, r.errs = out.String(), errs.String()
 	return r
 }

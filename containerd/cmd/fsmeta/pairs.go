@@ -17,12 +17,18 @@ type pair struct {
 	name  string
 	lines []string // escaped
 	style tool.Style
+	whole bool // the lines are not wrapped
 }
 
 func (p *pairs) add(name, value string) { p.styled(name, value, "") }
 
 func (p *pairs) styled(name, value string, as tool.Style) {
-	p.all = append(p.all, pair{name, []string{value}, as})
+	p.all = append(p.all, pair{name: name, lines: []string{value}, style: as})
+}
+
+// path adds a path, which can be pasted: it stays whole.
+func (p *pairs) path(name, path string) {
+	p.all = append(p.all, pair{name: name, lines: []string{tool.Escape(path)}, whole: true})
 }
 
 // list adds several values, or says that there are none.
@@ -30,7 +36,7 @@ func (p *pairs) list(name string, values []string) {
 	if len(values) == 0 {
 		values = []string{"none"}
 	}
-	p.all = append(p.all, pair{name, values, ""})
+	p.all = append(p.all, pair{name: name, lines: values})
 }
 
 // print prints all of them.
@@ -44,7 +50,10 @@ func (p *pairs) print() error {
 		room = max(p.Width-names, 1)
 	}
 	for _, pair := range p.all {
-		name := pair.name
+		name, room := pair.name, room
+		if pair.whole {
+			room = 0
+		}
 		for _, value := range pair.lines {
 			for _, line := range tool.Wrap(value, room) {
 				text := strings.TrimRight(tool.Pad(name, names)+p.Paint(line, pair.style), " ")

@@ -63,6 +63,7 @@ func show(l *look, c *cli.Command, name string) error {
 	if len(all) == 0 {
 		return l.missing(f)
 	}
+	l.leaveOthers(f, all)
 	for i, r := range all {
 		l.noteParents(r)
 		if c.Bool("json") {
@@ -80,12 +81,30 @@ func show(l *look, c *cli.Command, name string) error {
 	return nil
 }
 
+// leaveOthers leaves of what is damaged what concerns the snapshots that are shown: themselves, what
+// they stand on, and the journal. The rest is counted.
+func (l *look) leaveOthers(f *finder, shown []found) {
+	concerned := map[string]bool{}
+	for _, r := range shown {
+		concerned[r.sight.Path] = true
+		for _, p := range r.Parents {
+			concerned[f.links[p.Name].path] = true
+		}
+	}
+	for _, err := range l.whole {
+		concerned[pathOf(err)] = ofJournal(err)
+	}
+	all := len(l.wrong)
+	l.wrong = slices.DeleteFunc(l.wrong, func(c complaint) bool { return !concerned[c.path] })
+	l.others = all - len(l.wrong)
+}
+
 // noteParents notes parents that are missing or lead in a circle, where that is not said as
 // damage of a snapshot.
 func (l *look) noteParents(r found) {
 	for _, p := range r.Parents {
 		if r.sight.Damage == nil && (p.Problem == isMissing || p.Problem == inCircle) {
-			l.wrong = append(l.wrong, fmt.Sprintf("snapshot %s: its parents: %s: %s; run fsmeta check",
+			l.wrong = append(l.wrong, complaintf("snapshot %s: its parents: %s: %s",
 				tool.Shorten(nameOf(&r.sight), enoughInError), tool.Shorten(tool.Escape(p.Name), enoughInError), p.Problem))
 		}
 	}
@@ -109,8 +128,8 @@ type finder struct {
 
 // link is what has to be known of each snapshot.
 type link struct {
-	parent, id, problem string
-	kind                fsmeta.Kind
+	path, parent, id, problem string
+	kind                      fsmeta.Kind
 }
 
 func (f *finder) take(s *fsmeta.Sight) {
@@ -124,7 +143,7 @@ func (f *finder) take(s *fsmeta.Sight) {
 		f.unnamed++
 		return
 	}
-	known := link{parent: s.Parent, id: s.ID, kind: s.Kind}
+	known := link{path: s.Path, parent: s.Parent, id: s.ID, kind: s.Kind}
 	if s.Damage != nil {
 		known.problem = problemOf(s.Damage)
 	}
@@ -154,10 +173,7 @@ func why(l *look, s *fsmeta.Sight) string {
 }
 
 // ofJournal reports whether damage is of the journal.
-func ofJournal(err error) bool {
-	var damage *fsmeta.DamagedError
-	return errors.As(err, &damage) && filepath.Base(damage.Path) == "journal"
-}
+func ofJournal(err error) bool { return filepath.Base(pathOf(err)) == "journal" }
 
 func (f *finder) parents(s *fsmeta.Sight) []relative {
 	chain, passed := []relative{}, map[string]bool{s.Name: true}
@@ -217,7 +233,7 @@ func (l *look) show(r found) error {
 		p.add("transaction", fmt.Sprint(s.Txn))
 	}
 	p.add("decided by", r.Source+": "+r.Why)
-	p.add("path", tool.Escape(s.Path))
+	p.path("path", s.Path)
 	p.list("parents", relativeLines(r.Parents))
 	p.list("children", relativeLines(r.Children))
 	if s.Lags != "" {
@@ -255,7 +271,6 @@ func relativeLines(all []relative) (lines []string) {
 
 // missing says that nothing was found, and what the journal knows of it.
 func (l *look) missing(f *finder) error {
-	l.absent = true
 	text := fmt.Sprintf("there is no snapshot named %s in %s", quote(f.name), tool.Escape(l.dir))
 	if f.byID {
 		text = fmt.Sprintf("no snapshot has the identifier %s in %s", quote(f.name), tool.Escape(l.dir))
@@ -272,7 +287,7 @@ func (l *look) missing(f *finder) error {
 	if text += gone; f.unnamed > 0 {
 		text += fmt.Sprintf("; it may be one of %d that are damaged, of which the names can't be told", f.unnamed)
 	}
-	l.wrong = append(l.wrong, tool.Visible(text))
+	l.absent = tool.Visible(text)
 	return nil
 }
 

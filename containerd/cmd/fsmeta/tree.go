@@ -63,7 +63,7 @@ type forest struct {
 	nodes   []*node // in order
 	roots   []*node // without a parent, or on one that is missing, or one of each circle
 	missing int
-	wrong   []string // what is wrong with the parents, where that is no damage already
+	wrong   []complaint // what is wrong with the parents, where that is no damage already
 }
 
 // grow reads the snapshots.
@@ -105,7 +105,7 @@ func (f *forest) link(byName map[string]*node) {
 			f.nodes, f.roots = append(f.nodes, parent), append(f.roots, parent)
 		}
 		if len(parent.marks) > 0 && parent.marks[0] == missing && len(n.marks) == 0 {
-			f.wrong = append(f.wrong, fmt.Sprintf("snapshot %s: its parent %s is missing; run fsmeta check", tool.Shorten(n.name, enoughInError), tool.Shorten(tool.Escape(n.parent), enoughInError)))
+			f.wrong = append(f.wrong, complaintf("snapshot %s: its parent %s is missing", tool.Shorten(n.name, enoughInError), tool.Shorten(tool.Escape(n.parent), enoughInError)))
 		}
 		parent.children = append(parent.children, n)
 	}
@@ -130,7 +130,7 @@ func (f *forest) findCircles(byName map[string]*node) {
 		root := at
 		for again := false; at != root || !again; at, again = byName[at.parent], true {
 			at.marks, at.style = append(at.marks, "circular"), tool.Red
-			f.wrong = append(f.wrong, fmt.Sprintf("snapshot %s: its parents lead back to it; run fsmeta check", tool.Shorten(at.name, enoughInError)))
+			f.wrong = append(f.wrong, complaintf("snapshot %s: its parents lead back to it", tool.Shorten(at.name, enoughInError)))
 		}
 		f.roots = append(f.roots, root)
 		reach(root, reached)

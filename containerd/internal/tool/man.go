@@ -9,9 +9,15 @@ import (
 	"github.com/urfave/cli/v3"
 )
 
-// Document gives a program the commands man and completion.
+// Document gives a program the commands guide, man and completion.
 func Document(program *cli.Command) *cli.Command {
-	program.Commands = append(program.Commands, man(program.Name))
+	program.Commands = append(program.Commands, guide(program.Name), man(program.Name))
+	program.Description += " What messages call " + guideFile + " is printed by " + program.Name + " guide."
+	for _, c := range program.Commands {
+		c.UsageText = usageOf(program.Name, c)
+		c.OnUsageError = refuse
+	}
+	program.OnUsageError = refuse
 	program.EnableShellCompletion = true
 	program.ConfigureShellCompletionCommand = func(c *cli.Command) { c.Hidden = false }
 	return program
@@ -39,6 +45,16 @@ func man(program string) *cli.Command {
 // describe puts what --help says of a command into its usage, which is what manual pages have
 // of commands. The program ends after that.
 func describe(program string, c *cli.Command) {
+	text := []string{c.Usage, "\t" + usageOf(program, c)}
+	for paragraph := range strings.SplitSeq(c.Description, "\n\n") {
+		text = append(text, strings.Replace(paragraph, "   ", "\t", 1))
+	}
+	c.Usage = strings.Join(text, "\n\n")
+	c.Commands = nil // the command help of each
+}
+
+// usageOf returns how a command is called.
+func usageOf(program string, c *cli.Command) string {
 	usage := []string{program, c.Name}
 	if len(c.VisibleFlags()) > 0 {
 		usage = append(usage, "[OPTIONS]")
@@ -46,10 +62,10 @@ func describe(program string, c *cli.Command) {
 	for _, argument := range c.Arguments {
 		usage = append(usage, strings.TrimSpace(argument.Usage()))
 	}
-	text := []string{c.Usage, "\t" + strings.Join(usage, " ")}
-	for paragraph := range strings.SplitSeq(c.Description, "\n\n") {
-		text = append(text, strings.Replace(paragraph, "   ", "\t", 1))
-	}
-	c.Usage = strings.Join(text, "\n\n")
-	c.Commands = nil // the command help of each
+	return strings.Join(usage, " ")
+}
+
+// refuse says in a line what is wrong with how a command was called.
+func refuse(_ context.Context, c *cli.Command, err error, _ bool) error {
+	return fmt.Errorf("%w: see %s --help", err, c.FullName())
 }

@@ -4,19 +4,30 @@ package tool
 
 import (
 	"os"
+	"time"
 
 	"github.com/schollz/progressbar/v3"
 )
 
 // Progress shows how far long work is, a bar for each step of it, on standard error, where
-// that is a terminal. The zero Progress shows nothing yet.
+// that is a terminal. The zero Progress shows nothing yet, and nothing of work that is short.
 type Progress struct {
-	step string
-	bar  *progressbar.ProgressBar
+	begun time.Time
+	step  string
+	bar   *progressbar.ProgressBar
 }
+
+// short is how long work goes on without a bar.
+const short = time.Second / 2
 
 // Show shows that so many of total are done of a step; total is 0 where it isn't known.
 func (p *Progress) Show(step string, done, total int) {
+	if p.begun.IsZero() {
+		p.begun = time.Now()
+	}
+	if time.Since(p.begun) < short {
+		return
+	}
 	if p.bar == nil || step != p.step {
 		p.Finish()
 		p.step, p.bar = step, newBar(step, total)

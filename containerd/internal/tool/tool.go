@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"runtime"
 	"runtime/debug"
-	"strings"
 
 	"github.com/fsmeta/fsmeta/fsmeta"
 	"github.com/urfave/cli/v3"
@@ -31,19 +29,6 @@ func Found(wrong int, err error) error {
 		return ErrFindings
 	}
 	return err
-}
-
-// Exit ends the program as err says, which is what became of the command.
-func Exit(program string, err error) {
-	switch {
-	case errors.Is(err, ErrFindings):
-		os.Exit(exitFindings)
-	case errors.Is(err, ErrLogged):
-		os.Exit(exitFailed)
-	case err != nil:
-		fmt.Fprintf(os.Stderr, "%s: %s\n", program, strings.TrimPrefix(err.Error(), program+": "))
-		os.Exit(exitFailed)
-	}
 }
 
 // version is what the linker has been told, "" for nothing.
