@@ -100,6 +100,11 @@ var checkTable = []struct {
 		[]wanted{{"snapshots", false, "1 of 6"}, {meta(long), false, `"base" is missing`}, {meta("view"), false, `"base" is missing`}}},
 	{"parent of a name that the journal decides is missing", true, func(s *tamper) { s.remove(dirOf("base")) },
 		[]wanted{{"snapshots", false, "1 of 6"}, {meta(long), false, `"base" is missing`}, {meta("view"), false, `"base" is missing`}}},
+	{"parent in the file is missing, and the link leads to one", false, misspelt, []wanted{{meta("view"), false, `"bass" is missing`}}},
+	{"parent in the file is active, and the link leads to one", false, func(s *tamper) {
+		s.unsigned("view")
+		s.replaceIn(meta("view"), `"parent": "base"`, `"parent": "alone"`)
+	}, []wanted{{meta("view"), false, "not committed"}}},
 
 	// Links.
 	{"link is missing", false, func(s *tamper) { s.remove(linkOfName("view")) }, []wanted{{linkOfName("view"), true, "the link is missing"}}},
@@ -171,6 +176,12 @@ var checkTable = []struct {
 	{"metadata is large", false, func(s *tamper) { s.check(os.Truncate(s.at(meta("view")), 1<<40)) }, []wanted{{meta("view"), false, "larger"}}},
 	{"snapshot is a symlink", false, func(s *tamper) { s.move(dirOf("view"), "lost+found"); s.link(dirOf("view"), "../lost+found") },
 		[]wanted{{meta("view"), false, "symlink"}}},
+}
+
+// misspelt changes the parent in the file of view, and not its link.
+func misspelt(s *tamper) {
+	s.unsigned("view")
+	s.replaceIn(meta("view"), `"parent": "base"`, `"parent": "bass"`)
 }
 
 // wantFindings requires that these findings were made, in this order, beside what a repair has
@@ -324,4 +335,35 @@ func TestCheckAdvisesToMoveAway(t *testing.T) {
 	if i := slices.IndexFunc(findings, func(f Finding) bool { return f.Name == "alone" }); i < 0 || findings[i].Advice != adviseNoDir {
 		t.Errorf("%+v, want the advice %q", findings, adviseNoDir)
 	}
+}
+
+// Where the parent in a file can't be right, and the link may be, what to do says so; and a repair
+// leaves the link as it is.
+func TestAdvisesByLink(t *testing.T) {
+	s := specimen(t, false)
+	misspelt(s)
+	const want = `the link beside the file leads to "base"`
+	find := func(findings []Finding, err error) {
+		t.Helper()
+		s.check(err)
+		if len(findings) != 1 || !strings.Contains(findings[0].Advice, want) {
+			t.Errorf("%+v, want one with the advice %q", findings, want)
+		}
+	}
+	find(Check(bg, s.dir, nil))
+	find(Repair(bg, s.dir, RepairOptions{}, nil))
+	if target, err := os.Readlink(s.at(linkOfName("view"))); err != nil || target != format.LinkTarget("base") {
+		t.Errorf("after a repair the link leads to %q, %v", target, err)
+	}
+	look, err := OpenLook(s.dir)
+	s.check(err)
+	_, err = look.Walk(bg, func(sight Sight) error {
+		if sight.Name == "view" && !strings.Contains(sight.Advice, want) {
+			t.Errorf("a look advises %q", sight.Advice)
+		}
+		return nil
+	})
+	s.check(errors.Join(err, look.Close()))
+	s.replaceIn(meta("view"), `"parent": "bass"`, `"parent": "base"`)
+	s.wantCheck()
 }

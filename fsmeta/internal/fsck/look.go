@@ -201,7 +201,7 @@ func (l *Look) damaged(entry string, err error) Sight {
 	_, s.Journal = l.lines[s.Name]
 	if s.Name != "" && s.Path == l.tree.Path(s.Name) {
 		if m, err := l.tree.Read(s.Name); err == nil && m != nil {
-			s.Snapshot, s.Advice = m, adviseParent
+			s.Snapshot, s.Advice = m, l.adviseByLink(m, adviseParent)
 			return s
 		}
 	}

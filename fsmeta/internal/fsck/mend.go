@@ -60,12 +60,13 @@ func (r *repair) overlayLagging(c *content) {
 	c.overlay(r.view.Versions(slices.Collect(maps.Keys(r.writer.Lagging())), r.view.Tip()))
 }
 
-// mendLinks makes the parent links say what the files say. A crash leaves some of them as
-// they were.
+// mendLinks makes the parent links say what the files say, but those that may be right where the
+// files can't be. A crash leaves some of them as they were.
 func (r *repair) mendLinks(c *content) error {
 	odd, err := r.oddLinks(c.byName())
+	evidence := r.evidence(c)
 	for _, name := range slices.Sorted(maps.Keys(odd)) {
-		if !c.behind[name] && !r.fail(r.link(name), r.fixLink(c.good[name])) {
+		if !c.behind[name] && !evidence[name] && !r.fail(r.link(name), r.fixLink(c.good[name])) {
 			r.mended(r.link(name), name, odd[name], "it was made to say what the file says")
 		}
 	}

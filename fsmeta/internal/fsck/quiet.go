@@ -217,9 +217,10 @@ func (s *store) cause(entry string) string {
 // checkLinks looks again at the links that seemed to be wrong.
 func (c *checker) checkLinks() error {
 	var again []*format.Snapshot
+	evidence := c.evidence(c.content)
 	for name := range c.odd {
 		m, err := c.tree.Read(name)
-		if err == nil && m != nil && !c.content.behind[name] { // else that is a finding of its own
+		if err == nil && m != nil && !c.content.behind[name] && !evidence[name] { // else that is a finding of its own
 			again = append(again, m)
 		}
 	}

@@ -153,6 +153,49 @@ func (c *content) missingParent(m *format.Snapshot) string {
 	return fmt.Sprintf("its parent %.256q is missing", m.Parent)
 }
 
+// linkedInstead returns the parent that the link of m leads to, where that is another than its file
+// says, and could be it; else "". Where the parent in the file can't be right, the link may be.
+func (s *store) linkedInstead(m *format.Snapshot) string {
+	says, err := s.tree.LinkedParent(format.EncodeName(m.Name))
+	if err != nil || says == "" || says == format.EncodeName(m.Parent) {
+		return ""
+	}
+	name, hashed, ok := format.DecodeName(says)
+	if hashed {
+		name, err = s.tree.NameIn(says)
+	}
+	if !ok || err != nil || name == m.Name {
+		return ""
+	}
+	parent, err := s.tree.Read(name)
+	if err != nil || parent == nil || parent.Kind != format.Committed {
+		return ""
+	}
+	return name
+}
+
+// adviseByLink puts before what to do about a parent that can't be right what the link says, if
+// that may be.
+func (s *store) adviseByLink(m *format.Snapshot, advice string) string {
+	linked := s.linkedInstead(m)
+	if linked == "" {
+		return advice
+	}
+	return fmt.Sprintf("the link beside the file leads to %.256q, which is there: if that is right, stop what uses the store, set \"parent\" in the file to it, and delete the line with crc32c; else %s", linked, advice)
+}
+
+// evidence returns the names of those of which the link may be right, and the file not.
+func (s *store) evidence(c *content) map[string]bool {
+	may := map[string]bool{}
+	_, circles := c.standing()
+	for name, m := range c.good {
+		if problem, _ := c.parentProblem(m, circles); problem != "" && s.linkedInstead(m) != "" {
+			may[name] = true
+		}
+	}
+	return may
+}
+
 // oddLinks returns what is wrong with the parent links of snapshots, by name.
 func (s *store) oddLinks(all []*format.Snapshot) (map[string]string, error) {
 	odd := map[string]string{}
@@ -276,9 +319,11 @@ func (c *checker) checkSnapshots() {
 		case problem == "":
 			continue
 		case circles[m.Name]:
-			f.Meaning, f.Advice = "it can't be mounted or removed", adviseRepair
+			f.Meaning, f.Advice = "it can't be mounted or removed", c.adviseByLink(m, adviseRepair)
 		case bad:
-			f.Meaning, f.Advice = unusable(m.Name), adviseParent
+			f.Meaning, f.Advice = unusable(m.Name), c.adviseByLink(m, adviseParent)
+		default:
+			f.Advice = c.adviseByLink(m, adviseKind)
 		}
 		c.found(f)
 	}
