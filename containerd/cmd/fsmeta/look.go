@@ -201,8 +201,8 @@ func explain(err error, dir string) error {
 		}
 	case errors.Is(err, fsmeta.ErrInUse):
 		advice = "wait until it has ended"
-	case errors.Is(err, fs.ErrPermission):
-		advice = "run it as the user that the store belongs to, or as root"
+	case errors.Is(err, fs.ErrPermission) && !strings.Contains(err.Error(), "chattr"): // which is the advice then
+		advice = adviseDenied(err, dir)
 	}
 	if advice == "" || strings.HasSuffix(err.Error(), advice) {
 		return err

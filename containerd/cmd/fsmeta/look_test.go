@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -87,7 +86,6 @@ func TestExplain(t *testing.T) {
 		{fsmeta.ErrNotStore, root, "the store is " + root + "/meta"},
 		{fsmeta.ErrNotStore, "/nothing", "give the directory"},
 		{fsmeta.ErrInUse, root, "wait"},
-		{fs.ErrPermission, root, "as root"},
 		{errors.New("other"), root, "other"},
 	} {
 		if got := fmt.Sprint(explain(test.err, test.dir)); !strings.Contains(got, test.want) {

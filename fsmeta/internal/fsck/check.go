@@ -166,11 +166,8 @@ func (c *checker) checkAside() error {
 
 // checkWritable looks for what keeps any process from writing.
 func (c *checker) checkWritable() {
-	for _, part := range []string{".", format.JournalFile, format.SnapshotsDir, format.StagingDir} {
-		if flag := flagAt(c.root, part); flag != "" {
-			c.found(Finding{Path: c.path(part), Problem: "it is " + flag, Meaning: "programs can't write, or get no further than the journal",
-				Advice: "chattr -i -a " + c.path(part)})
-		}
+	for _, f := range c.flagged() {
+		c.found(Finding{Path: f.path, Problem: "it is " + f.flag, Meaning: "programs can't write, or get no further than the journal", Advice: unflag + f.path})
 	}
 	if cause := noRoom(c.root); cause != "" {
 		c.found(Finding{Path: c.dir, Harmless: true, Problem: cause, Meaning: "snapshots can be removed, and nothing can be added or changed",
@@ -180,6 +177,21 @@ func (c *checker) checkWritable() {
 		c.found(Finding{Path: c.dir, Harmless: true, Problem: "its filesystem is mounted read-only", Meaning: "the store can be read, and nothing can be written",
 			Advice: "if that is not meant, look in dmesg for an error of the disk before mounting it anew"})
 	}
+}
+
+// flagged is a part of the store that a flag keeps from being changed, even by root.
+type flagged struct{ path, flag string }
+
+// unflag takes both flags from the path behind it.
+const unflag = "chattr -i -a "
+
+func (s *store) flagged() (all []flagged) {
+	for _, part := range []string{".", format.JournalFile, format.SnapshotsDir, format.StagingDir} {
+		if flag := flagAt(s.root, part); flag != "" {
+			all = append(all, flagged{s.path(part), flag})
+		}
+	}
+	return all
 }
 
 // checkDirectories looks whether there are those that the rest needs. For a staging/ that is

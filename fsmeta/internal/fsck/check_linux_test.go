@@ -161,6 +161,26 @@ func TestCheckFlags(t *testing.T) {
 	}
 }
 
+// A repair that such a flag refuses something ends with how to take the flag away.
+func TestRepairFlags(t *testing.T) {
+	for _, part := range []string{".", "journal", "staging"} {
+		s := specimen(t, true)
+		free, err := immutable(s.at(part))
+		if err != nil {
+			t.Skip("nothing can be made immutable here: ", err)
+		}
+		t.Cleanup(func() { _ = free() }) // so that it can be deleted
+		want := s.at(part) + " is immutable: chattr -i -a " + s.at(part)
+		if _, err := Repair(bg, s.dir, RepairOptions{}, nil); !errors.Is(err, fs.ErrPermission) || strings.Count(err.Error(), want) != 1 {
+			t.Errorf("%s: the repair ends with %v, want %q", part, err, want)
+		}
+		s.check(free())
+		if _, err := Repair(bg, s.dir, RepairOptions{}, nil); err != nil {
+			t.Errorf("%s: the repair after that: %v", part, err)
+		}
+	}
+}
+
 // A filesystem over the directory of one snapshot hides it, and is no reason to set anything
 // aside: when it is gone, all is there.
 func TestMountedOverASnapshot(t *testing.T) {

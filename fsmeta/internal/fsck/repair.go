@@ -8,6 +8,8 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/fsmeta/fsmeta/fsmeta/internal/commit"
 	"github.com/fsmeta/fsmeta/fsmeta/internal/disk"
 	"github.com/fsmeta/fsmeta/fsmeta/internal/fault"
@@ -41,7 +43,7 @@ func Repair(ctx context.Context, dir string, options RepairOptions, progress fun
 		}
 	}
 	if err == nil {
-		err = r.run()
+		err = r.explainRefusal(errors.Join(r.run(), r.endWriting()))
 	}
 	err = errors.Join(err, r.close())
 	var left []Finding
@@ -114,6 +116,17 @@ func (r *repair) explain(left []Finding) []Finding {
 	return left
 }
 
+// explainRefusal adds to an error of something that no process may do the flags that are the cause.
+func (r *repair) explainRefusal(err error) error {
+	if !errors.Is(err, unix.EPERM) {
+		return err
+	}
+	for _, f := range r.flagged() {
+		err = fmt.Errorf("%w; %s is %s: %s%[2]s", err, f.path, f.flag, unflag)
+	}
+	return err
+}
+
 // run repairs the parts of the store from the outside in: each needs those before it.
 func (r *repair) run() error {
 	if mounted := r.mountedParts(); len(mounted) > 0 {
@@ -172,15 +185,14 @@ func (r *repair) refuseForeign() error {
 	return nil
 }
 
-// close ends what was begun. Where everything went well the journal has no lines then but for
+// endWriting ends what was begun. Where everything went well the journal has no lines then but for
 // names that lag.
-func (r *repair) close() error {
-	var err error
-	if r.writer != nil {
-		r.writer.Release()
-		err = r.end(r.writer, true)
+func (r *repair) endWriting() error {
+	if r.writer == nil {
+		return nil
 	}
-	return errors.Join(err, r.store.close())
+	r.writer.Release()
+	return r.end(r.writer, true)
 }
 
 // locked calls do with the lock on staging/, which a writer takes by itself.
