@@ -2,6 +2,7 @@ package peers_test
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -55,28 +56,32 @@ var theirsRebases = sync.OnceValue(func() bool {
 		panic(err)
 	}
 	defer ms.Close()
-	var info snapshots.Info
-	err = ms.WithTransaction(bg, true, func(ctx context.Context) error {
-		_, err := theirs.CreateSnapshot(ctx, snapshots.KindActive, "a", "")
-		if err == nil {
-			_, err = theirs.CommitActive(ctx, "a", "base", snapshots.Usage{})
-		}
-		if err == nil {
-			_, err = theirs.CreateSnapshot(ctx, snapshots.KindActive, "a", "")
-		}
-		if err == nil {
-			_, err = theirs.CommitActive(ctx, "a", "top", snapshots.Usage{}, withParent("base"))
-		}
-		if err == nil {
-			_, info, _, err = theirs.GetInfo(ctx, "top")
-		}
-		return err
-	})
+	rebased, err := rebase(ms)
 	if err != nil {
 		panic(err)
 	}
-	return info.Parent == "base"
+	return rebased
 })
+
+// rebase tries it, in an empty store.
+func rebase(ms *theirs.MetaStore) (rebased bool, err error) {
+	err = ms.WithTransaction(bg, true, func(ctx context.Context) error {
+		create := func(name string, opts ...snapshots.Opt) error {
+			_, err := theirs.CreateSnapshot(ctx, snapshots.KindActive, "active", "")
+			if err == nil {
+				_, err = theirs.CommitActive(ctx, "active", name, snapshots.Usage{}, opts...)
+			}
+			return err
+		}
+		if err := errors.Join(create("base"), create("top", withParent("base"))); err != nil {
+			return err
+		}
+		_, info, _, err := theirs.GetInfo(ctx, "top")
+		rebased = info.Parent == "base"
+		return err
+	})
+	return rebased, err
+}
 
 // playersOf are the peers that a script is played on: only ours if it gives a parent at the
 // commit, and theirs can't.
