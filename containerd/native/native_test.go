@@ -3,6 +3,8 @@
 package native_test
 
 import (
+	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -182,5 +184,65 @@ func TestContentIsCopied(t *testing.T) {
 			must(t, err)
 			return usage
 		})
+	}
+}
+
+// endsWhen is a context that ends when there is a file of that pattern.
+type endsWhen struct {
+	context.Context
+	pattern string
+}
+
+func (c endsWhen) Err() error {
+	if found, err := filepath.Glob(c.pattern); err != nil || len(found) > 0 {
+		return context.Canceled
+	}
+	return nil
+}
+
+// A context that ends while a parent is copied ends the call, and nothing is left of it.
+func TestCopyEndsWithItsContext(t *testing.T) {
+	root := filepath.Join(t.TempDir(), "root")
+	s, err := native.NewSnapshotter(root)
+	must(t, err)
+	t.Cleanup(func() { must(t, s.Close()) })
+	mounts, err := s.Prepare(t.Context(), "making", "")
+	must(t, err)
+	for _, name := range []string{"a", "b", "c"} {
+		must(t, os.WriteFile(filepath.Join(mounts[0].Source, name), []byte(name), 0o600))
+	}
+	must(t, s.Commit(t.Context(), "layer", "making"))
+	ctx := endsWhen{t.Context(), filepath.Join(root, "snapshots", "[!1]", "*")}
+	if _, err := s.Prepare(ctx, "key", "layer"); !errors.Is(err, context.Canceled) {
+		t.Errorf("Prepare says %v, want that of the context", err)
+	}
+	entries, err := os.ReadDir(filepath.Join(root, "snapshots"))
+	must(t, err)
+	if len(entries) != 1 {
+		t.Errorf("there are %v, want the layer's content alone", entries)
+	}
+}
+
+// What is mounted below a parent is not copied.
+func TestMountsAreNotCopied(t *testing.T) {
+	requireRoot(t)
+	s, err := native.NewSnapshotter(filepath.Join(t.TempDir(), "root"))
+	must(t, err)
+	t.Cleanup(func() { must(t, s.Close()) })
+	mounts, err := s.Prepare(t.Context(), "making", "")
+	must(t, err)
+	mounted, outside := filepath.Join(mounts[0].Source, "mounted"), t.TempDir()
+	must(t, os.WriteFile(filepath.Join(outside, "file"), nil, 0o600))
+	must(t, os.WriteFile(filepath.Join(mounts[0].Source, "own"), nil, 0o600))
+	must(t, os.Mkdir(mounted, 0o700))
+	must(t, unix.Mount(outside, mounted, "", unix.MS_BIND, ""))
+	t.Cleanup(func() { must(t, unix.Unmount(mounted, unix.MNT_DETACH)) })
+	must(t, s.Commit(t.Context(), "layer", "making"))
+	mounts, err = s.Prepare(t.Context(), "key", "layer")
+	must(t, err)
+	entries, err := os.ReadDir(mounts[0].Source)
+	must(t, err)
+	if len(entries) != 1 || entries[0].Name() != "own" {
+		t.Errorf("copied are %v, want own alone", entries)
 	}
 }

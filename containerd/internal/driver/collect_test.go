@@ -99,6 +99,19 @@ func (n *node) drop(keys ...string) {
 	}
 }
 
+// wantListed checks what containerd lists, as CRI does for its statistics.
+func (n *node) wantListed(want ...string) {
+	n.t.Helper()
+	var got []string
+	must(n.t, n.sn.Walk(n.ctx, func(_ context.Context, info snapshots.Info) error {
+		got = append(got, info.Name)
+		return nil
+	}))
+	if !slices.Equal(got, want) {
+		n.t.Errorf("containerd lists %q, want %q", got, want)
+	}
+}
+
 // entry returns the directory of the snapshot key in the store.
 func (n *node) entry(key string) string {
 	n.t.Helper()
@@ -153,6 +166,7 @@ func TestDamageStaysLocal(t *testing.T) {
 				n.layers("other base", "other")
 				n.damage(damaged)
 				stay := append([]string{damaged}, held...)
+				n.wantListed(slices.DeleteFunc([]string{"base", "container", "other", "other base", "top"}, func(key string) bool { return key == damaged })...)
 
 				for range 2 {
 					n.layers("new base", "new")
@@ -284,6 +298,12 @@ func TestWalkBesideDamage(t *testing.T) {
 		t.Errorf("Stat says that it stands on %q, %v, want base", info.Parent, err)
 	}
 	_, damage := s.Stat(t.Context(), "base")
+	if !errdefs.IsNotFound(damage) || !errors.Is(damage, fsmeta.ErrDamaged) {
+		t.Errorf("Stat of the damaged one says %v, want not found and ErrDamaged", damage)
+	}
+	if err := errgrpc.ToNative(errgrpc.ToGRPC(damage)); !errdefs.IsNotFound(err) || !strings.Contains(err.Error(), "damaged") {
+		t.Errorf("a client gets %v, want not found, and why", err)
+	}
 	if err := s.Walk(t.Context(), func(context.Context, snapshots.Info) error { return damage }); !errors.Is(err, fsmeta.ErrDamaged) {
 		t.Errorf("a walk whose function fails says %v, want its error", err)
 	}

@@ -29,11 +29,17 @@ var (
 var errChanged = errors.New("replaced meanwhile")
 
 // Stat returns what is known of a snapshot of any kind.
+//
+// Of one that is damaged the error is errdefs.ErrNotFound beside [fsmeta.ErrDamaged]. containerd stats each snapshot that it knows
+// to list them, for CRI's statistics as well: it leaves out what is not found, and ends at any other error.
 func (s *Snapshotter) Stat(ctx context.Context, key string) (info snapshots.Info, err error) {
 	err = s.read(ctx, func(ctx context.Context) error {
 		_, info, _, err = storage.GetInfo(ctx, key)
 		return err
 	})
+	if s.onlyLocal(ctx, err) {
+		err = beside{errdefs.ErrNotFound, err}
+	}
 	return info, err
 }
 
@@ -356,7 +362,7 @@ func (s *Snapshotter) Remove(ctx context.Context, key string) error {
 		return err
 	})
 	if s.onlyLocal(ctx, err) {
-		return refused{err}
+		return beside{errdefs.ErrFailedPrecondition, err}
 	}
 	if err != nil {
 		return err
@@ -382,11 +388,11 @@ func (s *Snapshotter) readAhead(ctx context.Context) {
 	})
 }
 
-// refused is why a snapshot can't be removed: damage of this one or another.
-type refused struct{ err error }
+// beside is an error about damage that is of a class which containerd goes on after, too.
+type beside struct{ class, err error }
 
-func (e refused) Error() string   { return e.err.Error() }
-func (e refused) Unwrap() []error { return []error{errdefs.ErrFailedPrecondition, e.err} }
+func (e beside) Error() string   { return e.err.Error() }
+func (e beside) Unwrap() []error { return []error{e.class, e.err} }
 
 // Walk calls fn for every snapshot that one of the filters matches, see
 // [storage.WalkInfo]. It is what containerd's garbage collection begins with, which an error would end:
