@@ -305,7 +305,7 @@ func TestWalkBesideDamage(t *testing.T) {
 		t.Errorf("a client gets %v, want not found, and why", err)
 	}
 	if err := s.Walk(t.Context(), func(context.Context, snapshots.Info) error { return damage }); !errors.Is(err, fsmeta.ErrDamaged) {
-		t.Errorf("a walk whose function fails says %v, want its error", err)
+		t.Errorf("a walk with a function that fails says %v, want its error", err)
 	}
 	if err := s.Walk(t.Context(), func(context.Context, snapshots.Info) error { return nil }, "no filter=="); !errdefs.IsInvalidArgument(err) {
 		t.Errorf("a walk with a bad filter says %v", err)

@@ -44,7 +44,7 @@ func Directories(root string) ([]string, error) {
 	return names, nil
 }
 
-// RemovedName returns the name of the directory with the content of an identifier whose snapshot was
+// RemovedName returns the name of the directory with the content of an identifier after its snapshot was
 // removed.
 func RemovedName(id string) string { return removedPrefix + id }
 
@@ -111,7 +111,7 @@ func (k keeping) why(name string) string {
 	case k.unknown:
 		return "they may be of snapshots that are damaged or missing: repair the store"
 	case k.unknownAside:
-		return "they may be of snapshots that a repair has set aside, whose identifiers can't be told: look at them, then move " + damaged + " away"
+		return "they may be of snapshots that a repair has set aside with identifiers that can't be told: look at them, then move " + damaged + " away"
 	case removed:
 		return "" // all snapshots are known, and none of them has it
 	case k.unknownBelow:

@@ -94,7 +94,7 @@ func TestUsageAndCommitWhileFilesVanish(t *testing.T) {
 	}
 }
 
-// Content whose names are nested deeper than a path can say is measured, synced and deleted.
+// Content with names that are nested deeper than a path can say is measured, synced and deleted.
 func TestDeepContent(t *testing.T) {
 	s, _ := openFake(t, Config{})
 	dir := prepare(t, s, "key", "")

@@ -23,7 +23,7 @@ func blockSyncs(s *Snapshotter) (began chan struct{}, release func(err error)) {
 	return began, func(err error) { result <- err }
 }
 
-// commitBlocked begins to commit a snapshot whose sync of the filesystem does not end before release.
+// commitBlocked begins to commit a snapshot, and the sync of the filesystem for that does not end before release.
 func commitBlocked(t *testing.T, s *Snapshotter) (done chan error, release func(err error)) {
 	t.Helper()
 	prepare(t, s, "committing", "")
@@ -110,7 +110,7 @@ func TestContentMadeDuringAFailingSync(t *testing.T) {
 	must(t, os.WriteFile(filepath.Join(dir, "fs", "file"), []byte("content"), 0o600))
 	release(errors.New("the disk is gone"))
 	if err := await(t, "Commit", committed); !errors.Is(err, errLost) {
-		t.Errorf("the commit whose sync failed says %v, want errLost", err)
+		t.Errorf("the commit with the sync that failed says %v, want errLost", err)
 	}
 	if err := s.Commit(t.Context(), "name", "during"); !errors.Is(err, errLost) {
 		t.Errorf("a commit of what was made meanwhile says %v, want errLost", err)
