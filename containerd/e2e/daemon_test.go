@@ -3,6 +3,8 @@
 package e2e
 
 import (
+	"bytes"
+	"errors"
 	"net"
 	"os"
 	"os/exec"
@@ -13,6 +15,7 @@ type daemon struct {
 	*program
 	root, socket string
 	arguments    []string
+	kept         *os.File // the socket, where it is kept over restarts as systemd does; else nil
 }
 
 // startDaemon starts the daemon that is the proxy plugin of that name, and returns when
@@ -25,17 +28,56 @@ func (s *stand) startDaemon(name string, arguments ...string) {
 	s.restartDaemon(name)
 }
 
+// startKeptDaemon is startDaemon with a socket that stays while the daemon is restarted.
+func (s *stand) startKeptDaemon(name string, arguments ...string) {
+	s.Helper()
+	d := &daemon{root: s.path(name), socket: s.path(name + ".sock")}
+	d.arguments = append([]string{"--root", d.root}, arguments...)
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: d.socket, Net: "unix"})
+	must(s, err)
+	l.SetUnlinkOnClose(false)
+	d.kept, err = l.File()
+	must(s, errors.Join(err, l.Close())) // kept is another descriptor
+	s.Cleanup(func() { must(s, d.kept.Close()) })
+	s.daemons[name] = d
+	s.restartDaemon(name)
+}
+
 // restartDaemon starts a daemon that has ended, and returns when it is ready.
 func (s *stand) restartDaemon(name string) {
 	s.Helper()
-	d := s.daemons[name]
-	d.program = start(s, s.path(name+".log"), os.Getenv(daemonVariable), d.arguments...)
+	d, log := s.daemons[name], s.path(name+".log")
+	if d.kept != nil {
+		s.restartKept(d, log)
+		return
+	}
+	d.program = start(s, log, os.Getenv(daemonVariable), d.arguments...)
 	d.awaitReady(s, func() error {
 		conn, err := net.Dial("unix", d.socket)
 		if err != nil {
 			return err
 		}
 		return conn.Close()
+	})
+}
+
+// restartKept is restartDaemon for a daemon with a socket that answers all the time.
+func (s *stand) restartKept(d *daemon, log string) {
+	s.Helper()
+	starts := func() int {
+		data, err := os.ReadFile(log)
+		if err != nil {
+			return 0 // it was not started yet
+		}
+		return bytes.Count(data, []byte("serving the "))
+	}
+	before := starts()
+	d.program = startPassing(s, log, d.kept, os.Getenv(daemonVariable), d.arguments...)
+	d.awaitReady(s, func() error {
+		if starts() == before {
+			return errors.New("it does not say that it serves")
+		}
+		return nil
 	})
 }
 

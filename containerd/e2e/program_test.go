@@ -26,10 +26,24 @@ type program struct {
 // start starts a program that adds what it says to a log file.
 func start(t testing.TB, log string, name string, arguments ...string) *program {
 	t.Helper()
+	return startCommand(t, log, exec.Command(name, arguments...))
+}
+
+// startPassing starts a program with a socket that it gets as from systemd.
+func startPassing(t testing.TB, log string, socket *os.File, name string, arguments ...string) *program {
+	t.Helper()
+	// LISTEN_PID is known in the process alone.
+	cmd := exec.Command("/bin/sh", append([]string{"-c", `LISTEN_FDS=1 LISTEN_PID=$$ exec "$0" "$@"`, name}, arguments...)...)
+	cmd.ExtraFiles = []*os.File{socket}
+	return startCommand(t, log, cmd)
+}
+
+func startCommand(t testing.TB, log string, cmd *exec.Cmd) *program {
+	t.Helper()
 	out, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	must(t, err)
 	defer out.Close() // the program has its own
-	p := &program{name: filepath.Base(name), log: log, cmd: exec.Command(name, arguments...), ended: make(chan struct{})}
+	p := &program{name: filepath.Base(cmd.Path), log: log, cmd: cmd, ended: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = out, out
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a terminal's Ctrl-C is for the supervisor
 	must(t, p.cmd.Start())
