@@ -69,8 +69,11 @@ func info(l *look, c *cli.Command) error {
 	if s.Known {
 		o.Counted = &s.Counted
 	}
-	if s.NextID > 0 { // else the journal can't be read at all
-		o.Transaction, o.NextID = &s.Transaction, &s.NextID
+	if s.NextID > 0 {
+		o.NextID = &s.NextID
+	}
+	if s.NextID > 0 || s.Transaction > 0 { // else the journal can't be read at all
+		o.Transaction = &s.Transaction
 	}
 	if !s.BackupOf.IsZero() {
 		o.BackupOf = &s.BackupOf
@@ -171,6 +174,9 @@ func (l *look) info(o *overview) error {
 
 func (l *look) last(o *overview) string {
 	text := number(o.Transaction)
+	if o.Transaction != nil && o.NextID == nil { // the journal is damaged
+		text += " or later"
+	}
 	if o.Time != nil {
 		text += ", " + at(l.now, *o.Time)
 	}

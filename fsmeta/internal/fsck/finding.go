@@ -38,11 +38,15 @@ const (
 	adviseNoFile   = "stop what uses the store, then put the directory back from a backup, or else run a repair, which sets it aside"
 	adviseKind     = "look which of the two was edited by hand, and edit it back: the parent's kind or this one's parent, see docs/repair.md"
 	adviseUnmount  = "unmount it (findmnt -R shows it)"
-	adviseParent   = "stop what uses the store, then put the parent back from a backup, damaged/ or lost+found: that mends all that stand on it; if it is gone for good, fsmeta repair --accept-tree sets them aside"
 	adviseWait     = "the next program that writes, or its next checkpoint, tries to bring the tree up to it"
 
 	adviseUnreadable = "give the user of the store access to it (chown -hR, chmod -R u+rwX), or look in dmesg for an error of the disk; a repair leaves it as it is, and what stands on it"
 )
+
+// adviseParent says what to do about a snapshot of which the parent is missing.
+func (s *store) adviseParent() string {
+	return "stop what uses the store, then put the parent back from a backup, damaged/ or lost+found: that mends all that stand on it; if it is gone for good, fsmeta repair --accept-tree " + s.dir + " sets them aside"
+}
 
 // strangeInStaging is the problem of an entry of staging/ that is not IsStaged.
 const strangeInStaging = "the store puts nothing of that name here"

@@ -201,7 +201,7 @@ func (l *Look) damaged(entry string, err error) Sight {
 	_, s.Journal = l.lines[s.Name]
 	if s.Name != "" && s.Path == l.tree.Path(s.Name) {
 		if m, err := l.tree.Read(s.Name); err == nil && m != nil {
-			s.Snapshot, s.Advice = m, l.adviseByLink(m, adviseParent)
+			s.Snapshot, s.Advice = m, l.adviseByLink(m, l.adviseParent())
 			return s
 		}
 	}
@@ -387,7 +387,10 @@ func (l *Look) Summary() (s Summary, err error) {
 	if l.view != nil {
 		j, names := l.view.Journal(), l.reader.Names()
 		s.Counted, s.Known = names.Count, names.Known
-		s.Transaction, s.NextID, s.Checkpoint, s.OtherBoot = l.reader.At, j.NextID(), j.Header().Txn, j.OtherBoot()
+		s.Transaction, s.Checkpoint, s.OtherBoot = l.reader.At, j.Header().Txn, j.OtherBoot()
+		if l.view.Damage() == nil { // else a line that can't be read may say more
+			s.NextID = j.NextID()
+		}
 	}
 	if is, err := os.Stat(l.path(format.JournalFile)); err == nil {
 		s.JournalSize = is.Size()

@@ -24,6 +24,7 @@ type salvaged struct {
 	at        map[string]uint64           // the transactions of these
 	names     format.Names                // after the last of the lines, or those of the header
 	lost      string                      // which lines can't be read
+	behind    uint64                      // the last transaction before the first of these
 }
 
 // salvage reads the header and the lines that verify one by one.
@@ -37,6 +38,9 @@ func salvage(root *disk.Dir) (*salvaged, error) {
 	read := h.Txn
 	for _, t := range txns {
 		if lost := lostBetween(read, t.Number); lost != "" {
+			if v.lost == "" {
+				v.behind = read
+			}
 			v.lost += lost + ", "
 		}
 		read = t.Number
@@ -48,6 +52,9 @@ func salvage(root *disk.Dir) (*salvaged, error) {
 				v.note(c.After)
 			}
 		}
+	}
+	if v.lost == "" {
+		v.behind = read
 	}
 	v.lost += "any"
 	if read > 0 {
@@ -148,6 +155,7 @@ func (r *repair) rebuild(damage *fault.Damaged) error {
 		}
 	}
 	h, done := newHeader(v)
+	done += fmt.Sprintf(" (fsmeta ls --json %s | jq 'select(.txn > %d)' shows which snapshots are of them)", r.dir, v.behind)
 	is, err := r.root.Lstat(format.JournalFile)
 	if !errors.Is(err, fs.ErrNotExist) {
 		keep := r.shelf.move
@@ -208,6 +216,11 @@ func (r *repair) carried(v *salvaged, c *content) map[string]*format.Snapshot {
 // errUntold says that a journal can't be made anew without a person.
 var errUntold = errors.New("nothing tells which snapshots there were")
 
+// adviseUntold says what that person has to do.
+func (r *repair) adviseUntold() string {
+	return "look whether those that are there are all (in the driver's content, a backup, lost+found), and put back what is missing; then run fsmeta repair --accept-tree " + r.dir
+}
+
 // tellNames makes sure that it is known which snapshots there were: from a line or the header, though
 // that is damaged elsewhere, or because the repair is to accept those that are there.
 func (r *repair) tellNames(v *salvaged, c *content) error {
@@ -220,8 +233,7 @@ func (r *repair) tellNames(v *salvaged, c *content) error {
 		return err
 	}
 	if !r.options.AcceptTree && !says {
-		return fmt.Errorf("%w, and %d are there: look whether that is all (in the driver's content, a backup, lost+found) and put back what is missing, then run the repair with --accept-tree",
-			errUntold, found.Count)
+		return fmt.Errorf("%w, and %d are there", errUntold, found.Count)
 	}
 	v.names = found
 	return nil

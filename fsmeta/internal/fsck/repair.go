@@ -107,6 +107,9 @@ func (r *repair) explain(left []Finding) []Finding {
 	for i, f := range left {
 		if err := r.failed[f.Path]; err != nil {
 			left[i].Problem += "; " + cant + err.Error()
+			if errors.Is(err, errUntold) {
+				left[i].Advice = r.adviseUntold()
+			}
 			delete(r.failed, f.Path)
 		}
 	}

@@ -78,7 +78,7 @@ var repairTable = []struct {
 		l.SetUnlinkOnClose(false)
 		s.check(l.Close())
 	}, []done{{"journal", "made anew"}}, []string{"journal"}, nil, nil},
-	{"journal damaged in the middle", true, func(s *tamper) { s.damageLine(2) }, []done{{"journal", "no readable line of them: 9, any after 11;"}}, []string{"journal"}, nil, nil},
+	{"journal damaged in the middle", true, func(s *tamper) { s.damageLine(2) }, []done{{"journal", "no readable line of them: 9, any after 11 (fsmeta ls"}}, []string{"journal"}, nil, nil},
 	{"last line of the journal damaged", true, func(s *tamper) { s.damageLine(0) }, []done{{"journal", "made anew"}}, []string{"journal"}, nil, nil},
 	{"journal damaged, with files in staging", true, func(s *tamper) { s.damageLine(0); s.put("staging/0123abcd-1", "x") },
 		[]done{{"staging", "may need them"}, {"journal", "made anew"}}, []string{"journal", "staging/0123abcd-1"}, nil, nil},
@@ -764,5 +764,48 @@ func TestRepairKilledThenWritten(t *testing.T) {
 		s.check(err)
 		s.move("lost+found", dirOf("view"))
 		s.wantCheck()
+	}
+}
+
+// What a repair leaves to a person comes with the commands for that.
+func TestRepairAdvises(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		tamper func(s *tamper)
+		path   string
+		want   string // in the advice, with %s for the store
+	}{
+		{"nothing tells which there were", func(s *tamper) { s.put("journal", "") }, "journal", "; then run fsmeta repair --accept-tree %s"},
+		{"some are missing", func(s *tamper) { s.remove(dirOf("alone")) }, "snapshots", "run fsmeta repair --accept-tree %s"},
+		{"a parent is missing", func(s *tamper) { s.remove(dirOf("top")) }, meta(work), "fsmeta repair --accept-tree %s sets them aside"},
+		{"there are too many", func(s *tamper) { s.set(snapshot("3", "other", "", format.Active)) }, "snapshots", "fsmeta ls --json %s | jq -s 'sort_by(.txn)[-1:][]'"},
+	} {
+		s := specimen(t, false)
+		test.tamper(s)
+		findings, err := Repair(bg, s.dir, RepairOptions{}, nil)
+		s.check(err)
+		i := slices.IndexFunc(findings, func(f Finding) bool { return f.Path == s.at(test.path) && f.Repaired == "" })
+		if want := fmt.Sprintf(test.want, s.dir); i < 0 || !strings.Contains(findings[i].Advice, want) || strings.Contains(findings[i].Advice, adviseRepair) {
+			t.Errorf("%s: %+v, want the advice %q", test.name, findings, want)
+		}
+	}
+}
+
+// A journal of which the lines behind one can't be read is replaced, with how to find what they have made;
+// and before that a look does not know the next identifier.
+func TestRepairNamesLost(t *testing.T) {
+	s := specimen(t, true)
+	s.damageLine(0)
+	look, err := OpenLook(s.dir)
+	s.check(err)
+	summary, err := look.Summary()
+	s.check(errors.Join(err, look.Close()))
+	if summary.NextID != 0 {
+		t.Errorf("%+v, want no identifier", summary)
+	}
+	findings, err := Repair(bg, s.dir, RepairOptions{}, nil)
+	s.check(err)
+	if want := fmt.Sprintf("any after 10 (fsmeta ls --json %s | jq 'select(.txn > 10)'", s.dir); len(findings) == 0 || !strings.Contains(findings[0].Repaired, want) {
+		t.Errorf("%+v, want %q", findings, want)
 	}
 }

@@ -321,7 +321,7 @@ func (c *checker) checkSnapshots() {
 		case circles[m.Name]:
 			f.Meaning, f.Advice = "it can't be mounted or removed", c.adviseByLink(m, adviseRepair)
 		case bad:
-			f.Meaning, f.Advice = unusable(m.Name), c.adviseByLink(m, adviseParent)
+			f.Meaning, f.Advice = unusable(m.Name), c.adviseByLink(m, c.adviseParent())
 		default:
 			f.Advice = c.adviseByLink(m, adviseKind)
 		}

@@ -3,6 +3,7 @@ package view
 import (
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 
 	"github.com/fsmeta/fsmeta/fsmeta/internal/fault"
@@ -140,13 +141,15 @@ func (w *walk) compare() error {
 		return err
 	}
 	var problem string
-	advice := "put back what is missing, from a backup, damaged/ or lost+found, before anything deletes content; to accept what is there as the truth, run fsmeta repair --accept-tree"
+	dir := filepath.Dir(w.view.path)
+	advice := "put back what is missing, from a backup, damaged/ or lost+found, before anything deletes content; to accept what is there as the truth, run fsmeta repair --accept-tree " + dir
 	switch {
 	case found.Count < want.Count:
 		problem = fmt.Sprintf("%d of %d snapshots are missing", want.Count-found.Count, want.Count)
 	case found.Count > want.Count:
 		problem = fmt.Sprintf("there are %d snapshots, and the journal counts %d", found.Count, want.Count)
-		advice = "look which of them were put there by hand, or by lines that can't be read; then run fsmeta repair, which sets aside what is none of the store's, and with --accept-tree to accept what is there"
+		advice = fmt.Sprintf("look which of them were put there by hand, or by lines that can't be read (fsmeta ls --json %s | jq -s 'sort_by(.txn)[-%d:][]' shows the latest %[2]d); "+
+			"then run fsmeta repair %[1]s, which sets aside what is none of the store's, and with --accept-tree to accept what is there", dir, found.Count-want.Count)
 	default:
 		problem = fmt.Sprintf("the %d snapshots that are there are not those that the journal counts: at least one is missing, and another is in its place", want.Count)
 	}
