@@ -16,11 +16,13 @@ import (
 var update = flag.Bool("update", false, "write what the commands print to testdata/")
 
 // ageless makes the clock of commands stand before everything, so that all ages are 0s, and
-// the locale one of UTF-8 without colours.
+// the locale one of UTF-8 without colours. All processes can be seen.
 func ageless(t *testing.T) {
 	t.Helper()
 	clock = func() time.Time { return time.Time{} }
-	t.Cleanup(func() { clock = time.Now })
+	before := unseen
+	unseen = func() bool { return false }
+	t.Cleanup(func() { clock, unseen = time.Now, before })
 	t.Setenv("LC_ALL", "C.UTF-8")
 	t.Setenv("NO_COLOR", "1")
 }

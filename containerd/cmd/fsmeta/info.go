@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"time"
@@ -18,7 +19,7 @@ func infoCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "info",
 		Usage: "print what a store is like as a whole",
-		Description: "Prints the format, how many snapshots there are and how many the journal counts, the last transaction, what the journal has, which processes hold the lock of writers and have the store open, " +
+		Description: "Prints the format, how many snapshots there are and how many the journal counts, the last transaction, what the journal has, which processes hold the lock of writers and have the store open, as far as they can be seen (with --json, unseen says that there may be others), " +
 			"what repairs have set aside, and the backup that it was restored from.\n\n" + looks + "\n\nExample: fsmeta info STORE",
 		Arguments: []cli.Argument{&cli.StringArg{Name: "STORE", Destination: &store, UsageText: "STORE"}},
 		Flags:     []cli.Flag{tool.JSON("all of it")},
@@ -38,6 +39,7 @@ type overview struct {
 	Journal     journal    `json:"journal"`
 	Writer      []process  `json:"writer"`
 	Users       []process  `json:"users"`
+	Unseen      bool       `json:"unseen"` // there may be others, outside of what this process sees
 	Aside       int        `json:"aside"`
 	BackupOf    *time.Time `json:"backupOf"`
 	Damage      []string   `json:"damage"` // of the store as a whole
@@ -61,7 +63,7 @@ func info(l *look, c *cli.Command) error {
 	if err != nil {
 		return err
 	}
-	o := &overview{Store: l.dir, Format: s.Format, Aside: s.SetAside, Writer: holders(s.Writer), Users: holders(s.Users), Damage: []string{},
+	o := &overview{Store: l.dir, Format: s.Format, Aside: s.SetAside, Writer: holders(s.Writer), Users: holders(s.Users), Unseen: unseen(), Damage: []string{},
 		Journal: journal{Size: s.JournalSize, After: s.Checkpoint, EarlierBoot: s.OtherBoot}}
 	if path, err := filepath.Abs(l.dir); err == nil {
 		o.Store = path
@@ -160,8 +162,8 @@ func (l *look) info(o *overview) error {
 	p.add("last transaction", l.last(o))
 	p.add("next identifier", number(o.NextID))
 	p.add("journal", l.journal(o))
-	p.list("lock of writers", holderLines(o.Writer))
-	p.list("opened by", holderLines(o.Users))
+	p.list("lock of writers", holderLines(o.Writer, o.Unseen))
+	p.list("opened by", holderLines(o.Users, o.Unseen))
 	p.add("set aside", fmt.Sprint(o.Aside))
 	if o.BackupOf != nil {
 		p.add("restored from", "a backup of "+at(l.now, *o.BackupOf)+"; content may be newer, see docs/repair.md")
@@ -206,9 +208,22 @@ func ifAny(n int, as tool.Style) tool.Style {
 	return as
 }
 
-func holderLines(all []process) (lines []string) {
+func holderLines(all []process, unseen bool) (lines []string) {
 	for _, h := range all {
 		lines = append(lines, tool.Escape(lock.Holder(h).String()))
 	}
+	if unseen {
+		lines = append(lines, "processes outside of this PID namespace can't be seen")
+	}
 	return lines
+}
+
+// initialPID is the PID namespace of the machine, as the kernel names it (PROC_PID_INIT_INO).
+const initialPID = "pid:[4026531836]"
+
+// unseen reports whether there may be processes with locks that this one can't see: it sees those of its
+// own PID namespace, and of those in that. Where there is no such file, it sees none.
+var unseen = func() bool {
+	namespace, err := os.Readlink("/proc/self/ns/pid")
+	return err != nil || namespace != initialPID
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/fsmeta/fsmeta/fsmeta"
@@ -118,5 +119,23 @@ func TestTerminal(t *testing.T) {
 		}
 		plain := strings.NewReplacer("\x1b[1m", "", "\x1b[0m", "").Replace(text)
 		inside(t, "ls", int(test.columns), plain)
+	}
+}
+
+// In another PID namespace, where a process that has the store open can't be seen, info does not say that
+// there is none.
+func TestInfoUnseen(t *testing.T) {
+	dir, _ := live(t)
+	for _, arguments := range [][]string{{"info", dir}, {"info", "--json", dir}} {
+		cmd := itself(arguments...)
+		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID}
+		out, err := cmd.Output()
+		if errors.Is(err, syscall.EPERM) {
+			t.Skip("there can be no other PID namespace: ", err)
+		}
+		succeed(t, err)
+		if !strings.Contains(string(out), "can't be seen") && !strings.Contains(string(out), `"unseen":true`) || strings.Contains(string(out), "none\nset aside") {
+			t.Errorf("%q print %s", arguments, out)
+		}
 	}
 }

@@ -37,6 +37,7 @@ var varying = []struct {
 	{regexp.MustCompile(`\b\d+(\.\d+)?([KM]i)?B\b`), "SIZE"},
 	{regexp.MustCompile(`\b\d+[smhd]\b`), "AGE"},
 	{regexp.MustCompile(`process \d+`), "process NUMBER"},
+	{regexp.MustCompile(`\n +processes outside of this PID namespace can't be seen`), ""},
 	{regexp.MustCompile(`(lock of writers +)(none|process.*)`), "${1}WRITER"}, // it is kept for a moment
 	{regexp.MustCompile(`  +`), "  "},                                         // columns are as wide as what is in them
 }
