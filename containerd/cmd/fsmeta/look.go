@@ -186,6 +186,16 @@ func problemOf(err error) string {
 	return strings.ReplaceAll(damage.Err.Error(), " "+damage.Path+": ", ": ")
 }
 
+// allThere reports whether a directory has the parts that each store has.
+func allThere(dir string) bool {
+	for _, part := range []string{"layout", "journal", "snapshots"} {
+		if _, err := os.Lstat(filepath.Join(dir, part)); err != nil {
+			return false
+		}
+	}
+	return true
+}
+
 // explain adds to an error what to do about it, and where the store is, if dir is the root
 // directory of a snapshotter.
 func explain(err error, dir string) error {
@@ -193,7 +203,7 @@ func explain(err error, dir string) error {
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, fsmeta.ErrNotStore):
+	case errors.Is(err, fsmeta.ErrNotStore) && !allThere(dir): // else it is of another version
 		advice = "give the directory that has layout, journal and snapshots in it"
 		inside := filepath.Join(dir, "meta")
 		if _, serr := os.Stat(filepath.Join(inside, "layout")); serr == nil {

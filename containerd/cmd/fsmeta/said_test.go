@@ -97,6 +97,20 @@ func TestGuide(t *testing.T) {
 	}
 }
 
+// A store of another version is called one, and what to do is said once.
+func TestOtherVersion(t *testing.T) {
+	dir := closed(t, steps...)
+	for version, advice := range map[int]string{1: "make a new store elsewhere", 3: "use the program that wrote it, or a newer one"} {
+		writing("layout", fmt.Sprintf(`{"format":"fsmeta","version":%d}`, version))(t, dir)
+		for _, command := range []string{"ls", "check", "repair", "info", "watch"} {
+			want := fmt.Sprintf("%s/layout says version %d of the format", dir, version)
+			if r := on(t, 0, command, dir); r.status != 2 || !strings.Contains(r.errs, want) || !strings.HasSuffix(r.errs, advice+"\n") || strings.Contains(r.errs, "not an fsmeta store") {
+				t.Errorf("%s: %+v, want %q and in the end %q", command, r, want, advice)
+			}
+		}
+	}
+}
+
 // What is wrong with how a command is called is said in a line, with how to call it.
 func TestUsageErrors(t *testing.T) {
 	for command, want := range map[string]string{

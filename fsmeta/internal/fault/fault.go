@@ -117,6 +117,17 @@ type (
 	unknown            struct{ text }
 )
 
+// otherVersion is an ErrNotStore of which the text does not say so: there is a store.
+type otherVersion struct{ failedPrecondition }
+
+// OtherVersion returns an ErrNotStore for a store that a program of another version of the format has
+// written.
+func OtherVersion(format string, a ...any) error {
+	return otherVersion{failedPrecondition{text(fmt.Sprintf(format, a...))}}
+}
+
+func (otherVersion) Unwrap() error { return ErrNotStore }
+
 func (t text) Error() string { return string(t) }
 
 func (e notFound) Unwrap() error      { return e.is }

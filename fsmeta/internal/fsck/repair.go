@@ -183,7 +183,7 @@ func (r *repair) refuseForeign() error {
 		}
 	}
 	if version := otherVersion(r.root); version != 0 {
-		return fmt.Errorf("%w: %s is of version %d of the format; %s", fault.ErrNotStore, r.path(format.JournalFile), version, adviseVersion())
+		return fault.OtherVersion("%s is of version %d of the format; %s", r.path(format.JournalFile), version, adviseVersion())
 	}
 	return nil
 }

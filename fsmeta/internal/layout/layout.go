@@ -83,10 +83,9 @@ func checkVersion(path string, version int) error {
 	case format.Version:
 		return nil
 	case 1:
-		return fmt.Errorf("%w: %s says version 1, which was a preview that no release has written: make a new store", fault.ErrNotStore, path)
+		return fault.OtherVersion("%s says version 1 of the format, a preview that no release has written, and this program knows version %d: make a new store elsewhere", path, format.Version)
 	}
-	return fmt.Errorf("%w: %s says version %d, and this program knows version %d: use the program that wrote it, or a newer one",
-		fault.ErrNotStore, path, version, format.Version)
+	return fault.OtherVersion("%s says version %d of the format, and this program knows version %d: use the program that wrote it, or a newer one", path, version, format.Version)
 }
 
 // irregular reports whether path is there, and no regular file.
