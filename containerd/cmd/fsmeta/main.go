@@ -70,13 +70,17 @@ func checkCommand() *cli.Command {
 	}
 }
 
+// contentAside says what becomes of the content of snapshots that a repair has set aside, as
+// docs/repair.md does.
+const contentAside = "The content of snapshots in damaged/ is kept by fsmeta-snapshotter, and by each driver that deletes only what Store.Orphans returns, for as long as they are there. " +
+	"Other drivers delete the content of what the store does not know, and so theirs."
+
 func repairCommand() *cli.Command {
 	var store string
 	return &cli.Command{
 		Name:  "repair",
 		Usage: "repair a store that is not in use",
-		Description: "Mends what can be mended safely, and sets damaged snapshots aside in STORE/damaged/: look at them before the driver " +
-			"runs again: it may delete the content of snapshots that the store does not know any more. " +
+		Description: "Mends what can be mended safely, and sets damaged snapshots aside in STORE/damaged/. " + contentAside + " So look at them before the driver runs again. " +
 			"Exit status: 0 the store is in order, 1 something was set aside or is left that a person has to decide, 2 it could not be repaired.\n\n" + tool.FindingJSON + "\n\n" +
 			"Example: fsmeta repair STORE",
 		Arguments: []cli.Argument{&cli.StringArg{Name: "STORE", Destination: &store, UsageText: "STORE"}},

@@ -83,6 +83,10 @@ func TestGuide(t *testing.T) {
 	if r := on(t, 0, "guide"); r.out != string(want) || r.status != 0 {
 		t.Errorf("exit status %d, %d bytes, want %d", r.status, len(r.out), len(want))
 	}
+	plain := strings.Join(strings.Fields(strings.ReplaceAll(string(want), "`", "")), " ")
+	if help := on(t, 0, "repair", "--help").out; !strings.Contains(plain, contentAside) || !strings.Contains(help, contentAside) {
+		t.Errorf("the guide and --help do not both say %q: %s", contentAside, help)
+	}
 	dir := closed(t, steps...)
 	succeed(t, os.Remove(filepath.Join(dir, "journal")))
 	r := on(t, 0, "check", dir)
