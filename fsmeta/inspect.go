@@ -139,7 +139,7 @@ type Summary struct {
 	Known       bool      // whether it says so: not of a damaged journal, or one that a person wrote
 	NextID      uint64    // identifiers below are handed out or reserved, 0 where that is not known
 	Checkpoint  uint64    // the journal has the transactions after this one
-	JournalSize int64     // of its file, in bytes, most of it filled ahead; 0 where it is missing
+	JournalSize int64     // of its file, in bytes, most of it filled ahead; 0 where it is missing, or no file
 	OtherBoot   bool      // the journal was begun before the machine was started last
 	SetAside    int       // how many snapshots repairs have set aside
 	BackupOf    time.Time // when the backup was made from which the store was restored; zero for none

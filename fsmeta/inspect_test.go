@@ -68,10 +68,10 @@ func TestInspect(t *testing.T) {
 			"gone work base?", nil},
 		{"a snapshot lost", false, func(t *testing.T, dir string) {
 			succeed(t, os.RemoveAll(filepath.Join(dir, "snapshots", "gone")))
-		}, "base work", []string{"1 of 3 snapshots are missing"}},
+		}, "base work", []string{"1 of 3 snapshots is missing"}},
 		{"a parent lost", false, func(t *testing.T, dir string) {
 			succeed(t, os.RemoveAll(filepath.Join(dir, "snapshots", "base")))
-		}, "gone work?", []string{"1 of 3 snapshots are missing"}},
+		}, "gone work?", []string{"1 of 3 snapshots is missing"}},
 		{"a parent and the journal lost", false, func(t *testing.T, dir string) {
 			succeed(t, os.RemoveAll(filepath.Join(dir, "snapshots", "base")), os.Remove(filepath.Join(dir, "journal")))
 		}, "gone work?", []string{"journal: "}},

@@ -50,7 +50,7 @@ func TestRepairAcceptTree(t *testing.T) {
 	if err := os.RemoveAll(filepath.Join(root, "meta", "snapshots", "b")); err != nil {
 		t.Fatal(err)
 	}
-	const missing = "1 of 2 snapshots are missing"
+	const missing = "1 of 2 snapshots is missing"
 	for _, command := range []string{"check", "repair", "check"} {
 		if out, wrong := run(t, "--root", root, command); !wrong || !strings.Contains(out, missing) {
 			t.Errorf("%s: findings: %v\n%s", command, wrong, out)

@@ -15,11 +15,11 @@ import (
 
 var update = flag.Bool("update", false, "write what the commands print to testdata/")
 
-// ageless makes the clock of commands stand before everything, so that all ages are 0s, and
+// ageless makes the clock of commands go so far ahead that all ages are 36h, and
 // the locale one of UTF-8 without colours. All processes can be seen.
 func ageless(t *testing.T) {
 	t.Helper()
-	clock = func() time.Time { return time.Time{} }
+	clock = func() time.Time { return time.Now().Add(36*time.Hour + time.Minute) }
 	before := unseen
 	unseen = func() bool { return false }
 	t.Cleanup(func() { clock, unseen = time.Now, before })

@@ -186,6 +186,9 @@ func (l *look) last(o *overview) string {
 }
 
 func (l *look) journal(o *overview) string {
+	if o.Journal.Size == 0 && o.Journal.Lines == 0 {
+		return "there is no file of that name, or nothing in it"
+	}
 	text := fmt.Sprintf("%s, %d lines after transaction %d", bytesOf(o.Journal.Size), o.Journal.Lines, o.Journal.After)
 	if o.Journal.EarlierBoot {
 		text += ", begun before the machine was started last"

@@ -98,7 +98,7 @@ func lossy(t *testing.T) (dir string) {
 // A repair gives lost snapshots up only where it is told to.
 func TestRepairAcceptTree(t *testing.T) {
 	dir := lossy(t)
-	const missing = "1 of 2 snapshots are missing"
+	const missing = "1 of 2 snapshots is missing"
 	for _, arguments := range [][]string{{"check", dir}, {"repair", dir}, {"check", dir}} {
 		if out, wrong := run(t, arguments...); !wrong || !strings.Contains(out, missing) || !strings.Contains(out, "--accept-tree") {
 			t.Errorf("fsmeta %q: findings: %v\n%s", arguments, wrong, out)
@@ -120,7 +120,7 @@ func TestJSON(t *testing.T) {
 		arguments []string
 		members   map[string]any // some of those of the last line
 	}{
-		{[]string{"check", "--json", dir}, map[string]any{"path": filepath.Join(dir, "snapshots"), "name": "", "problem": "1 of 2 snapshots are missing", "harmless": false, "repaired": "", "aside": ""}},
+		{[]string{"check", "--json", dir}, map[string]any{"path": filepath.Join(dir, "snapshots"), "name": "", "problem": "1 of 2 snapshots is missing", "harmless": false, "repaired": "", "aside": ""}},
 		{[]string{"backup", "--json", dir, dir + ".copy"}, nil}, // fails: snapshots are missing
 		{[]string{"repair", "--json", "--accept-tree", dir}, map[string]any{"advice": "", "repaired": "the 1 that are there were recorded as the truth", "harmless": false}},
 		{[]string{"check", "--json", dir}, nil},

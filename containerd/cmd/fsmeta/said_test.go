@@ -115,6 +115,24 @@ func TestOtherVersion(t *testing.T) {
 	}
 }
 
+// A backup of a damaged store is refused with how to copy it as it is.
+func TestBackupOfDamaged(t *testing.T) {
+	dir := spoilt(t, 1)
+	if r := on(t, 0, "backup", dir, dir+".copy"); r.status != 2 || !strings.Contains(r.errs, "cp -a "+dir+" "+dir+".copy\n") {
+		t.Errorf("%+v", r)
+	}
+}
+
+// What is no file has no size of a journal.
+func TestInfoWithoutJournal(t *testing.T) {
+	dir := closed(t, steps...)
+	path := filepath.Join(dir, "journal")
+	succeed(t, os.Remove(path), os.Mkdir(path, 0o700))
+	if r := on(t, 0, "info", dir); !strings.Contains(r.out, "\njournal           there is no file") {
+		t.Errorf("%+v", r)
+	}
+}
+
 // What is wrong with how a command is called is said in a line, with how to call it.
 func TestUsageErrors(t *testing.T) {
 	for command, want := range map[string]string{

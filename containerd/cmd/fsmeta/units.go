@@ -7,12 +7,20 @@ import (
 	"github.com/docker/go-units"
 )
 
+// future is the age of what is of a later time: the clock was wrong, or is.
+const future = "future"
+
+// skew is how much later than now a time may be, on a machine of which the clock is set now and then.
+const skew = time.Minute
+
 // age says in a few characters how long ago a time is: 5m, 3h, 12d.
 func age(now, then time.Time) string {
 	if then.IsZero() {
 		return ""
 	}
 	switch d := max(0, now.Sub(then)); {
+	case then.Sub(now) > skew:
+		return future
 	case d < time.Minute:
 		return fmt.Sprintf("%ds", d/time.Second)
 	case d < time.Hour:
@@ -29,5 +37,9 @@ func bytesOf(size int64) string { return units.BytesSize(float64(size)) }
 
 // at says a time in full, with its age.
 func at(now, then time.Time) string {
-	return fmt.Sprintf("%s (%s ago)", then.UTC().Format("2006-01-02 15:04:05Z"), age(now, then))
+	ago := age(now, then) + " ago"
+	if then.Sub(now) > skew {
+		ago = "in the future"
+	}
+	return fmt.Sprintf("%s (%s)", then.UTC().Format("2006-01-02 15:04:05Z"), ago)
 }

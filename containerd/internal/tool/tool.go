@@ -148,6 +148,9 @@ func Backup(ctx context.Context, dir, to string, p Printer) (err error) {
 		progress.Show("backing up", done, of)
 	})
 	progress.Finish()
+	if errors.Is(err, fsmeta.ErrDamaged) {
+		err = fmt.Errorf("%w; for a copy of it as it is, say before a repair, stop what uses it: cp -a %s %s", err, dir, to)
+	}
 	if err != nil {
 		return err
 	}

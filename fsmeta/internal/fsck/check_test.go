@@ -61,7 +61,7 @@ var checkTable = []struct {
 
 	// staging/ and snapshots/.
 	{"leftovers in staging", false, func(s *tamper) { s.mkdir("staging/0123abcd-1") },
-		[]wanted{{"staging", true, "1 directories and files are left"}}},
+		[]wanted{{"staging", true, "something is left in it"}}},
 	{"foreign file in staging", false, func(s *tamper) { s.put("staging/notes", "") }, []wanted{{"staging/notes", false, "nothing of that name"}}},
 	{"staging is missing", false, func(s *tamper) { s.remove("staging") }, []wanted{{"staging", true, "missing"}}},
 	{"staging is a file", false, func(s *tamper) { s.remove("staging"); s.put("staging", "") }, []wanted{{"staging", false, "not a directory"}}},
@@ -73,13 +73,13 @@ var checkTable = []struct {
 	{"directory that could be a snapshot's", false, func(s *tamper) { s.mkdir("snapshots/backup") },
 		[]wanted{{"snapshots", false, "there are 7 snapshots, and the journal counts 6"}, {"snapshots/backup/metadata.json", false, "no such file"}}},
 	{"foreign files in a snapshot's directory", false, func(s *tamper) { s.put(dirOf("view")+"/notes", ""); s.put(dirOf("view")+"/zzz", "") },
-		[]wanted{{dirOf("view") + "/notes", true, "no part of the snapshot; nor are 1 others"}}},
+		[]wanted{{dirOf("view") + "/notes", true, "no part of the snapshot; nor is another beside it"}}},
 
 	// What is missing.
 	{"all snapshots are missing", false, func(s *tamper) { s.remove("snapshots"); s.mkdir("snapshots") },
 		[]wanted{{"snapshots", false, "6 of 6 snapshots are missing"}}},
 	{"one that nothing stands on is missing", true, func(s *tamper) { s.remove(dirOf("alone")) },
-		[]wanted{{"snapshots", false, "1 of 6 snapshots are missing"}}},
+		[]wanted{{"snapshots", false, "1 of 6 snapshots is missing"}}},
 	{"one is missing, and another is in its place", false, func(s *tamper) { s.remove(dirOf("alone")); s.set(snapshot("3", "other", "", format.Active)) },
 		[]wanted{{"snapshots", false, "not those that the journal counts"}}},
 	{"header of a person", false, func(s *tamper) {

@@ -3,6 +3,7 @@
 package fsck
 
 import (
+	"fmt"
 	"strings"
 
 	"github.com/fsmeta/fsmeta/fsmeta/internal/fault"
@@ -50,6 +51,14 @@ func (s *store) adviseParent() string {
 
 // strangeInStaging is the problem of an entry of staging/ that is not IsStaged.
 const strangeInStaging = "the store puts nothing of that name here"
+
+// counted returns one where n is 1, else many with the number in it.
+func counted(n int, one, many string) string {
+	if n == 1 {
+		return one
+	}
+	return fmt.Sprintf(many, n)
+}
 
 // problemOf returns the problem in damage that says what to do, too, behind a semicolon; adviceOf
 // the rest.

@@ -246,8 +246,8 @@ func (l *Look) sight(m *format.Snapshot) Sight {
 
 // explain adds to a sight that lags why, where that can be told, and what to do.
 func (l *Look) explain(s *Sight) {
-	cause := l.cause(format.EncodeName(s.Name))
-	if s.Advice = adviseLagging(cause); cause != "" {
+	cause, remedy := l.cause(format.EncodeName(s.Name))
+	if s.Advice = adviseLagging(cause, remedy); cause != "" {
 		s.Lags += ": " + cause
 	}
 }
@@ -392,7 +392,7 @@ func (l *Look) Summary() (s Summary, err error) {
 			s.NextID = j.NextID()
 		}
 	}
-	if is, err := os.Stat(l.path(format.JournalFile)); err == nil {
+	if is, err := os.Lstat(l.path(format.JournalFile)); err == nil && is.Mode().IsRegular() {
 		s.JournalSize = is.Size()
 	}
 	s.Writer = lock.New(l.path(format.StagingDir)).Holders()

@@ -334,7 +334,7 @@ func (r *repair) giveUp(c *content) bool {
 		}
 		if failed == nil {
 			r.findings[len(r.findings)-1].Aside = r.shelf.path() + "/" + to
-		} else if cause := r.cause(l.entry); cause != "" {
+		} else if cause, _ := r.cause(l.entry); cause != "" {
 			failed = fmt.Errorf("%w: %s", failed, cause)
 		}
 		r.stuck[l.entry] = r.fail(l.Path, failed)

@@ -81,7 +81,7 @@ func (c *checker) checkStaging() error {
 	}
 	alone, err := c.alone()
 	if alone { // else they may be kept to be used again
-		c.found(Finding{Path: c.path(format.StagingDir), Harmless: true, Problem: fmt.Sprintf("%d directories and files are left in it", left),
+		c.found(Finding{Path: c.path(format.StagingDir), Harmless: true, Problem: counted(left, "something is left in it", "%d directories and files are left in it"),
 			Meaning: "a program was killed, or the power was cut, while it wrote, or it closed the store while another had it open", Advice: "the next program that writes deletes them, if they can be deleted"})
 	}
 	return err
@@ -163,55 +163,70 @@ func (c *checker) lags(name string) Finding {
 		f.Advice = "if the journal is a copy that was put back, put the right one back before any program writes; else nothing has to be done"
 		return f
 	}
-	cause := c.cause(format.EncodeName(name))
-	if f.Advice = adviseLagging(cause); cause != "" {
+	cause, remedy := c.cause(format.EncodeName(name))
+	if f.Advice = adviseLagging(cause, remedy); cause != "" {
 		f.Harmless = false
 		f.Problem += ": " + cause
 	}
 	return f
 }
 
-// adviseLagging says what to do about a name that lags for a cause, "" where that is not known.
-func adviseLagging(cause string) string {
-	if cause == "" {
+// adviseLagging says what to do about a name that lags for a cause, "" where that is not known, which
+// the remedy takes away, "" likewise.
+func adviseLagging(cause, remedy string) string {
+	switch {
+	case cause == "":
 		return adviseWait
+	case remedy == "":
+		remedy = "remove the cause (lsattr, findmnt, df and ls show more)"
 	}
-	return "remove the cause (lsattr, findmnt, df and ls show more); then " + adviseWait
+	return remedy + "; then " + adviseWait
 }
 
 // mountPoint is what obstacleAt says of one. snapshots/ may be one.
 const mountPoint = "a mount point"
 
-// cause says what keeps an entry of snapshots/ from being changed, "" where that can't be
-// told.
-func (s *store) cause(entry string) string {
+// cause says what keeps an entry of snapshots/ from being changed, and what takes that away, each ""
+// where it can't be told.
+func (s *store) cause(entry string) (cause, remedy string) {
 	if obstacle := obstacleAt(s.root, format.SnapshotsDir); obstacle != "" && obstacle != mountPoint {
-		return "snapshots/ is " + obstacle
+		return "snapshots/ is " + obstacle, s.remedy(s.root, format.SnapshotsDir)
 	}
 	there, isDir, err := s.snapshots.Exists(entry)
 	switch {
 	case err != nil:
-		return err.Error()
+		return err.Error(), ""
 	case !there:
-		return noRoom(s.snapshots)
+		return noRoom(s.snapshots), ""
 	case !isDir:
-		return "it is not a directory"
+		return "it is not a directory", ""
 	}
 	if obstacle := obstacleAt(s.snapshots, entry); obstacle != "" {
-		return "it is " + obstacle
+		return "it is " + obstacle, s.remedy(s.snapshots, entry)
 	}
 	dir, err := s.snapshots.OpenDirAt(entry)
 	if err != nil {
-		return err.Error()
+		return err.Error(), ""
 	}
 	defer dir.Close() //nolint:errcheck // it was only read
 	if obstacle := obstacleAt(dir, format.MetadataFile); obstacle != "" {
-		return format.MetadataFile + " is " + obstacle
+		return format.MetadataFile + " is " + obstacle, s.remedy(dir, format.MetadataFile)
 	}
 	if _, err := dir.ReadFile(format.MetadataFile, format.MaxFile); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err.Error()
+		return err.Error(), ""
 	}
-	return noRoom(s.snapshots)
+	return noRoom(s.snapshots), ""
+}
+
+// remedy says what takes an obstacle away, "" where that is not one command.
+func (s *store) remedy(dir *disk.Dir, entry string) string {
+	switch path := dir.Path + "/" + entry; {
+	case flagAt(dir, entry) != "":
+		return unflag + path
+	case dir.IsMount(entry):
+		return "umount " + path
+	}
+	return ""
 }
 
 // checkLinks looks again at the links that seemed to be wrong.
@@ -257,7 +272,7 @@ func (c *checker) lookInside() (err error) {
 			f := Finding{Path: c.path(format.SnapshotsDir, entry, slices.Min(names)), Harmless: true, Problem: "it is no part of the snapshot",
 				Meaning: "the store ignores it, and deletes it with the snapshot", Advice: "move it away if it is needed"}
 			if len(names) > 1 {
-				f.Problem += fmt.Sprintf("; nor are %d others beside it", len(names)-1)
+				f.Problem += counted(len(names)-1, "; nor is another beside it", "; nor are %d others beside it")
 			}
 			c.found(f)
 		}
@@ -280,7 +295,7 @@ func (c *checker) checkOwners() {
 	f := Finding{Path: slices.Min(c.strangers), Problem: fmt.Sprintf("it belongs to another user than the store, user %d", c.owner.UID),
 		Meaning: "programs of that user may not be able to use it", Advice: fmt.Sprintf("chown -hR --reference=%[1]s %[1]s", c.dir)}
 	if n := len(c.strangers) - 1; n > 0 {
-		f.Problem += fmt.Sprintf("; so do %d others", n)
+		f.Problem += counted(n, "; so does another", "; so do %d others")
 	}
 	c.found(f)
 }

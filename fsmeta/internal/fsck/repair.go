@@ -310,7 +310,7 @@ func (r *repair) setAsideStaging(all bool) {
 		return nil
 	}))
 	if left > 0 {
-		r.mended(path, "", fmt.Sprintf("%d directories and files were left in it", left), "they were set aside, in "+r.shelf.path()+": the damaged journal may need them")
+		r.mended(path, "", counted(left, "something was left in it", "%d directories and files were left in it"), "they were set aside, in "+r.shelf.path()+": the damaged journal may need them")
 	}
 }
 

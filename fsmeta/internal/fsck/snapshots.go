@@ -290,7 +290,7 @@ func (c *checker) checkSnapshots() {
 	above, circles := c.content.standing()
 	unusable := func(name string) string {
 		if n := above[name]; n > 0 {
-			return fmt.Sprintf("this snapshot can't be used, nor can the %d that stand on it", n)
+			return "this snapshot can't be used, " + counted(n, "nor can the one that stands on it", "nor can the %d that stand on it")
 		}
 		return "this snapshot can't be used"
 	}

@@ -144,6 +144,8 @@ func (w *walk) compare() error {
 	dir := filepath.Dir(w.view.path)
 	advice := "put back what is missing, from a backup, damaged/ or lost+found, before anything deletes content; to accept what is there as the truth, run fsmeta repair --accept-tree " + dir
 	switch {
+	case found.Count+1 == want.Count:
+		problem = fmt.Sprintf("1 of %d snapshots is missing", want.Count)
 	case found.Count < want.Count:
 		problem = fmt.Sprintf("%d of %d snapshots are missing", want.Count-found.Count, want.Count)
 	case found.Count > want.Count:
