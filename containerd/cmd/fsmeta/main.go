@@ -72,7 +72,7 @@ func checkCommand() *cli.Command {
 
 // contentAside says what becomes of the content of snapshots that a repair has set aside, as
 // docs/repair.md does.
-const contentAside = "The content of snapshots in damaged/ is kept by fsmeta-snapshotter, and by each driver that deletes only what Store.Orphans returns, for as long as they are there. " +
+const contentAside = "The content of snapshots in damaged/ is kept by fsmeta-snapshotter, and by each driver that asks Store.Orphans, or the drop-in's IDMap, what to delete, for as long as they are there. " +
 	"Other drivers delete the content of what the store does not know, and so theirs."
 
 func repairCommand() *cli.Command {
