@@ -73,7 +73,7 @@ build() {
 }
 
 # results DIR PACKAGE... runs tests, and prints PACKAGE TEST RESULT for each of them, and
-# for each package.
+# for each package. A package that fails is run once more: some tests depend on time.
 results() {
 	local package flags
 	cd "$1"
@@ -82,7 +82,11 @@ results() {
 		if grep -q containerd/v2/pkg/testutil "$package"/*_test.go; then
 			flags=(-args -test.root)
 		fi
-		go test -count=1 -timeout 30m -json "$package" "${flags[@]}" 2>&1 || true
+		if ! go test -count=1 -timeout 30m -json "$package" "${flags[@]}" >"$tmp/once" 2>&1; then
+			echo "$package fails: once more" >&2
+			go test -count=1 -timeout 30m -json "$package" "${flags[@]}" >"$tmp/once" 2>&1 || true
+		fi
+		cat "$tmp/once"
 	done >"$tmp/events"
 	jq -rR 'fromjson? | select(.Action == "pass" or .Action == "fail" or .Action == "skip") | [.Package, .Test // "-", .Action] | @tsv' "$tmp/events" | sort
 }
