@@ -17,7 +17,15 @@ export GOWORK=off GOFLAGS="${GOFLAGS:-} -mod=mod"
 theirs=github.com/containerd/containerd/v2/core/snapshots/storage
 ours=github.com/fsmeta/fsmeta/containerd/storage
 tmp=$(mktemp -d)
-trap 'chmod -R u+w "$tmp"; rm -rf "$tmp"' EXIT
+export TMPDIR=$tmp
+trap clean EXIT
+
+# clean deletes what the tests have left, after it has unmounted what some of them leave mounted.
+clean() {
+	awk -v below="$tmp/" 'index($2, below) == 1 { print $2 }' /proc/mounts | sort -r | xargs -r -n 1 umount
+	chmod -R u+w "$tmp"
+	rm -rf "$tmp"
+}
 
 # The name of a driver, its module, and the packages whose tests are run.
 drivers() {
