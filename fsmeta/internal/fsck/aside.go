@@ -51,14 +51,23 @@ func SetAside(dir string) (ids []string, err error) {
 
 // eachAside calls visit for each entry of the parts of damaged/TIME that may hold snapshots, in order.
 func eachAside(root *disk.Dir, visit func(dir *disk.Dir, part, entry string) error) error {
-	return eachIn(root, format.DamagedDir, func(damaged *disk.Dir, time string) error {
-		return eachIn(damaged, time, func(dir *disk.Dir, part string) error {
+	return eachBelow(root, format.DamagedDir, func(damaged *disk.Dir, time string) error {
+		return eachBelow(damaged, time, func(dir *disk.Dir, part string) error {
 			if !slices.Contains([]string{format.SnapshotsDir, format.StagingDir, replaced, foreign}, part) {
 				return nil
 			}
-			return eachIn(dir, part, func(dir *disk.Dir, entry string) error { return visit(dir, part, entry) })
+			return eachBelow(dir, part, func(dir *disk.Dir, entry string) error { return visit(dir, part, entry) })
 		})
 	})
+}
+
+// eachBelow is eachIn, but that a symlink is a *fault.Damaged: what it leads to may be what was set aside.
+func eachBelow(dir *disk.Dir, name string, visit func(dir *disk.Dir, entry string) error) error {
+	// (A staging/ that was one is on a shelf as it was: nothing of the store is in there.)
+	if is, err := dir.Lstat(name); err == nil && is.Type == fs.ModeSymlink && name != format.StagingDir {
+		return &fault.Damaged{Path: dir.Path + "/" + name, Err: errors.New("it is a symlink, which is not followed: put the directory itself there, or move it away when nothing of it is needed")}
+	}
+	return eachIn(dir, name, visit)
 }
 
 // idIn returns the identifier of what was set aside from an entry of a part of the store, ""

@@ -37,6 +37,17 @@ func TestSetAside(t *testing.T) {
 	want := []string{"2", "4", "5", "6"}
 	wantAside(want...)
 
+	// A symlink in the place of any directory on the way does not pass for nothing.
+	s.move(format.DamagedDir, "lost+found")
+	s.link(format.DamagedDir, "lost+found")
+	ids, err := SetAside(s.dir)
+	if damage := fault.DamageOf(err); damage == nil || damage.Path != s.at(format.DamagedDir) {
+		t.Errorf("%q, %v, want an ErrDamaged of %s", ids, err, s.at(format.DamagedDir))
+	}
+	s.wantCheck(wanted{"damaged", false, "it is a symlink"})
+	s.remove(format.DamagedDir)
+	s.move("lost+found", format.DamagedDir)
+
 	times, err := os.ReadDir(s.at(format.DamagedDir))
 	s.check(err)
 	aside := filepath.Join(s.dir, format.DamagedDir, times[0].Name(), "snapshots/view")

@@ -104,7 +104,7 @@ func (c *checker) checkBeside() error {
 			c.noteOwner(c.root, name)
 		case name == format.BackupFile:
 			c.checkCopied()
-		case name == format.DamagedDir && is.Type.IsDir():
+		case name == format.DamagedDir && (is.Type.IsDir() || is.Type == fs.ModeSymlink):
 			c.noteOwner(c.root, name)
 			err = errors.Join(err, c.checkAside())
 		case name == format.DamagedDir:
@@ -151,6 +151,10 @@ func (c *checker) checkAside() error {
 		}
 		return err
 	}))
+	if damage := fault.DamageOf(err); damage != nil {
+		c.found(Finding{Path: damage.Path, Problem: problemOf(damage), Meaning: "what repairs have set aside can't be told, so no content counts as an orphan, and drivers delete none", Advice: "put the directory itself there, or move it away when nothing of it is needed"})
+		return nil
+	}
 	if things == 0 {
 		return err
 	}

@@ -44,7 +44,7 @@ var checkTable = []struct {
 	{"set aside, without an identifier", false, func(s *tamper) { s.mkdir("damaged/20261125T000000.000000000Z/snapshots/a") },
 		[]wanted{{"damaged", true, "1 of snapshots/, and of 1 the identifier can't be told"}}},
 	{"nothing set aside", false, func(s *tamper) { s.mkdir("damaged/20261125T000000.000000000Z") }, nil},
-	{"damaged is a symlink", false, func(s *tamper) { s.link("damaged", "snapshots") }, []wanted{{"damaged", true, "it is not a directory"}}},
+	{"damaged is a symlink", false, func(s *tamper) { s.link("damaged", "snapshots") }, []wanted{{"damaged", false, "it is a symlink"}}},
 	{"a backup in the store", false, func(s *tamper) { s.mkdir("copy"); s.put("copy/layout", format.LayoutContent) },
 		[]wanted{{"copy", true, "a store in the store"}}},
 	{"foreign file beside layout", false, func(s *tamper) { s.put("notes", "") }, []wanted{{"notes", true, "no part of the store"}}},

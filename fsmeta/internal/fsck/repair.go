@@ -354,20 +354,25 @@ func (r *repair) end(w *commit.Writer, well bool) error {
 	return w.Close(func() (bool, error) { return well, nil })
 }
 
-// keepJournal puts a copy of a journal on the shelf by which there are other snapshots than it counts,
-// when its lines are brought up, which the take-over does: it may be an older one, or of another store.
-// A crash or an error leaves the copy or not.
+// keepJournal sees to it that bringing the lines of the journal up, which the take-over does, can be undone,
+// where it may be an older one or another store's: of snapshots that the tree has of a later transaction,
+// or where there are other snapshots with its lines than it counts. It puts the former, and a copy of the
+// journal, on the shelf. A crash or an error leaves some of it done.
 func (r *repair) keepJournal() error {
 	v, err := salvage(r.root)
-	if err != nil || r.view.Damage() != nil || len(v.last) == 0 || !v.names.Known {
+	if err != nil || r.view.Damage() != nil || len(v.last) == 0 {
 		return err
 	}
 	c, err := r.readTree()
 	if err != nil {
 		return err
 	}
+	saved, err := r.saveAhead(v, c)
+	if err != nil {
+		return err
+	}
 	c.overlay(v.last)
-	if count(c.entries) == v.names {
+	if saved == 0 && (!v.names.Known || count(c.entries) == v.names) {
 		return nil
 	}
 	if err := r.shelf.copy(r.root, format.JournalFile, format.JournalFile); err != nil {
@@ -378,7 +383,26 @@ func (r *repair) keepJournal() error {
 	if more := len(names) - 3; more > 0 {
 		text += fmt.Sprintf(" and %d more", more)
 	}
-	r.mended(r.path(format.JournalFile), "", "it counts other snapshots than there are with its lines: some are missing, or it is an older journal, or another store's",
+	r.mended(r.path(format.JournalFile), "", "it does not go with the snapshots that are there: some are missing, or it is an older journal, or another store's",
 		"its lines were brought up, of "+text+"; a copy of it as it was is in "+r.shelf.path())
 	return nil
+}
+
+// saveAhead sets snapshots aside that lines are about and that the tree has of a later transaction than
+// the journal: the lines take their places. It returns how many.
+func (r *repair) saveAhead(v *salvaged, c *content) (saved int, err error) {
+	for _, name := range slices.Sorted(maps.Keys(v.last)) {
+		m := c.good[name]
+		if m == nil || m.Txn <= r.view.Tip() {
+			continue
+		}
+		entry := format.EncodeName(name)
+		if err := r.shelf.move(r.snapshots, entry, replaced+"/"+entry); err != nil {
+			return saved, err
+		}
+		saved++
+		r.mended(r.metadata(name), name, fmt.Sprintf("the tree had it as of transaction %d, and the journal ends at %d", m.Txn, r.view.Tip()),
+			"what the journal says took its place; what was there is in "+r.shelf.path()+"/"+replaced)
+	}
+	return saved, nil
 }

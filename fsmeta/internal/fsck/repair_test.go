@@ -320,6 +320,32 @@ func TestRepairKeepsJournalOfAnotherStore(t *testing.T) {
 	}
 }
 
+// Where an older journal has other versions of the same names, a repair keeps those of the tree on the shelf,
+// so that no content of theirs is an orphan.
+func TestRepairKeepsWhatAnOlderJournalReplaces(t *testing.T) {
+	s := &tamper{t, filepath.Join(t.TempDir(), "store")}
+	h := openStore(t, s.dir)
+	h.create("a", "", format.Active)
+	old := s.read(format.JournalFile)
+	h.close(true)
+	h = openStore(t, s.dir)
+	h.commit(map[string]*format.Snapshot{"a": nil})
+	h.create("a", "", format.Active)
+	h.close(true)
+	newer := s.get("a")
+	s.put(format.JournalFile, old)
+	findings, err := Repair(bg, s.dir, RepairOptions{}, nil)
+	s.check(err)
+	if len(findings) < 2 || findings[0].Name != "a" || !strings.Contains(findings[0].Repaired, "replaced") {
+		t.Fatalf("found and repaired: %+v", findings)
+	}
+	ids, err := SetAside(s.dir)
+	s.check(err)
+	if s.get("a").ID == newer.ID || !slices.Contains(ids, newer.ID) {
+		t.Errorf("a has identifier %s, set aside are %q, want %s among them", s.get("a").ID, ids, newer.ID)
+	}
+}
+
 // An older journal in the place of the store's own loses what was removed and made since; what the
 // tree has is counted as missing or too many, and no identifier is handed out twice.
 func TestRepairOlderJournal(t *testing.T) {
