@@ -62,7 +62,7 @@ func (g *gates) close() {
 	g.closed = true
 	for _, one := range g.all {
 		one.closing.Store(true)
-		_ = one.Close() // it was only read from; the socket is removed by that, or the next start does it
+		_ = one.Close() // it was only read from; where its socket stays, the next start takes its place
 	}
 	g.serving.Wait()
 	for _, one := range g.all {

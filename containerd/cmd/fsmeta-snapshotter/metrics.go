@@ -105,9 +105,9 @@ func (m *metrics) handler() http.Handler {
 
 // listenMetrics listens on an address, HOST:PORT or unix:PATH. A crash leaves the socket,
 // and the next start takes its place.
-func listenMetrics(address string) (net.Listener, error) {
+func listenMetrics(ctx context.Context, address string) (net.Listener, error) {
 	if path, ok := strings.CutPrefix(address, "unix:"); ok {
-		return listen(path)
+		return listen(ctx, path)
 	}
 	l, err := net.Listen("tcp", address)
 	if err != nil {

@@ -43,7 +43,7 @@ func serve(ctx context.Context, o serveOptions) error {
 		}
 	}
 	s := &service{serveOptions: o, health: health.NewServer(), ended: make(chan error, 1)}
-	if err := s.listen(); err != nil { // before a root is made for nothing
+	if err := s.listen(ctx); err != nil { // before a root is made for nothing
 		return err
 	}
 	if err := s.open(); err != nil {
@@ -69,11 +69,11 @@ type service struct {
 	ended   chan error // why serving or probing has ended
 }
 
-func (s *service) listen() (err error) {
-	if s.socket, err = openSocket(s.address); err != nil || s.metricsAddress == "" {
+func (s *service) listen(ctx context.Context) (err error) {
+	if s.socket, err = openSocket(ctx, s.address); err != nil || s.metricsAddress == "" {
 		return err
 	}
-	if s.scraped, err = listenMetrics(s.metricsAddress); err != nil {
+	if s.scraped, err = listenMetrics(ctx, s.metricsAddress); err != nil {
 		return errors.Join(err, s.unlisten())
 	}
 	return nil

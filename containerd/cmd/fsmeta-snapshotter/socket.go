@@ -11,11 +11,14 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"time"
 
 	"github.com/containerd/log"
 	"github.com/coreos/go-systemd/v22/activation"
+	"github.com/fsmeta/fsmeta/lock"
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
@@ -37,7 +40,7 @@ type socket struct {
 
 // openSocket takes the socket that systemd has passed, or makes one at address. A crash
 // leaves that, and the next start takes its place.
-func openSocket(address string) (*socket, error) {
+func openSocket(ctx context.Context, address string) (*socket, error) {
 	passed, err := activation.Listeners()
 	if err != nil {
 		return nil, fmt.Errorf("take the socket from systemd: %w", err)
@@ -45,7 +48,7 @@ func openSocket(address string) (*socket, error) {
 	s := &socket{address: address}
 	switch len(passed) {
 	case 0:
-		s.listener, err = listen(address)
+		s.listener, err = listen(ctx, address)
 		return s, err
 	case 1:
 		if s.listener = passed[0]; s.listener == nil || s.listener.Addr().Network() != "unix" {
@@ -72,7 +75,7 @@ func (s *socket) keep(ctx context.Context) error {
 	case codes.OK:
 		return nil
 	case codes.Unavailable: // nobody listens there
-		made, err := listen(s.address)
+		made, err := listen(ctx, s.address)
 		if err != nil {
 			return fmt.Errorf("make the socket again, which is gone: %w", err)
 		}
@@ -132,10 +135,19 @@ func checkAddress(address string) (stale bool, err error) {
 }
 
 // listen makes the socket, with the directory that it is in. It takes the place of one that
-// nobody listens on any more.
-func listen(address string) (net.Listener, error) {
+// no process listens on any more. A lock on a file beside it, which stays, orders the processes
+// that do so: else one could remove the socket that another has just made. A program that does not
+// ask for the lock is not excluded.
+func listen(ctx context.Context, address string) (l net.Listener, err error) {
 	if err := os.MkdirAll(filepath.Dir(address), 0o711); err != nil {
 		return nil, err
+	}
+	if len(address) <= longestAddress { // else checkAddress says so
+		unlock, err := lockAddress(ctx, address)
+		if err != nil {
+			return nil, err
+		}
+		defer func() { err = errors.Join(err, unlock()) }()
 	}
 	stale, err := checkAddress(address)
 	if stale {
@@ -144,12 +156,67 @@ func listen(address string) (net.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	listener, err := net.Listen("unix", address)
+	return bind(address)
+}
+
+// lockAddress excludes other processes that make a socket at address, until unlock is called.
+// The holder has it for a moment. A crash leaves the file, which says nothing.
+func lockAddress(ctx context.Context, address string) (unlock func() error, err error) {
+	path := address + ".lock"
+	f, err := os.OpenFile(path, os.O_RDONLY|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	if err := os.Chmod(address, 0o600); err != nil {
-		return nil, errors.Join(err, listener.Close())
+	if err := f.Close(); err != nil {
+		return nil, err
 	}
-	return listener, nil
+	ctx, cancel := context.WithTimeout(ctx, answerLimit)
+	defer cancel()
+	return lock.New(path).Lock(ctx)
+}
+
+// bind makes the socket where there is none. A crash leaves it.
+func bind(address string) (net.Listener, error) {
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: address, Net: "unix"})
+	if err != nil {
+		return nil, err
+	}
+	l.SetUnlinkOnClose(false) // it would remove whatever is at address by then
+	made, err := os.Lstat(address)
+	if err == nil {
+		err = os.Chmod(address, 0o600)
+	}
+	if err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return &ownListener{UnixListener: l, address: address, made: made}, nil
+}
+
+// ownListener is a listener that removes the socket that it has made when it is closed, and
+// no other that is in its place.
+type ownListener struct {
+	*net.UnixListener
+	address string
+	made    os.FileInfo
+	removed sync.Once
+}
+
+// Close removes the socket before it stops to listen: until then no other file can have the
+// same inode, and other daemons leave the socket alone. A program that puts its own there just
+// between the look and the removal loses that.
+func (l *ownListener) Close() error {
+	var err error
+	l.removed.Do(func() { err = l.remove() })
+	return errors.Join(err, l.UnixListener.Close())
+}
+
+func (l *ownListener) remove() error {
+	now, err := os.Lstat(l.address)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && !os.SameFile(l.made, now) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return os.Remove(l.address)
 }
