@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -71,16 +72,17 @@ func (s *socket) announce(healthy *health.Server) {
 // program, or to none that answers in time. Connections through the former one go on.
 func (s *socket) keep(ctx context.Context) error {
 	err := s.answers(ctx)
-	switch status.Code(err) {
-	case codes.OK:
-		return nil
-	case codes.Unavailable: // nobody listens there
+	if errors.Is(err, errUnserved) {
 		made, err := listen(ctx, s.address)
 		if err != nil {
 			return fmt.Errorf("make the socket again, which is gone: %w", err)
 		}
 		s.serve(made)
 		log.L.Warnf("%s was gone, and was made again: see what removes it", s.address)
+		return nil
+	}
+	switch status.Code(err) {
+	case codes.OK:
 		return nil
 	case codes.NotFound, codes.Unimplemented:
 		return fmt.Errorf("another program listens on %s: stop it, then this one makes its socket again", s.address)
@@ -89,19 +91,30 @@ func (s *socket) keep(ctx context.Context) error {
 	}
 }
 
-// answers calls this process through its socket, as containerd does.
+// errUnserved: there is no socket, or no process listens on it.
+var errUnserved = errors.New("no process listens on the socket")
+
+// answers calls this process through its socket, as containerd does. The error is errUnserved
+// only where the kernel says so: a full queue of connections, or one that is closed under
+// load, has the same code.
 func (s *socket) answers(ctx context.Context) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, answerLimit)
 	defer cancel()
+	var unserved atomic.Bool
 	dial := func(ctx context.Context, _ string) (net.Conn, error) {
 		var d net.Dialer
-		return d.DialContext(ctx, "unix", s.address)
+		c, err := d.DialContext(ctx, "unix", s.address)
+		unserved.Store(errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED))
+		return c, err
 	}
 	c, err := grpc.NewClient("passthrough:///"+s.address, grpc.WithContextDialer(dial), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		return err
 	}
 	_, err = healthapi.NewHealthClient(c).Check(ctx, &healthapi.HealthCheckRequest{Service: s.instance})
+	if err != nil && unserved.Load() {
+		err = fmt.Errorf("%w: %w", errUnserved, err)
+	}
 	return errors.Join(err, c.Close())
 }
 

@@ -8,8 +8,11 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // A socket that another program has put in the place of the own one is that program's, at the
@@ -75,4 +78,60 @@ func TestListenAtOnce(t *testing.T) {
 		must(t, c.Close())
 		must(t, (<-got).Close())
 	}
+}
+
+// A socket whose queue of connections is full, or whose connections are closed, is there: it is
+// neither made again nor said to be another program's.
+func TestKeepUnderLoad(t *testing.T) {
+	for name, load := range map[string]func(t *testing.T, address string){"queue full": fillQueue, "connections closed": closeAll} {
+		t.Run(name, func(t *testing.T) {
+			address := filepath.Join(t.TempDir(), "sock")
+			load(t, address)
+			before, err := os.Lstat(address)
+			must(t, err)
+			s := &socket{address: address, instance: "this", serve: func(net.Listener) { t.Error("the socket is made again") }}
+			if err := s.keep(t.Context()); err == nil || strings.Contains(err.Error(), "another program") || strings.Contains(err.Error(), "gone") {
+				t.Errorf("the probe says of it: %v", err)
+			}
+			if now, err := os.Lstat(address); err != nil || !os.SameFile(before, now) {
+				t.Errorf("the socket is another one: %v", err)
+			}
+		})
+	}
+}
+
+// fillQueue listens on a socket, accepts nothing, and connects until no more can wait.
+func fillQueue(t *testing.T, address string) {
+	t.Helper()
+	listening, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	must(t, err)
+	t.Cleanup(func() { must(t, unix.Close(listening)) })
+	must(t, unix.Bind(listening, &unix.SockaddrUnix{Name: address}))
+	must(t, unix.Listen(listening, 1))
+	for range 100 {
+		c, err := net.Dial("unix", address)
+		if errors.Is(err, unix.EAGAIN) {
+			return
+		}
+		must(t, err)
+		t.Cleanup(func() { must(t, c.Close()) })
+	}
+	t.Fatal("the queue does not become full")
+}
+
+// closeAll listens on a socket, and closes each connection.
+func closeAll(t *testing.T, address string) {
+	t.Helper()
+	l, err := net.Listen("unix", address)
+	must(t, err)
+	var accepting sync.WaitGroup
+	accepting.Go(func() {
+		for c, err := l.Accept(); err == nil; c, err = l.Accept() {
+			_ = c.Close() // nothing was written
+		}
+	})
+	t.Cleanup(func() {
+		must(t, l.Close())
+		accepting.Wait()
+	})
 }
