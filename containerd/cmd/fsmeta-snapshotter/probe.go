@@ -153,7 +153,7 @@ func (p *probe) once(ctx context.Context) error {
 		{"read from the disk", p.readDisk},
 		{"write to the disk", p.writeDisk},
 		{"read and write the store", p.useStore},
-		{"call through the socket", p.socket.keep},
+		{"call through the socket", p.keepSocket},
 	} {
 		p.step.Store(step.what)
 		if err := step.do(ctx); err != nil {
@@ -229,6 +229,20 @@ func (p *probe) useStore(ctx context.Context) error {
 	return nil
 }
 
+// keepSocket looks after the socket. Its directory is on another filesystem than the root, as a
+// rule, which says nothing of the root's.
+func (p *probe) keepSocket(ctx context.Context) error {
+	if err := p.socket.keep(ctx); err != nil {
+		return besideRoot{err}
+	}
+	return nil
+}
+
+// besideRoot is an error that says nothing of the root directory.
+type besideRoot struct{ error }
+
+func (e besideRoot) Unwrap() error { return e.error }
+
 // diskErrors are those of a disk or filesystem that is gone.
 var diskErrors = []error{unix.EIO, unix.EROFS, unix.ENODEV, unix.ENXIO, unix.ESTALE, unix.EUCLEAN, unix.ENOTCONN, unix.ESHUTDOWN}
 
@@ -243,7 +257,11 @@ func ofDisk(err error) bool {
 }
 
 // hopeless reports whether what a probe says can only be mended from outside, and found out by
-// a new start. A damaged store is not: it goes on for what is whole.
+// a new start. A damaged store is not: it goes on for what is whole. Nor is the socket, which is
+// made again as soon as that works.
 func hopeless(err error) bool {
+	if _, beside := errors.AsType[besideRoot](err); beside {
+		return false
+	}
 	return errors.Is(err, errReplaced) || ofDisk(err) && !errors.Is(err, fsmeta.ErrDamaged)
 }

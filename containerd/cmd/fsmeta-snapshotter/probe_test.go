@@ -223,6 +223,35 @@ func TestSocketRemoved(t *testing.T) {
 	}
 }
 
+// A socket that is gone, and can't be made again since its directory is read-only, does not end the daemon:
+// the store is fine.
+func TestSocketReadOnly(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can mount")
+	}
+	p, s, address := probing(t, filepath.Join(t.TempDir(), "root"))
+	c := connect(t, address)
+	awaitHealth(t, c, true)
+	dir := filepath.Dir(address)
+	must(t, unix.Mount("tmpfs", dir, "tmpfs", unix.MS_RDONLY, "")) // over the socket
+	covered := true
+	t.Cleanup(func() {
+		if covered {
+			must(t, unix.Unmount(dir, unix.MNT_DETACH))
+		}
+	})
+	p.await("read-only file system")
+	awaitHealth(t, c, false)
+	if s.forget(); !s.await("WATCHDOG=1", limit) {
+		t.Error("a new start would not help, and systemd is to make one")
+	}
+	must(t, unix.Unmount(dir, unix.MNT_DETACH))
+	covered = false
+	p.await("what was wrong is over")
+	awaitHealth(t, c, true)
+	p.stop()
+}
+
 // Another program's socket stays its own, and the health service says that something is wrong,
 // until it is gone.
 func TestSocketTaken(t *testing.T) {
