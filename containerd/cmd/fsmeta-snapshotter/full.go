@@ -5,6 +5,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/docker/go-units"
 	"golang.org/x/sys/unix"
@@ -15,6 +16,17 @@ const (
 	fewInodes = 16
 	fewBytes  = 1 << 20
 )
+
+// onlyFull reports whether an error says that the disk is full, as does each that is joined in it.
+func onlyFull(err error) bool {
+	if several, ok := err.(interface{ Unwrap() []error }); ok {
+		return !slices.ContainsFunc(several.Unwrap(), func(one error) bool { return !onlyFull(one) })
+	}
+	if cause := errors.Unwrap(err); cause != nil {
+		return onlyFull(cause)
+	}
+	return err == unix.ENOSPC || err == unix.EDQUOT
+}
 
 // adviseFull returns what is used up where an error says that there is no room, and what to
 // do, "" for any other error.

@@ -209,9 +209,9 @@ func (p *probe) writeDisk(context.Context) (err error) {
 	return nil
 }
 
-// withoutFull drops an error that says that the disk is full.
+// withoutFull drops an error that says that the disk is full, and nothing else.
 func withoutFull(err error) error {
-	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+	if onlyFull(err) {
 		return nil
 	}
 	return err

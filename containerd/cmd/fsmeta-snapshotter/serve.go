@@ -109,8 +109,8 @@ func (s *service) open() (err error) {
 	return nil
 }
 
-// close closes the snapshotter. That the disk is full is no error of it: the journal has all,
-// and is emptied when there is room again.
+// close closes the snapshotter. That the disk is full is no error of it, where nothing else is
+// wrong: the journal has all, and is emptied when there is room again.
 func (s *service) close() error {
 	err := s.sn.Close()
 	if err != nil && withoutFull(err) == nil {
