@@ -24,6 +24,7 @@ const (
 	probeRest     = time.Second      // at least between two, however many calls fail
 	probeLimit    = 10 * time.Second // a longer one says that this daemon serves nobody
 	probeWrites   = 6                // each so many probes, one writes to the disk
+	writeLimit    = 30 * time.Minute // a write to the disk that takes longer lets the watchdog starve
 )
 
 // probeKey is a snapshot that never exists.
@@ -38,17 +39,19 @@ type probe struct {
 	sn     snapshots.Snapshotter
 	socket *socket
 	health func(ok bool) // tells the health service
+	every  time.Duration
 
 	parts  map[string]os.FileInfo // the root directory's, as they were at the start
 	wake   chan struct{}
 	writes int          // probes until one writes to the disk
+	write  *diskWrite   // that has not ended, nil for none
 	step   atomic.Value // a string: what it is doing
 	last   string       // the error of the last one, "" for none
 }
 
 // newProbe returns one for a snapshotter that was just opened.
 func newProbe(root string, sn snapshots.Snapshotter, socket *socket, health func(ok bool)) (*probe, error) {
-	p := &probe{root: root, sn: sn, socket: socket, health: health, parts: map[string]os.FileInfo{}, wake: make(chan struct{}, 1)}
+	p := &probe{root: root, sn: sn, socket: socket, health: health, every: interval(), parts: map[string]os.FileInfo{}, wake: make(chan struct{}, 1)}
 	for _, path := range []string{root, filepath.Join(root, "meta"), filepath.Join(root, "snapshots")} {
 		info, err := os.Stat(path)
 		if err != nil {
@@ -69,7 +72,7 @@ func (p *probe) soon() {
 
 // run probes until ctx ends. It returns an error where the daemon has to end.
 func (p *probe) run(ctx context.Context) error {
-	ticker := time.NewTicker(p.interval())
+	ticker := time.NewTicker(p.every)
 	defer ticker.Stop()
 	for {
 		begin := time.Now()
@@ -82,7 +85,9 @@ func (p *probe) run(ctx context.Context) error {
 			return err
 		}
 		p.tell(err)
-		notify(daemon.SdNotifyWatchdog)
+		if !p.lasts(writeLimit) {
+			notify(daemon.SdNotifyWatchdog)
+		}
 		if !p.pause(ctx, ticker.C, begin) {
 			return nil
 		}
@@ -90,7 +95,7 @@ func (p *probe) run(ctx context.Context) error {
 }
 
 // interval is short enough for the watchdog, where there is one.
-func (p *probe) interval() time.Duration {
+func interval() time.Duration {
 	watchdog, err := daemon.SdWatchdogEnabled(false)
 	if err != nil {
 		log.L.WithError(err).Warn("systemd's watchdog is not fed: its environment variables can't be read")
@@ -138,7 +143,8 @@ func (p *probe) tell(err error) {
 }
 
 // once does each step of a probe, up to the first error. Where it takes long, it says so. It
-// leaves nothing on the disk but the time at which the root directory was changed.
+// leaves nothing on the disk but the time at which the root directory was changed. The write of
+// that may go on: later probes wait for it.
 func (p *probe) once(ctx context.Context) error {
 	slow := time.AfterFunc(probeLimit, func() {
 		p.health(false)
@@ -160,8 +166,14 @@ func (p *probe) once(ctx context.Context) error {
 			return err
 		}
 	}
+	if p.lasts(probeLimit) {
+		return errSlowWrite
+	}
 	return nil
 }
+
+// errSlowWrite: a write to the disk has not ended in time, and all else that a probe does has.
+var errSlowWrite = fmt.Errorf("a write to the disk of the root directory takes longer than %v: the disk is slow, or has much to write; if it has not ended after %v, the watchdog is not fed any more", probeLimit, writeLimit)
 
 // errReplaced: the root directory, or a part of it, is not the one any more that was opened.
 var errReplaced = errors.New("it was unmounted or replaced while it was served")
@@ -187,24 +199,55 @@ func (p *probe) readDisk(context.Context) error {
 	return err
 }
 
-// writeDisk changes the times of the root directory, durably, now and then: a filesystem that
-// has become read-only after an error shows in nothing else. No room is no error of it.
-func (p *probe) writeDisk(context.Context) (err error) {
-	if p.writes--; p.writes > 0 {
+// diskWrite is a durable write to the disk that goes on beside the other steps of a probe: an
+// unpack that has left much to the kernel to write may keep it for minutes.
+type diskWrite struct {
+	begin time.Time
+	ended chan error // has room for the one that it is sent
+}
+
+// writeDisk begins to write to the disk, now and then, and returns what that has ended with. It
+// waits for it only briefly.
+func (p *probe) writeDisk(ctx context.Context) error {
+	if p.write == nil {
+		if p.writes--; p.writes > 0 {
+			return nil
+		}
+		p.writes = probeWrites
+		p.write = &diskWrite{time.Now(), make(chan error, 1)}
+		go func(w *diskWrite) { w.ended <- changeRoot(p.root) }(p.write)
+	}
+	select {
+	case err := <-p.write.ended:
+		p.write = nil
+		return err
+	case <-time.After(time.Until(p.write.begin.Add(p.every / 2))): // within probeLimit, and in time for the watchdog
+		return nil
+	case <-ctx.Done():
 		return nil
 	}
-	p.writes = probeWrites
+}
+
+// lasts reports whether a write to the disk that has not ended takes longer than limit.
+func (p *probe) lasts(limit time.Duration) bool {
+	return p.write != nil && time.Since(p.write.begin) > limit
+}
+
+// changeRoot changes the times of the root directory, durably: a filesystem that has become
+// read-only after an error shows in nothing else. No room is no error of it. A crash leaves the
+// times as they were, or as they are now.
+func changeRoot(root string) (err error) {
 	now := time.Now()
-	if err := os.Chtimes(p.root, now, now); err != nil {
+	if err := os.Chtimes(root, now, now); err != nil {
 		return withoutFull(err)
 	}
-	root, err := os.Open(p.root)
+	dir, err := os.Open(root)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, root.Close()) }()
-	if err := root.Sync(); err != nil {
-		return withoutFull(fmt.Errorf("sync %s: %w", p.root, err))
+	defer func() { err = errors.Join(err, dir.Close()) }()
+	if err := dir.Sync(); err != nil {
+		return withoutFull(fmt.Errorf("sync %s: %w", root, err))
 	}
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -20,6 +21,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/health"
 	healthapi "google.golang.org/grpc/health/grpc_health_v1"
 )
 
@@ -291,6 +293,75 @@ func awaitHealth(t *testing.T, c *grpc.ClientConn, ok bool) {
 			return
 		}
 	}
+}
+
+// serving serves a root directory in this process, on a socket, until the test ends.
+func serving(t *testing.T) *service {
+	t.Helper()
+	dir := t.TempDir()
+	s := &service{serveOptions: serveOptions{root: filepath.Join(dir, "root"), address: filepath.Join(dir, "sock"), kind: "native"}, health: health.NewServer(), ended: make(chan error, 1)}
+	must(t, s.listen(t.Context()))
+	must(t, s.open())
+	t.Cleanup(func() { must(t, s.close()) })
+	s.start()
+	t.Cleanup(s.gates.stop)
+	return s
+}
+
+// A write to the disk that does not end is an error once it takes long, while the other steps go
+// on. It lets the watchdog starve much later. What it ends with counts.
+func TestSlowWrite(t *testing.T) {
+	p := serving(t).probe
+	p.every = 0 // it does not wait for a write
+	slow := func(lasts time.Duration) *diskWrite {
+		p.write = &diskWrite{time.Now().Add(-lasts), make(chan error, 1)}
+		return p.write
+	}
+	slow(0)
+	if err := p.once(t.Context()); err != nil {
+		t.Errorf("a write that is not late: %v", err)
+	}
+	slow(probeLimit)
+	if err := p.once(t.Context()); err != errSlowWrite || hopeless(err) || p.lasts(writeLimit) {
+		t.Errorf("a late write: %v; it ends the daemon: %v, and the watchdog starves: %v", err, hopeless(err), p.lasts(writeLimit))
+	}
+	must(t, os.Remove(p.socket.address)) // the step behind the write makes it again
+	write := slow(writeLimit)
+	if err := p.once(t.Context()); err != errSlowWrite || !p.lasts(writeLimit) {
+		t.Errorf("a write that is far too late: %v; the watchdog starves: %v", err, p.lasts(writeLimit))
+	}
+	if _, err := os.Lstat(p.socket.address); err != nil {
+		t.Errorf("the steps behind the write wait for it: %v", err)
+	}
+	write.ended <- unix.EIO
+	if err := p.once(t.Context()); !hopeless(err) || p.write != nil {
+		t.Errorf("a write that has failed: %v; another is under way: %v", err, p.write != nil)
+	}
+	p.writes, p.every = 0, 2*limit
+	if err := p.once(t.Context()); err != nil || p.writes != probeWrites || p.write != nil {
+		t.Errorf("the next write: %v, begun: %v, ended: %v", err, p.writes == probeWrites, p.write == nil)
+	}
+}
+
+// A daemon whose disk does not write feeds the watchdog, and goes on when it does again.
+func TestDiskFrozen(t *testing.T) {
+	disk := newDisk(t, "ext4")
+	p, s, address := probing(t, filepath.Join(disk, "root"))
+	execute(t, "fsfreeze", "-f", disk)
+	t.Cleanup(func() { _, _ = exec.Command("fsfreeze", "-u", disk).CombinedOutput() }) // fails where it was done
+	s.forget()
+	for range 3 * probeWrites { // at least one write begins meanwhile
+		if !s.await("WATCHDOG=1", limit) {
+			t.Fatal("the watchdog is not fed while the disk does not write")
+		}
+	}
+	if _, err := client(connect(t, address)).Stat(t.Context(), "none"); !errdefs.IsNotFound(err) {
+		t.Errorf("a call that only reads: %v", err)
+	}
+	execute(t, "fsfreeze", "-u", disk)
+	_, err := client(connect(t, address)).Prepare(t.Context(), "key", "")
+	must(t, err)
+	p.stop()
 }
 
 // A daemon whose store does not answer lets the watchdog starve, and feeds it again when it
