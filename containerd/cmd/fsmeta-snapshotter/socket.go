@@ -122,11 +122,8 @@ func (s *socket) answers(ctx context.Context) (err error) {
 const longestAddress = 107
 
 // checkAddress looks whether a socket can be made, and reports whether one is there that
-// nobody listens on any more.
+// no process listens on any more.
 func checkAddress(address string) (stale bool, err error) {
-	if len(address) > longestAddress {
-		return false, fmt.Errorf("%s is longer than the %d bytes that the path of a socket can have: choose another --address", address, longestAddress)
-	}
 	info, err := os.Lstat(address)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -138,7 +135,7 @@ func checkAddress(address string) (stale bool, err error) {
 	}
 	c, err := net.Dial("unix", address)
 	if err == nil {
-		_ = c.Close() // it was only to see whether somebody answers
+		_ = c.Close() // it was only to see whether a program answers
 		return false, fmt.Errorf("another program listens on %s: stop it, or choose another --address", address)
 	}
 	if !errors.Is(err, syscall.ECONNREFUSED) {
@@ -151,17 +148,29 @@ func checkAddress(address string) (stale bool, err error) {
 // no process listens on any more. A lock on a file beside it, which stays, orders the processes
 // that do so: else one could remove the socket that another has just made. A program that does not
 // ask for the lock is not excluded.
-func listen(ctx context.Context, address string) (l net.Listener, err error) {
+func listen(ctx context.Context, address string) (net.Listener, error) {
+	if len(address) > longestAddress {
+		return nil, fmt.Errorf("%s is longer than the %d bytes that the path of a socket can have: choose another --address", address, longestAddress)
+	}
 	if err := os.MkdirAll(filepath.Dir(address), 0o711); err != nil {
 		return nil, err
 	}
-	if len(address) <= longestAddress { // else checkAddress says so
-		unlock, err := lockAddress(ctx, address)
-		if err != nil {
-			return nil, err
-		}
-		defer func() { err = errors.Join(err, unlock()) }()
+	unlock, err := lockAddress(ctx, address)
+	if err != nil {
+		return nil, err
 	}
+	l, err := listenLocked(address)
+	if err := errors.Join(err, unlock()); err != nil {
+		if l != nil {
+			err = errors.Join(err, l.Close())
+		}
+		return nil, err
+	}
+	return l, nil
+}
+
+// listenLocked is listen for the holder of the lock.
+func listenLocked(address string) (net.Listener, error) {
 	stale, err := checkAddress(address)
 	if stale {
 		err = os.Remove(address)
@@ -188,7 +197,8 @@ func lockAddress(ctx context.Context, address string) (unlock func() error, err 
 	return lock.New(path).Lock(ctx)
 }
 
-// bind makes the socket where there is none. A crash leaves it.
+// bind makes the socket where there is none. A crash leaves it, and an error may: no process
+// listens on it, so the next start takes its place.
 func bind(address string) (net.Listener, error) {
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: address, Net: "unix"})
 	if err != nil {
