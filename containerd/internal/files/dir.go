@@ -93,7 +93,8 @@ func (d *dir) down(name string) (*dir, error) {
 	return child, nil
 }
 
-// up closes d, and opens the directory above again if that was closed.
+// up closes d, and opens the directory above again if that was closed. After an error that one stays
+// closed: what d is in by now may be any other directory.
 func (d *dir) up() error {
 	defer d.close()
 	above := d.parent
@@ -106,9 +107,11 @@ func (d *dir) up() error {
 	}
 	var now unix.Stat_t
 	if err := retry(func() error { return unix.Fstat(above.fd, &now) }); err != nil {
+		above.close()
 		return above.failed("stat", "", fmt.Errorf("%w: %v", errMoved, err))
 	}
 	if now.Dev != above.is.Dev || now.Ino != above.is.Ino {
+		above.close()
 		return above.failed("open", "", errMoved)
 	}
 	return nil

@@ -455,3 +455,38 @@ func TestRemoveBesideRemove(t *testing.T) {
 		}
 	})
 }
+
+// A directory far down that is moved elsewhere while its content is deleted leads nowhere else: what is beside it there
+// stays, and what was left of the tree.
+func TestRemoveOfWhatIsMovedMeanwhile(t *testing.T) {
+	tree, elsewhere := filepath.Join(t.TempDir(), "tree"), t.TempDir()
+	deep := filepath.Join(tree, strings.Repeat("d/", deepest+5))
+	for _, path := range []string{filepath.Join(deep, "moved"), filepath.Join(deep, "rest"), filepath.Join(elsewhere, "rest")} {
+		must(t, os.MkdirAll(path, 0o755))
+		must(t, os.WriteFile(filepath.Join(path, "file"), nil, 0o600))
+	}
+	d, name, err := openTree(tree)
+	must(t, err)
+	for d.depth < deepest+6 {
+		d, err = d.down(name)
+		must(t, err)
+		name = "d"
+	}
+	moved, err := d.down("moved")
+	must(t, err)
+	must(t, os.Rename(filepath.Join(deep, "moved"), filepath.Join(elsewhere, "moved")))
+	if err := moved.up(); !errors.Is(err, errMoved) {
+		t.Errorf("up says %v, want errMoved", err)
+	}
+	if err := d.remove("rest"); err == nil {
+		t.Error("it goes on in a directory that can't be told")
+	}
+	for ; d != nil; d = d.parent {
+		d.close()
+	}
+	for _, path := range []string{filepath.Join(deep, "rest"), filepath.Join(elsewhere, "rest"), filepath.Join(elsewhere, "moved")} {
+		if !exists(filepath.Join(path, "file")) {
+			t.Errorf("%s has lost its file", path)
+		}
+	}
+}
