@@ -5,17 +5,16 @@ package driver
 import (
 	"context"
 	"errors"
-	"fmt"
+	"io/fs"
 	"maps"
-	"os"
 	"path/filepath"
 	"strconv"
 
 	"github.com/containerd/log"
+	atomicfs "github.com/fsmeta/fsmeta/atomic"
 	"github.com/fsmeta/fsmeta/containerd/internal/files"
 	"github.com/fsmeta/fsmeta/containerd/storage"
 	"github.com/fsmeta/fsmeta/fsmeta"
-	"golang.org/x/sys/unix"
 )
 
 // Cleanup deletes content that belongs to no snapshot: of those removed, and of calls that
@@ -104,7 +103,9 @@ func (s *Snapshotter) identifiers(ctx context.Context) (ids map[string]string, u
 }
 
 // giveBack gives directories of removed snapshots that are in the store again, since a backup was restored,
-// their names back. Where there is another one in that place, it is kept, which is noted in kept.
+// their names back. Where there is another one in that place, or that fails, it is kept, which is noted in kept: the
+// failure is logged, since the snapshot has no content until a later call succeeds. What is gone, another call has given
+// its name back.
 //
 // Its transaction is there in any case: when it has ended, what was read in the store before is on
 // disk, so that content can be deleted on the strength of it. And no snapshot is removed while
@@ -116,14 +117,18 @@ func (s *Snapshotter) giveBack(ctx context.Context, removed, names, kept map[str
 			if err != nil || now != id {
 				continue // it is gone: the next call deletes it
 			}
-			err = unix.Renameat2(unix.AT_FDCWD, s.dir(name), unix.AT_FDCWD, s.dir(id), unix.RENAME_NOREPLACE)
-			switch {
+			entry := log.G(ctx).WithField("key", names[id]).WithField("path", s.dir(id))
+			switch err := atomicfs.RenameNew(s.dir(name), s.dir(id)); {
 			case err == nil:
-				log.G(ctx).WithField("key", names[id]).WithField("path", s.dir(id)).Warn("a snapshot that was removed is back: its content has its name again")
-			case errors.Is(err, unix.EEXIST):
+				entry.Warn("a snapshot that was removed is back: its content has its name again")
+			case errors.Is(err, fs.ErrNotExist):
+			case errors.Is(err, fs.ErrExist):
 				kept[name] = "their snapshots were removed and restored, and have other content now: look at both"
 			default:
-				return fmt.Errorf("give the content of snapshot %q its name back: %w", names[id], &os.LinkError{Op: "rename", Old: s.dir(name), New: s.dir(id), Err: err})
+				kept[name] = "their snapshots were removed and restored, and they can't get their names back: the log says why"
+				if s.health.first(err.Error()) {
+					entry.WithError(err).Error("a snapshot that was removed is back, and its content can't get its name again: it is missing until a cleanup succeeds")
+				}
 			}
 		}
 		return nil
@@ -168,21 +173,31 @@ func (s *Snapshotter) giveRestored(ctx context.Context) error {
 }
 
 // delete deletes a directory with the content of no snapshot, under a name that says so: what is left of it
-// must never be taken for all of it. What is mounted below stays. It returns where the rest is, "" where nothing is left. A crash or an error leaves
-// some of it, which Cleanup deletes, or the next Open where the store is shared.
+// must never be taken for all of it. So one that can't get that name is left as it is. What is mounted below stays. It
+// returns where the rest is, "" where nothing is left. A crash or an error leaves some of it, which Cleanup deletes, or the
+// next Open where the store is shared.
 func (s *Snapshotter) delete(ctx context.Context, dir string) (left string) {
 	if name := filepath.Base(dir); filepath.Dir(dir) == filepath.Join(s.root, snapshotsDir) {
 		if id, _ := idOf(name); id != "" {
 			part := s.dir(removedPrefix + id + partSuffix)
-			if unix.Renameat2(unix.AT_FDCWD, dir, unix.AT_FDCWD, part, unix.RENAME_NOREPLACE) == nil {
-				dir = part
+			err := atomicfs.RenameNew(dir, part)
+			if errors.Is(err, fs.ErrNotExist) {
+				return "" // another call deletes it
 			}
+			if err != nil {
+				return s.undeleted(ctx, dir, err)
+			}
+			dir = part
 		}
 	}
-	err := files.Remove(dir)
-	if err == nil {
-		return ""
+	if err := files.Remove(dir); err != nil {
+		return s.undeleted(ctx, dir, err)
 	}
+	return ""
+}
+
+// undeleted logs why a directory can't be deleted, once, and returns it.
+func (s *Snapshotter) undeleted(ctx context.Context, dir string, err error) string {
 	if s.health.first(err.Error()) {
 		log.G(ctx).WithError(err).WithField("path", dir).Warn("content of no snapshot can't be deleted: each cleanup tries again")
 	}

@@ -173,3 +173,60 @@ func TestRestoredSnapshotThatIsDamaged(t *testing.T) {
 	must(t, s.Cleanup(t.Context()))
 	wantDirectories(t, s, "when nothing is set aside any more")
 }
+
+// Cleanups at once don't disturb each other: one finds what the other has given its name back.
+func TestRestoredSnapshotBesideAnotherCleanup(t *testing.T) {
+	s, _ := openFake(t, Config{})
+	id := filepath.Base(layer(t, s, "layer", "", 10))
+	kept := map[string]string{}
+	must(t, s.giveBack(t.Context(), map[string]string{removedPrefix + id: id}, map[string]string{id: "layer"}, kept))
+	if len(kept) > 0 {
+		t.Errorf("it keeps %q", kept)
+	}
+	wantDirectories(t, s, "after it", id)
+}
+
+// Where content can't get its name back, the root is opened and cleaned all the same, and the content is kept until it can.
+func TestRestoredSnapshotThatCannotGetItsContent(t *testing.T) {
+	s, _ := openFake(t, Config{AsyncRemove: true})
+	id := filepath.Base(layer(t, s, "layer", "", 10))
+	other := filepath.Base(layer(t, s, "other", "", 10))
+	backup := backUp(t, s)
+	must(t, s.Remove(t.Context(), "layer"))
+	must(t, s.Remove(t.Context(), "other"))
+	removed := s.dir(removedPrefix + id)
+	aside := filepath.Join(s.root, snapshotsDir, "aside")
+	must(t, os.Rename(removed, aside))
+	unmount := mountTmpfs(t, removed)
+	s = restore(t, s, backup, nil)
+	must(t, s.Cleanup(t.Context()))
+	wantDirectories(t, s, "while something is mounted on it", "aside", removedPrefix+id, other)
+	if state := s.State(); state.Kept != 1 {
+		t.Errorf("the state is %+v, want one directory kept", state)
+	}
+	unmount()
+	must(t, os.Remove(removed))
+	must(t, os.Rename(aside, removed))
+	must(t, s.Cleanup(t.Context()))
+	wantDirectories(t, s, "after a cleanup", id, other)
+}
+
+// All content of a removed snapshot is there as long as its name says so: it is not deleted under that name.
+func TestNothingIsDeletedUnderTheNameOfAllOfIt(t *testing.T) {
+	s, _ := openFake(t, Config{})
+	removed, part := s.dir(removedPrefix+"1"), s.dir(removedPrefix+"1"+partSuffix)
+	for _, dir := range []string{removed, part} {
+		must(t, os.Mkdir(dir, 0o700))
+		must(t, os.WriteFile(filepath.Join(dir, "file"), nil, 0o600))
+	}
+	if left := s.delete(t.Context(), removed); left != removed {
+		t.Errorf("it says that %q is left, want %q", left, removed)
+	}
+	if _, err := os.Stat(filepath.Join(removed, "file")); err != nil {
+		t.Errorf("a part of it is gone: %v", err)
+	}
+	for range 2 { // the first deletes the part
+		must(t, s.Cleanup(t.Context()))
+	}
+	wantDirectories(t, s, "after cleanups")
+}
