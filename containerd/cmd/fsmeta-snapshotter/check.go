@@ -216,7 +216,7 @@ func printMounts(content string, p tool.Printer) (wrong int, err error) {
 // much is wrong.
 func printUnclaimed(root string, names []string, damaged bool, p tool.Printer) (wrong int, err error) {
 	content := filepath.Join(root, "snapshots")
-	kept, err := driver.Kept(filepath.Join(root, "meta"), damaged)
+	kept, err := driver.Kept(root, filepath.Join(root, "meta"), damaged)
 	if err != nil {
 		return 0, err
 	}

@@ -81,7 +81,7 @@ func TestCheckJSON(t *testing.T) {
 	if err := os.Remove(filepath.Join(root, "snapshots", "1")); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Mkdir(filepath.Join(root, "snapshots", "4711"), 0o777); err != nil {
+	if err := os.Mkdir(filepath.Join(root, "snapshots", "new-4711"), 0o777); err != nil {
 		t.Fatal(err)
 	}
 	for _, command := range []string{"check", "repair"} {

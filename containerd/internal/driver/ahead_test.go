@@ -26,7 +26,7 @@ func TestNothingIsReadInATransaction(t *testing.T) {
 			s, err := Open(s.root, content, Config{})
 			must(t, err)
 			t.Cleanup(func() { must(t, s.Close()) })
-			must(t, os.Mkdir(s.dir("4711"), 0o700))
+			newOrphan(t, s)
 
 			release := keepTurn(t, t.Context(), s, "commit", "keeping")
 			ctx, caught := withLog(t.Context())

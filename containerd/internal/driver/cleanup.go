@@ -67,7 +67,7 @@ func (s *Snapshotter) unclaimed(ctx context.Context) (found unclaimed, err error
 	if err != nil {
 		return found, err
 	}
-	kept, err := Kept(s.meta.Path(), unknown)
+	kept, err := Kept(s.root, s.meta.Path(), unknown)
 	if err != nil {
 		return found, err
 	}

@@ -18,6 +18,15 @@ import (
 	"github.com/fsmeta/fsmeta/fsmeta"
 )
 
+// newOrphan makes content of no snapshot, as a crash in Prepare leaves it, and returns its identifier.
+func newOrphan(t *testing.T, s *Snapshotter) string {
+	t.Helper()
+	id, err := s.meta.NewID(t.Context())
+	must(t, err)
+	must(t, os.MkdirAll(s.dir(id), 0o700))
+	return id
+}
+
 // Cleanup deletes whatever can be a driver's and belongs to no snapshot, with its content,
 // and nothing whose name a driver doesn't give.
 func TestCleanupSweepsOrphans(t *testing.T) {
@@ -25,7 +34,7 @@ func TestCleanupSweepsOrphans(t *testing.T) {
 	kept := filepath.Base(prepare(t, s, "active", ""))
 	committed := filepath.Base(layer(t, s, "layer", "", 10))
 	foreign := []string{".hidden", "12a", "Rm-1", "lost+found", "new", "notes.txt"}
-	orphans := []string{"0", "4711", "99999999999999999999999999", "new-1234", "new-", "rm-4711"}
+	orphans := []string{"0", newOrphan(t, s), "new-1234", "new-", "rm-4711"}
 	for _, name := range slices.Concat(foreign, orphans) {
 		must(t, os.MkdirAll(filepath.Join(s.root, snapshotsDir, name, "fs", "below"), 0o755))
 	}
@@ -43,7 +52,7 @@ func TestCleanupSweepsOrphans(t *testing.T) {
 func TestCleanupOfAnUnusedStore(t *testing.T) {
 	s, _ := openFake(t, Config{})
 	must(t, s.Cleanup(t.Context()))
-	must(t, os.Mkdir(s.dir("1"), 0o700))
+	newOrphan(t, s)
 	must(t, s.Cleanup(t.Context()))
 	if got := directoriesOf(t, s); len(got) > 0 {
 		t.Errorf("%q is left", got)
@@ -54,8 +63,7 @@ func TestCleanupOfAnUnusedStore(t *testing.T) {
 // Cleanup, beside which an orphan goes.
 func TestCleanupLeavesWhatIsBeingMade(t *testing.T) {
 	s, content := openFake(t, Config{})
-	orphan := s.dir("4711")
-	must(t, os.Mkdir(orphan, 0o700))
+	orphan := s.dir(newOrphan(t, s))
 	filling, finish := make(chan string), make(chan struct{})
 	content.nextFill(func(dir, _ string) error {
 		filling <- dir
@@ -190,16 +198,15 @@ func TestCleanupGoesOnAfterWhatItCannotDelete(t *testing.T) {
 		t.Skip("only root can mount: run the tests as root")
 	}
 	s, _ := openFake(t, Config{})
-	stuck, free := s.dir("1000"), s.dir("2000")
-	must(t, os.Mkdir(stuck, 0o700))
-	must(t, os.Mkdir(free, 0o700))
+	stuck := s.dir(newOrphan(t, s))
+	newOrphan(t, s)
 	must(t, syscall.Mount("tmpfs", stuck, "tmpfs", 0, ""))
 	unmount := sync.OnceValue(func() error { return syscall.Unmount(stuck, syscall.MNT_DETACH) })
 	t.Cleanup(func() { must(t, unmount()) })
 
 	ctx, caught := withLog(t.Context())
 	must(t, s.Cleanup(ctx))
-	if got := directoriesOf(t, s); !slices.Equal(got, []string{"1000"}) {
+	if got := directoriesOf(t, s); !slices.Equal(got, []string{filepath.Base(stuck)}) {
 		t.Errorf("there is %q, want only what is mounted on", got)
 	}
 	if !strings.Contains(caught.String(), "path="+stuck) {
@@ -215,13 +222,13 @@ func TestCleanupGoesOnAfterWhatItCannotDelete(t *testing.T) {
 // A context that has ended ends Cleanup.
 func TestCleanupHeedsTheContext(t *testing.T) {
 	s, _ := openFake(t, Config{})
-	must(t, os.Mkdir(s.dir("4711"), 0o700))
+	orphan := newOrphan(t, s)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := s.Cleanup(ctx); !errors.Is(err, context.Canceled) {
 		t.Errorf("Cleanup says %v, want that of the context", err)
 	}
-	if got := directoriesOf(t, s); !slices.Equal(got, []string{"4711"}) {
+	if got := directoriesOf(t, s); !slices.Equal(got, []string{orphan}) {
 		t.Errorf("there is %q, want what was there", got)
 	}
 }

@@ -9,6 +9,7 @@
 //	meta/           the fsmeta store
 //	snapshots/ID/   the content of each snapshot, named after its identifier; once that
 //	                is removed, rm-ID, and rm-ID-part while it is deleted
+//	newer           identifiers of content that the store has not handed out, where there is such
 //	.fsmeta-making/ID/
 //	                content that is being made, where the store is shared: see [Config.Meta]
 //
@@ -184,6 +185,9 @@ func (s *Snapshotter) open() error {
 	}
 	if err = s.checkContent(); err == nil {
 		err = s.giveRestored(context.Background())
+	}
+	if err == nil {
+		err = s.noteNewer()
 	}
 	if err == nil {
 		s.sync, err = newSyncer(filepath.Join(s.root, snapshotsDir))

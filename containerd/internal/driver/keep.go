@@ -5,11 +5,14 @@ package driver
 import (
 	"errors"
 	"fmt"
+	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 
+	atomicfs "github.com/fsmeta/fsmeta/atomic"
 	"github.com/fsmeta/fsmeta/fsmeta"
 )
 
@@ -60,29 +63,41 @@ func idOf(name string) (id string, removed bool) {
 	return id, removed
 }
 
-// Kept returns what says why Cleanup keeps a directory that no snapshot has, "" where it
+// Kept returns what says why Cleanup keeps a directory of root that no snapshot has, "" where it
 // deletes it. unknown says that the identifiers of some snapshots of the store in the directory
 // meta can't be told, since they are damaged or missing.
+//
+// A directory with an identifier that the store has not handed out is kept: an older copy of the store was put in
+// the place of the one that it belongs to. A running store reserves some hundred identifiers ahead, so that of a copy
+// made meanwhile these count as handed out.
 //
 // A directory that was made for a snapshot, and not removed, is then kept: it may be that
 // snapshot's. One of a removed snapshot is deleted all the same, unless a restored backup may
 // have brought that one back.
 //
 // Errors are those of the filesystem.
-func Kept(meta string, unknown bool) (func(name string) (why string), error) {
-	k := keeping{meta: meta, unknown: unknown, aside: map[string]bool{}}
+func Kept(root, meta string, unknown bool) (func(name string) (why string), error) {
+	k, err := newKeeping(root, meta, unknown)
+	return k.why, err
+}
+
+func newKeeping(root, meta string, unknown bool) (k keeping, err error) {
+	k = keeping{meta: meta, unknown: unknown, aside: map[string]bool{}}
 	aside, err := fsmeta.SetAside(meta)
 	if k.unknownAside = errors.Is(err, fsmeta.ErrDamaged); err != nil && !k.unknownAside {
-		return nil, err
+		return k, err
 	}
 	for _, id := range aside {
 		k.aside[id] = true
 	}
 	k.below, err = restoredBelow(meta)
 	if k.unknownBelow = errors.Is(err, fsmeta.ErrDamaged); err != nil && !k.unknownBelow {
-		return nil, err
+		return k, err
 	}
-	return k.why, nil
+	if k.next, err = nextOf(meta); err == nil {
+		k.newer, err = readNewer(root)
+	}
+	return k, err
 }
 
 // keeping is what is known about content that no snapshot has.
@@ -93,6 +108,14 @@ type keeping struct {
 	unknownAside bool            // that of one of these can't be told
 	below        uint64          // identifiers below may be of snapshots made after the backup that was restored
 	unknownBelow bool            // which these are can't be told
+	next         uint64          // identifiers from it on were not handed out, 0 where that can't be told
+	newer        map[string]bool // identifiers that were not handed out when the root was opened
+}
+
+// foreign reports whether the store has not handed out an identifier for which there is content.
+func (k keeping) foreign(id string) bool {
+	n, err := strconv.ParseUint(id, 10, 64)
+	return k.next > 0 && !k.unknownBelow && (err != nil || n >= max(k.next, k.below))
 }
 
 func (k keeping) why(name string) string {
@@ -118,6 +141,8 @@ func (k keeping) why(name string) string {
 		return fmt.Sprintf("they may have been made after the backup that the store was restored from, and %s is damaged: repair the store", backup)
 	case restored:
 		return "they may have been made after the backup that the store was restored from: look at them, then delete " + backup
+	case k.newer[id] || k.foreign(id):
+		return "the store has never handed out their identifiers: is it older than the content? Put the newer one back, or look at them and delete them"
 	}
 	return ""
 }
@@ -131,4 +156,58 @@ func restoredBelow(meta string) (below uint64, err error) {
 		err = errors.Join(err, store.Close())
 	}
 	return below, err
+}
+
+// nextOf returns the identifier from which on a store has handed out none, 0 where its journal does not tell.
+func nextOf(meta string) (uint64, error) {
+	i, err := fsmeta.Inspect(meta)
+	if err != nil {
+		return 0, err
+	}
+	summary, err := i.Summary()
+	return summary.NextID, errors.Join(err, i.Close())
+}
+
+// newerFile lists, one a line, the identifiers of content that is newer than the store. Once the store has
+// handed out as many itself, nothing else tells it.
+const newerFile = "newer"
+
+func readNewer(root string) (map[string]bool, error) {
+	data, err := os.ReadFile(filepath.Join(root, newerFile))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	ids := map[string]bool{}
+	for id := range strings.FieldsSeq(string(data)) {
+		ids[id] = true
+	}
+	return ids, nil
+}
+
+// noteNewer lists durably which content is newer than the store, as far as it is still there. A crash leaves
+// the former list or the new one, perhaps with a temporary file beside it.
+func (s *Snapshotter) noteNewer() error {
+	names, err := Directories(s.root)
+	if err != nil {
+		return err
+	}
+	k, err := newKeeping(s.root, s.meta.Path(), false)
+	if err != nil {
+		return err
+	}
+	var list strings.Builder
+	found := map[string]bool{}
+	for _, name := range names {
+		if id, removed := idOf(name); id != "" && !removed && (k.newer[id] || k.foreign(id)) {
+			found[id] = true
+			list.WriteString(id + "\n")
+		}
+	}
+	if maps.Equal(found, k.newer) {
+		return nil
+	}
+	if err := atomicfs.WriteFile(filepath.Join(s.root, newerFile), s.root, []byte(list.String())); err != nil {
+		return err
+	}
+	return atomicfs.SyncDir(s.root)
 }

@@ -4,6 +4,7 @@ package driver
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -229,4 +230,45 @@ func TestNothingIsDeletedUnderTheNameOfAllOfIt(t *testing.T) {
 		must(t, s.Cleanup(t.Context()))
 	}
 	wantDirectories(t, s, "after cleanups")
+}
+
+// Content that is newer than the store is kept: an older copy of it was put in its place. So it is once the store
+// has handed out its identifier itself, until it is looked at, or its own store is back.
+func TestContentNewerThanTheStore(t *testing.T) {
+	s, _ := openFake(t, Config{})
+	id := filepath.Base(layer(t, s, "layer", "", 10))
+	must(t, s.Close())
+	older, newer := t.TempDir(), t.TempDir()
+	must(t, os.CopyFS(older, os.DirFS(s.meta.Path())))
+	s, err := Open(s.root, s.content, s.config)
+	must(t, err)
+	newerID := filepath.Base(layer(t, s, "newer", "layer", 10))
+	must(t, s.Close())
+	must(t, os.CopyFS(newer, os.DirFS(s.meta.Path())))
+
+	want := []string{id, newerID}
+	s = restore(t, s, older, nil)
+	for range 3 {
+		must(t, s.Cleanup(t.Context()))
+		wantDirectories(t, s, "with an older store", want...)
+		if state := s.State(); state.Kept != 1 {
+			t.Errorf("the state is %+v, want one directory kept", state)
+		}
+		want = append(want, filepath.Base(prepare(t, s, fmt.Sprint("later ", len(want)), "layer")))
+		must(t, s.Close())
+		s, err = Open(s.root, s.content, s.config)
+		must(t, err)
+	}
+	must(t, os.RemoveAll(s.dir(newerID)))
+	must(t, s.Close())
+	s, err = Open(s.root, s.content, s.config)
+	must(t, err)
+	if list, err := readNewer(s.root); len(list) > 0 || err != nil {
+		t.Errorf("%v is listed when it is gone: %v", list, err)
+	}
+	s = restore(t, s, newer, nil)
+	must(t, s.Cleanup(t.Context()))
+	if _, err := s.Stat(t.Context(), "newer"); err != nil {
+		t.Errorf("with its own store: %v", err)
+	}
 }

@@ -40,7 +40,7 @@ func TestNothingWaitsForASync(t *testing.T) {
 	layer(t, s, "base", "", 10)
 	prepare(t, s, "active", "base")
 	prepare(t, s, "going", "base")
-	must(t, os.Mkdir(s.dir("4711"), 0o700))
+	newOrphan(t, s)
 	committed, release := commitBlocked(t, s)
 
 	for _, call := range []struct {
