@@ -204,8 +204,8 @@ func (s *Snapshotter) undeleted(ctx context.Context, dir string, err error) stri
 	return dir
 }
 
-// era is the identifiers from first on, up to those of the next era, which were got when so
-// many syncs had failed.
+// era is the identifiers from first on, up to those of the next era, whose content was begun when so
+// many syncs had failed, or more.
 type era struct {
 	first  uint64
 	failed uint64
@@ -217,18 +217,20 @@ func (s *Snapshotter) begin(id string) error {
 	if err != nil {
 		return err
 	}
-	failed := s.sync.failures()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.making[id] = true
+	failed := s.sync.failures()
 	if len(s.made) == 0 || s.made[len(s.made)-1].failed < failed {
-		s.made = append(s.made, era{n, failed})
+		// Calls at once come in any order: those with higher identifiers may have begun before.
+		s.made = append(s.made, era{max(n, s.highest+1), failed})
 	}
+	s.highest = max(s.highest, n)
 	return nil
 }
 
 // madeHere reports whether the content of an identifier was made since Open, and how many
-// syncs had failed then, or fewer. Identifiers only grow, but for those of calls at once.
+// syncs had failed then, or fewer. Of content that it does not know to be made since Open it is 0.
 func (s *Snapshotter) madeHere(id string) (failed uint64, here bool) {
 	n, err := strconv.ParseUint(id, 10, 64)
 	if err != nil {

@@ -10,6 +10,7 @@
 //	snapshots/ID/   the content of each snapshot, named after its identifier; once that
 //	                is removed, rm-ID, and rm-ID-part while it is deleted
 //	newer           identifiers of content that the store has not handed out, where there is such
+//	unsynced        the identifier below which content may be lost, where a sync has failed
 //	.fsmeta-making/ID/
 //	                content that is being made, where the store is shared: see [Config.Meta]
 //
@@ -107,15 +108,18 @@ type Snapshotter struct {
 	holder  atomic.Pointer[holder]
 	syncs   contentSyncs
 
+	lostBelow uint64 // see readLost
+
 	observer Observer
 
 	ahead   sync.Once // see readAhead
 	failing sync.Once
 	failed  chan struct{}
 
-	mu     sync.Mutex
-	making map[string]bool // identifiers whose snapshots are being made
-	made   []era           // since Open
+	mu      sync.Mutex
+	making  map[string]bool // identifiers whose snapshots are being made
+	made    []era           // since Open
+	highest uint64          // identifier in these
 
 	health health
 }
@@ -190,7 +194,11 @@ func (s *Snapshotter) open() error {
 		err = s.noteNewer()
 	}
 	if err == nil {
+		s.lostBelow, err = readLost(s.root)
+	}
+	if err == nil {
 		s.sync, err = newSyncer(filepath.Join(s.root, snapshotsDir))
+		s.sync.lost = s.noteLost
 	}
 	if err != nil {
 		return errors.Join(err, s.closeOwn())

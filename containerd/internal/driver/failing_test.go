@@ -155,7 +155,7 @@ func TestUnknownOutcomeOfACommit(t *testing.T) {
 }
 
 // Content that can't be synced is not promised: the call fails, says which file it is,
-// and leaves the snapshots as they were.
+// and leaves the snapshots as they were. Nor is it later: the kernel has said once that it could not write it.
 func TestContentThatCannotBeSynced(t *testing.T) {
 	c := startCaller(t, "fsync,syncfs")
 	for _, call := range []string{"prepare", "commit"} {
@@ -173,5 +173,9 @@ func TestContentThatCannotBeSynced(t *testing.T) {
 		t.Errorf("first is %v, want it active", info.Kind)
 	}
 	checkNothingLeft(t, s)
-	must(t, s.Commit(t.Context(), "name", "first"))
+	if err := s.Commit(t.Context(), "name", "first"); !errors.Is(err, errLost) {
+		t.Errorf("the next process says %v, want errLost", err)
+	}
+	prepare(t, s, "second", "")
+	must(t, s.Commit(t.Context(), "name", "second"))
 }

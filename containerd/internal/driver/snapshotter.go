@@ -9,6 +9,7 @@ import (
 	iofs "io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/containerd/v2/core/snapshots"
@@ -334,15 +335,15 @@ func (s *Snapshotter) checkStill(ctx context.Context, key, id string) error {
 // of it.
 func (s *Snapshotter) syncContent(ctx context.Context, id string) error {
 	failed, here := s.madeHere(id)
-	if !here {
-		failed = s.sync.failures()
+	if n, err := strconv.ParseUint(id, 10, 64); !here && (err != nil || n < s.lostBelow) {
+		return fmt.Errorf("%w (%s says so)", errLost, filepath.Join(s.root, unsyncedFile))
 	}
 	err := s.sync.filesystem(ctx, failed)
 	unsupported := errors.Is(err, errors.ErrUnsupported)
 	if err != nil && !unsupported || err == nil && here {
 		return err
 	}
-	return files.Sync(ctx, s.dir(id)) // what was written before the syncer was made, it can't vouch for
+	return s.sync.files(ctx, s.dir(id), failed) // what was written before the syncer was made, it can't vouch for
 }
 
 // Remove takes a snapshot out of the store, then deletes its content, or leaves that

@@ -15,7 +15,7 @@ import (
 const syncs = 64
 
 // Sync makes path and everything below durable, but not its name. What vanishes meanwhile it leaves out, and what is mounted on
-// something below. After an error nothing is known of any of it.
+// something below. After an error nothing is known of any of it, see [Unwritten] as well.
 func Sync(ctx context.Context, path string) error {
 	above, name, err := openTree(path)
 	if err != nil {
@@ -53,6 +53,13 @@ func (d *dir) syncTree(ctx context.Context, name string, group *errgroup.Group) 
 		return nil
 	}
 	return d.each(name, func(d *dir, name string) error { return d.syncTree(ctx, name, group) })
+}
+
+// Unwritten reports whether an error of Sync is the kernel's that it could not write something. It says so once: a further Sync
+// that succeeds tells nothing then. Sync returns such an error before any other.
+func Unwritten(err error) bool {
+	failed, ok := errors.AsType[*os.PathError](err)
+	return ok && (failed.Op == "sync" || failed.Op == "close")
 }
 
 func syncOpen(fd int, path string) error {
