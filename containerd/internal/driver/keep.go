@@ -67,13 +67,13 @@ func idOf(name string) (id string, removed bool) {
 // deletes it. unknown says that the identifiers of some snapshots of the store in the directory
 // meta can't be told, since they are damaged or missing.
 //
-// A directory with an identifier that the store has not handed out is kept: an older copy of the store was put in
-// the place of the one that it belongs to. A running store reserves some hundred identifiers ahead, so that of a copy
-// made meanwhile these count as handed out.
-//
 // A directory that was made for a snapshot, and not removed, is then kept: it may be that
 // snapshot's. One of a removed snapshot is deleted all the same, unless a restored backup may
 // have brought that one back.
+//
+// A directory with an identifier that the store has not handed out is kept: an older copy of the store was put in
+// the place of the one that it belongs to. A running store reserves some hundred identifiers ahead, so that of a copy
+// made meanwhile these count as handed out.
 //
 // Errors are those of the filesystem.
 func Kept(root, meta string, unknown bool) (func(name string) (why string), error) {
