@@ -54,15 +54,30 @@ copy() {
 # swap DIR does what a driver does that changes to this package. The tests of containerd's storage
 # package are part of it: in that one, our sources take the place of theirs.
 swap() {
+	local from=$storage
 	cd "$1"
+	if [ -d core/snapshots/storage ]; then
+		from=$tmp/ours
+		ours_beside_theirs "$from"
+	fi
 	grep -rl --include='*.go' "\"$theirs\"" . | xargs -r sed -i "s|\"$theirs\"|\"$ours\"|"
-	go mod edit -require="$ours@v0.0.0" -replace="$ours=$storage" -replace="github.com/fsmeta/fsmeta=$root"
+	go mod edit -require="$ours@v0.0.0" -replace="$ours=$from" -replace="github.com/fsmeta/fsmeta=$root"
 	if [ -d core/snapshots/storage ]; then
 		find core/snapshots/storage -name '*.go' -not -name '*_test.go' -delete
-		find "$storage" -maxdepth 1 -name '*.go' -not -name '*_test.go' -exec cp {} core/snapshots/storage \;
+		find "$from" -maxdepth 1 -name '*.go' -not -name '*_test.go' -exec cp {} core/snapshots/storage \;
 	else
 		go mod tidy
 	fi
+}
+
+# ours_beside_theirs DIR copies our module there. An export reads with containerd's own package, so
+# that gets another name, here in containerd, for ours to be in its place.
+ours_beside_theirs() {
+	cp -R core/snapshots/storage core/snapshots/boltstorage
+	rm core/snapshots/boltstorage/*_test.go
+	cp -R "$storage" "$1"
+	rm "$1"/*_test.go
+	sed -i "s|\"$theirs\"|\"${theirs%/*}/boltstorage\"|" "$1"/*.go
 }
 
 # versions DIR prints the modules that a driver is built with.
