@@ -21,7 +21,8 @@ import (
 // did not finish. What other calls are just making it leaves alone, and what may belong to a
 // snapshot that is damaged, missing, set aside or restored: see [Kept]. Content that a restored backup has
 // brought a snapshot back for gets its name back. What can't be deleted, and what is kept, is logged,
-// and left to the next call. So no damage of single snapshots is an error; that of the journal is.
+// and left to the next call. So no damage of single snapshots is an error; that of the journal is, and so
+// is content beside a store to which nothing was ever written, which is not the store of that content.
 //
 // A crash leaves directories that the next call deletes.
 func (s *Snapshotter) Cleanup(ctx context.Context) error {
@@ -66,6 +67,11 @@ func (s *Snapshotter) unclaimed(ctx context.Context) (found unclaimed, err error
 	ids, unknown, err := s.identifiers(ctx)
 	if err != nil {
 		return found, err
+	}
+	if len(ids) == 0 && !unknown {
+		if err := s.checkUsed(ctx, names); err != nil {
+			return found, err
+		}
 	}
 	kept, err := Kept(s.root, s.meta.Path(), unknown)
 	if err != nil {

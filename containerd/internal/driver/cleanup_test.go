@@ -14,7 +14,9 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
+	"github.com/fsmeta/fsmeta/containerd/storage"
 	"github.com/fsmeta/fsmeta/fsmeta"
 )
 
@@ -48,14 +50,57 @@ func TestCleanupSweepsOrphans(t *testing.T) {
 	}
 }
 
-// Cleanup works where there was never a snapshot, as after a crash in the first Prepare.
+// use makes the store one that was written to, without a snapshot.
+func use(t *testing.T, s *Snapshotter) {
+	t.Helper()
+	must(t, s.meta.WithTransaction(t.Context(), true, func(ctx context.Context) error {
+		if _, err := storage.CreateSnapshot(ctx, snapshots.KindActive, "gone", ""); err != nil {
+			return err
+		}
+		_, _, err := storage.Remove(ctx, "gone")
+		return err
+	}))
+}
+
+// Cleanup works where there was never a snapshot, but keeps content that can't be of a store to which nothing
+// was ever written.
 func TestCleanupOfAnUnusedStore(t *testing.T) {
 	s, _ := openFake(t, Config{})
 	must(t, s.Cleanup(t.Context()))
-	newOrphan(t, s)
-	must(t, s.Cleanup(t.Context()))
-	if got := directoriesOf(t, s); len(got) > 0 {
+	must(t, os.Mkdir(s.dir("1"), 0o700))
+	checkError(t, s.Cleanup(t.Context()), snapshotsDir, metaDir, "nothing was ever written")
+	if got := directoriesOf(t, s); !slices.Equal(got, []string{"1"}) {
 		t.Errorf("%q is left", got)
+	}
+}
+
+// A crash in the first Prepare leaves content of no snapshot, which goes.
+func TestCleanupAfterACrashInTheFirstPrepare(t *testing.T) {
+	for name, open := range map[string]func(root string, content Content) (*Snapshotter, error){
+		"own store": func(root string, content Content) (*Snapshotter, error) { return Open(root, content, Config{}) },
+		"shared store": func(root string, content Content) (*Snapshotter, error) {
+			meta, err := storage.NewMetaStore(filepath.Join(root, "metadata.db"))
+			must(t, err)
+			return Open(root, content, Config{Meta: meta})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			root, copied := filepath.Join(t.TempDir(), "root"), filepath.Join(t.TempDir(), "root")
+			content := &fake{}
+			s, err := open(root, content)
+			must(t, err)
+			content.nextFill(func(string, string) error { return os.CopyFS(copied, os.DirFS(root)) })
+			prepare(t, s, "key", "")
+			must(t, s.Close())
+			must(t, os.MkdirAll(filepath.Join(copied, snapshotsDir, "1"), 0o700))
+			s, err = open(copied, content)
+			must(t, err)
+			must(t, s.Cleanup(t.Context()))
+			if got := directoriesOf(t, s); len(got) > 0 {
+				t.Errorf("%q is left", got)
+			}
+			must(t, s.Close())
+		})
 	}
 }
 
@@ -63,6 +108,7 @@ func TestCleanupOfAnUnusedStore(t *testing.T) {
 // Cleanup, beside which an orphan goes.
 func TestCleanupLeavesWhatIsBeingMade(t *testing.T) {
 	s, content := openFake(t, Config{})
+	use(t, s)
 	orphan := s.dir(newOrphan(t, s))
 	filling, finish := make(chan string), make(chan struct{})
 	content.nextFill(func(dir, _ string) error {
@@ -198,6 +244,7 @@ func TestCleanupGoesOnAfterWhatItCannotDelete(t *testing.T) {
 		t.Skip("only root can mount: run the tests as root")
 	}
 	s, _ := openFake(t, Config{})
+	use(t, s)
 	stuck := s.dir(newOrphan(t, s))
 	newOrphan(t, s)
 	must(t, syscall.Mount("tmpfs", stuck, "tmpfs", 0, ""))
@@ -222,6 +269,7 @@ func TestCleanupGoesOnAfterWhatItCannotDelete(t *testing.T) {
 // A context that has ended ends Cleanup.
 func TestCleanupHeedsTheContext(t *testing.T) {
 	s, _ := openFake(t, Config{})
+	use(t, s)
 	orphan := newOrphan(t, s)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()

@@ -10,12 +10,11 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
+	"strconv"
 
-	"github.com/containerd/errdefs"
 	atomicfs "github.com/fsmeta/fsmeta/atomic"
 	"github.com/fsmeta/fsmeta/containerd/internal/files"
-	"github.com/fsmeta/fsmeta/containerd/storage"
+	"github.com/fsmeta/fsmeta/fsmeta"
 )
 
 // shared reports whether the store is that of the driver that embeds the snapshotter.
@@ -31,10 +30,8 @@ func (s *Snapshotter) openShared(kind string) error {
 	if err := s.checkStore(kind); err != nil {
 		return err
 	}
-	if kind == "" {
-		if err := s.checkImported(); err != nil {
-			return err
-		}
+	if err := s.checkImported(); err != nil {
+		return err
 	}
 	if err := s.tryMeta(); err != nil {
 		return err
@@ -75,22 +72,48 @@ func (s *Snapshotter) checkImported() error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
+	if err != nil || !slices.ContainsFunc(names, isNumber) {
+		return err
+	}
+	_, err = os.Stat(s.meta.Path())
+	if errors.Is(err, fs.ErrNotExist) {
+		return s.notImported()
+	}
+	return s.checkUsed(context.Background(), names)
+}
+
+// checkUsed refuses content under identifiers that were not handed out by the store, where nothing was
+// ever written to that: it is not the store of that content. A crash in the first Prepare leaves
+// content under one that was handed out.
+func (s *Snapshotter) checkUsed(ctx context.Context, names []string) error {
+	var unused bool
+	err := s.read(ctx, func(ctx context.Context) (err error) {
+		unused, err = fsmeta.FromContext(ctx).Unused(ctx)
+		return err
+	})
+	if err != nil || !unused {
+		return err
+	}
+	look, err := fsmeta.Inspect(s.meta.Path())
 	if err != nil {
 		return err
 	}
-	isID := func(name string) bool { return strings.Trim(name, "0123456789") == "" }
-	if !slices.ContainsFunc(names, isID) {
-		return nil
+	summary, err := look.Summary()
+	if err = errors.Join(err, look.Close()); err != nil {
+		return err
 	}
-	_, err = os.Stat(s.meta.Path())
-	unused := errors.Is(err, fs.ErrNotExist)
-	if !unused {
-		err = s.read(context.Background(), func(ctx context.Context) error { _, err := storage.IDMap(ctx); return err })
-		unused = errdefs.IsNotFound(err) // what else is wrong with the store shows where it matters
+	handedOut := func(id string) bool {
+		n, err := strconv.ParseUint(id, 10, 64)
+		return err == nil && n < summary.NextID
 	}
-	if unused {
-		return fmt.Errorf("%s has content, and nothing was ever written to the store %s: import the metadata that the content belongs to, "+
-			"or choose another root directory", filepath.Join(s.root, snapshotsDir), s.meta.Path())
+	if slices.ContainsFunc(names, func(name string) bool { return isNumber(name) && !handedOut(name) }) {
+		return s.notImported()
 	}
 	return nil
+}
+
+// notImported is the error where there is content, and nothing was ever written to the store.
+func (s *Snapshotter) notImported() error {
+	return fmt.Errorf("%s has content, and nothing was ever written to the store %s: import the metadata that the content belongs to, "+
+		"or choose another root directory", filepath.Join(s.root, snapshotsDir), s.meta.Path())
 }

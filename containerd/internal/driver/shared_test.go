@@ -205,6 +205,16 @@ func TestOpenSharedRefuses(t *testing.T) {
 			must(t, s.Close())
 			must(t, os.RemoveAll(filepath.Join(root, "metadata.db")))
 		}, []string{"/metadata.db", "gone"}},
+		"a new store in its place": {func(t *testing.T, root string) {
+			s, _, _ := openShared(t, root)
+			layer(t, s, "layer", "", 1)
+			must(t, s.Close())
+			must(t, os.RemoveAll(filepath.Join(root, "metadata.db")))
+			meta, err := storage.NewMetaStore(filepath.Join(root, "metadata.db"))
+			must(t, err)
+			must(t, meta.WithTransaction(t.Context(), false, func(context.Context) error { return nil }))
+			must(t, meta.Close())
+		}, []string{"/" + snapshotsDir, "/metadata.db", "import"}},
 		"the content is gone": {func(t *testing.T, root string) {
 			s, _, _ := openShared(t, root)
 			layer(t, s, "layer", "", 1)
