@@ -99,14 +99,13 @@ type row struct {
 }
 
 // readBolt returns all snapshots in a bbolt file, in the order of their names, and the first
-// identifier that was not handed out there.
+// identifier that was not handed out there, 0 where nothing was ever written to it.
 func readBolt(ctx context.Context, db *bolt.DB, progress func(done, total int)) (rows []*row, nextID uint64, err error) {
 	err = guard(func() error {
 		return db.View(func(tx *bolt.Tx) error {
 			version := tx.Bucket(bucketVersion)
 			if version == nil && firstBucket(tx) == nil {
-				nextID = 1
-				return nil // nothing was ever written to it
+				return nil
 			}
 			if version == nil || version.Bucket(bucketSnapshots) == nil {
 				return fmt.Errorf("it holds no snapshots of a driver; theirs is DRIVER/metadata.db: %w", errdefs.ErrInvalidArgument)

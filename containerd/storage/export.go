@@ -118,6 +118,7 @@ type content struct {
 	infos    []fsmeta.Info // in the order of their names
 	ids      map[string]uint64
 	last     uint64 // the highest identifier that may have been handed out
+	unused   bool   // nothing was ever written to the store, and so it is with the file
 	progress func(done, total int)
 }
 
@@ -158,6 +159,11 @@ func contentOf(ctx context.Context, store *MetaStore) (*content, error) {
 		return nil, fmt.Errorf("the journal does not tell which identifiers were handed out: %w", errdefs.ErrDataLoss)
 	}
 	c.last = max(next, below) - 1
+	unused, err := s.Unused(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c.unused = unused && c.last == 0
 	c.ids = make(map[string]uint64, len(c.infos))
 	for _, info := range c.infos {
 		if c.ids[info.Name], err = strconv.ParseUint(info.ID, 10, 64); err != nil {
@@ -197,6 +203,9 @@ func (c *content) write(ctx context.Context, file string) (err error) {
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
 	err = guard(func() error {
+		if c.unused {
+			return nil
+		}
 		if err := db.Update(func(tx *bolt.Tx) error { _, _, err := c.buckets(tx); return err }); err != nil {
 			return err
 		}
@@ -308,6 +317,9 @@ func (c *content) checkRows(ctx context.Context, file string) (err error) {
 	if err != nil {
 		return err
 	}
+	if c.unused && next == 0 {
+		return nil
+	}
 	if next != c.last+1 || len(rows) != len(c.infos) {
 		return fmt.Errorf("it has %d snapshots and the sequence %d, want %d and %d: %w", len(rows), next-1, len(c.infos), c.last, errdefs.ErrDataLoss)
 	}
@@ -322,6 +334,9 @@ func (c *content) checkRows(ctx context.Context, file string) (err error) {
 // checkTheirs asks containerd's package for each snapshot in a transaction of that.
 func (c *content) checkTheirs(ctx context.Context) error {
 	names, err := containerd.IDMap(ctx)
+	if c.unused && errdefs.IsNotFound(err) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}

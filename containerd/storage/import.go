@@ -59,7 +59,8 @@ func LeaveOut(report func(Unfit)) ImportOption {
 // All of it is there and durable when Import returns nil. After an error or a crash there
 // is nothing, unless the error is [fsmeta.ErrOutcomeUnknown]. It is safe to run again:
 // where the store has all of the file's snapshots already, just as they are there, it
-// does nothing and returns nil.
+// does nothing and returns nil. So it is where nothing was ever written to the file: then [IDMap] goes
+// on to say errdefs.ErrNotFound.
 //
 // Errors are errdefs.ErrUnavailable where another process has the file open for
 // writing: stop it first; errdefs.ErrFailedPrecondition, also [fsmeta.ErrUsed], where
@@ -106,7 +107,7 @@ type source struct {
 	rows   int           // so many snapshots
 	infos  []fsmeta.Info // those to be taken over
 	unfit  []Unfit       // the others
-	nextID uint64        // identifiers below were handed out
+	nextID uint64        // identifiers below were handed out; 0 where nothing was ever written to it
 }
 
 // open opens and reads a bbolt file, which is the first of so many parts of the work. Those
@@ -139,6 +140,9 @@ func (imp *importing) open(ctx context.Context, boltFile string, parts int) (*so
 // fill fills a store in dir. A crash or an error leaves it without snapshots, and perhaps with
 // records of those that are left out.
 func (src *source) fill(ctx context.Context, s *fsmeta.Store, dir string, progress func(done int)) error {
+	if src.nextID == 0 {
+		return nil // the store stays one that was never written to, of which a driver takes no content for garbage
+	}
 	unused, err := s.Unused(ctx)
 	if err != nil {
 		return err

@@ -434,6 +434,36 @@ func TestTakeOverFinishes(t *testing.T) {
 	}
 }
 
+// A file that nothing was ever written to becomes a store of which that is true, and the other way round: a driver's
+// cleanup goes on to fail, and takes no content for garbage.
+func TestNeverWritten(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "metadata.db")
+	db, err := bolt.Open(path, 0o600, nil)
+	must(t, err)
+	must(t, db.Close())
+	notFound := func(peer peers.Peer, path string) {
+		t.Helper()
+		ms, err := peer.Open(path)
+		must(t, err)
+		must(t, ms.WithTransaction(t.Context(), false, func(ctx context.Context) error {
+			if ids, err := ms.IDMap(ctx); !errdefs.IsNotFound(err) {
+				t.Errorf("got %v, %v", ids, err)
+			}
+			return nil
+		}))
+		must(t, ms.Close())
+	}
+	notFound(peers.Bolt, path)
+	must(t, storage.TakeOver(t.Context(), path, nil))
+	notFound(peers.FS, path)
+	ms := newStore(t)
+	must(t, storage.Import(t.Context(), path+".bolt", ms, nil))
+	must(t, ms.Close())
+	notFound(peers.FS, ms.Path())
+	must(t, storage.GoBack(t.Context(), path, nil))
+	notFound(peers.Bolt, path)
+}
+
 // A store that was begun from another state of the file is not put in the place of that.
 func TestTakeOverKnowsItsStore(t *testing.T) {
 	path := boltFile(t)
