@@ -11,7 +11,6 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/fsmeta/fsmeta/atomic"
-	"github.com/fsmeta/fsmeta/lock"
 	bolt "go.etcd.io/bbolt"
 )
 
@@ -105,14 +104,10 @@ func (g *goback) export(ctx context.Context) (err error) {
 	if err := g.write(ctx); err != nil {
 		return err
 	}
-	// Every process that has the store open holds this lock, shared. It is that of a file in it, so it
-	// goes with the store. None can open it until it has another name.
-	unlock, free, err := lock.New(filepath.Join(g.place, "layout")).TryLock()
+	// No process can open it until it has another name.
+	unlock, err := lockStore(g.place)
 	if err != nil {
 		return err
-	}
-	if !free {
-		return fmt.Errorf("the store is in use: stop what has it open (see fuser %s): %w", filepath.Join(g.place, "layout"), errdefs.ErrUnavailable)
 	}
 	defer func() { err = errors.Join(err, unlock()) }()
 	after, err := g.journal()

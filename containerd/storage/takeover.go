@@ -14,6 +14,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/fsmeta/fsmeta/atomic"
 	"github.com/fsmeta/fsmeta/fsmeta"
+	"github.com/fsmeta/fsmeta/lock"
 	bolt "go.etcd.io/bbolt"
 )
 
@@ -255,9 +256,15 @@ func nextID(dir string) (uint64, error) {
 // crash after it the store and the file in the stage, which keep renames. Otherwise it may leave
 // nothing in the place, the file where it is kept, and the store in the stage: see finish. So
 // does an error.
-func (t *takeover) put() error {
+func (t *takeover) put() (err error) {
+	// Until all is durable, or undone: no driver that finds the store in place can commit to it before.
+	unlock, err := lockStore(t.built())
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, unlock()) }()
 	// First: no exchange must be on disk before what it puts in place.
-	err := syncDirs(t.dir, filepath.Dir(t.place))
+	err = syncDirs(t.dir, filepath.Dir(t.place))
 	if err == nil {
 		err = refuseWriter(t.place)
 	}
@@ -280,6 +287,17 @@ func (t *takeover) put() error {
 		return err
 	}
 	return t.keep()
+}
+
+// lockStore takes the lock that every process holds, shared, that has the store open. It is that of a file in
+// the store, so it goes with the store where that is renamed.
+func lockStore(dir string) (unlock func() error, err error) {
+	layout := filepath.Join(dir, "layout")
+	unlock, free, err := lock.New(layout).TryLock()
+	if err == nil && !free {
+		err = fmt.Errorf("the store is in use: stop what has it open (see fuser %s): %w", layout, errdefs.ErrUnavailable)
+	}
+	return unlock, err
 }
 
 // writerPatience is how long a process may have a bbolt file open for writing that does not wait for it.

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/containerd/containerd/v2/core/snapshots"
 	theirs "github.com/containerd/containerd/v2/core/snapshots/storage"
@@ -21,6 +22,7 @@ import (
 	"github.com/fsmeta/fsmeta/containerd/crash/kill/traced"
 	"github.com/fsmeta/fsmeta/containerd/internal/peers"
 	"github.com/fsmeta/fsmeta/containerd/storage"
+	"github.com/fsmeta/fsmeta/fsmeta"
 	"golang.org/x/sys/unix"
 )
 
@@ -434,6 +436,10 @@ func TestPortSeesWriter(t *testing.T) {
 					var err error
 					if writer, err = os.OpenFile(filepath.Join(dir, "world", moved), os.O_RDWR, 0); err != nil {
 						t.Error(err)
+					}
+					s, err := fsmeta.Open(filepath.Join(dir, "world", metadata), fsmeta.MustExist(), fsmeta.Patience(time.Millisecond))
+					if err == nil {
+						t.Error("a driver can commit to the store that is taken away again", s.Close())
 					}
 				}
 				return do
