@@ -113,6 +113,12 @@ func (ms *MetaStore) open() (*fsmeta.Store, error) {
 	if err != nil {
 		return nil, err
 	}
+	if !ms.opts.ReadOnly {
+		// Now, when it is certain that the store is in place, and before anything is committed to it.
+		if err := syncInterrupted(ms.dir); err != nil {
+			return nil, errors.Join(fmt.Errorf("open metadata store %s: %w", ms.dir, err), s.Close())
+		}
+	}
 	ms.store.Store(s)
 	return s, nil
 }

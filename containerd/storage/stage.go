@@ -59,6 +59,22 @@ func (s *stage) leave() error {
 	return errors.Join(err, s.unlock(), atomic.SyncDir(filepath.Dir(s.dir)))
 }
 
+// syncInterrupted makes durable what is at path, where a process may have been killed after it has put it
+// there, and before it has synced that: else a power cut would take it away again, with all that was written to it since.
+func syncInterrupted(path string) error {
+	for _, work := range []string{"import", "export"} {
+		stage := stageOf(path, work)
+		there, err := exists(stage)
+		if there && err == nil {
+			err = syncDirs(filepath.Dir(path), stage)
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) { // the process that has removed it has synced
+			return err
+		}
+	}
+	return nil
+}
+
 // exists reports whether there is something at path, be it a symlink that leads nowhere.
 func exists(path string) (bool, error) {
 	_, err := os.Lstat(path)

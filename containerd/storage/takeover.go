@@ -162,12 +162,43 @@ func (t *takeover) run(ctx context.Context) error {
 	return t.clear() // another process was faster, or was killed after its last rename
 }
 
-// clear removes a store that is being built, and never the file. A crash leaves a part of it.
+// clear removes a store that is being built, and never the file, nor a store that a driver has used. A
+// crash leaves a part of it.
 func (t *takeover) clear() error {
-	if info, err := os.Lstat(t.built()); err == nil && !info.IsDir() {
+	if info, err := os.Lstat(t.built()); err != nil || !info.IsDir() {
 		return nil
 	}
-	return os.RemoveAll(t.built())
+	imported, err := t.onlyImported(t.built())
+	if err != nil {
+		return fmt.Errorf("look whether a store that was left can be removed: %w", err)
+	}
+	if !imported && found(t.place) == aDirectory {
+		return fmt.Errorf("there are two stores that a driver has used, %s and %s: look at both, and delete one: %w", t.built(), t.place, errdefs.ErrFailedPrecondition)
+	}
+	if !imported {
+		return fmt.Errorf("the store %s was made from the file %s, and a driver has used it since: a power cut, say, has put the file back in its place. "+
+			"To go on with the store, mv %[2]s %[3]s and mv %[1]s %[2]s; to go on with the file, delete the store: %[4]w", t.built(), t.place, t.kept, errdefs.ErrFailedPrecondition)
+	}
+	return t.drop()
+}
+
+// drop removes the store that this process has built, which no other has opened. A crash leaves a part
+// of it.
+func (t *takeover) drop() error { return os.RemoveAll(t.built()) }
+
+// onlyImported reports whether a store has no more than an import has put into it, or is a part of a store.
+// It writes nothing.
+func (t *takeover) onlyImported(dir string) (only bool, err error) {
+	whole, err := exists(filepath.Join(dir, "layout")) // which is made last
+	if err != nil || !whole {
+		return !whole, err
+	}
+	s, err := fsmeta.Open(dir, fsmeta.MustExist(), fsmeta.ReadOnly())
+	if err != nil {
+		return false, err
+	}
+	last, err := s.LastTransaction(context.Background())
+	return last <= 1, errors.Join(err, s.Close())
 }
 
 // build builds the store and puts it in the place of the file. After an error it is removed.
@@ -185,10 +216,10 @@ func (t *takeover) build(ctx context.Context) (err error) {
 	// When all is in place: until then no process can begin to write to it.
 	defer func() { err = errors.Join(err, src.Close()) }()
 	if err := t.fill(ctx, src); err != nil {
-		return errors.Join(err, t.clear())
+		return errors.Join(err, t.drop())
 	}
 	if err := t.check(ctx, src); err != nil {
-		return errors.Join(err, t.clear())
+		return errors.Join(err, t.drop())
 	}
 	return t.put()
 }
@@ -269,14 +300,14 @@ func (t *takeover) put() (err error) {
 		err = refuseWriter(t.place)
 	}
 	if err != nil {
-		return errors.Join(err, t.clear())
+		return errors.Join(err, t.drop())
 	}
 	err = atomic.TryExchange(t.built(), t.place)
 	switch {
 	case errors.Is(err, errors.ErrUnsupported):
 		return t.putInSteps()
 	case err != nil:
-		return errors.Join(err, t.clear())
+		return errors.Join(err, t.drop())
 	}
 	// Again: from now on none finds it by its old name.
 	if err := refuseWriter(t.built()); err != nil {
@@ -319,12 +350,16 @@ func refuseWriter(path string) error {
 }
 
 // undo ends the undoing of a rename, which gave err, durably: a process goes on to write to the file
-// that is in its place again. A crash before that may leave the store there; so does an error.
+// that is in its place again. A crash before that may leave the store there; so does an error, after
+// which the stage has what is not in place.
 func (t *takeover) undo(err error) error {
 	if err == nil {
 		err = syncDirs(filepath.Dir(t.place), t.dir)
 	}
-	return errors.Join(err, t.clear())
+	if err != nil {
+		return err
+	}
+	return t.drop()
 }
 
 // keep renames the file, which an exchange has left in the stage. A crash leaves it at the one
@@ -343,7 +378,7 @@ func (t *takeover) keep() error {
 // made, since the file is where it is kept.
 func (t *takeover) putInSteps() error {
 	if err := atomic.RenameNew(t.place, t.kept); err != nil {
-		return errors.Join(err, t.clear())
+		return errors.Join(err, t.drop())
 	}
 	if err := refuseWriter(t.kept); err != nil {
 		return errors.Join(err, t.undo(atomic.RenameNew(t.kept, t.place)))

@@ -3,6 +3,7 @@
 package kill
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -13,7 +14,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/fsmeta/fsmeta/containerd/crash/kill/traced"
+	"github.com/fsmeta/fsmeta/containerd/internal/peers"
+	"github.com/fsmeta/fsmeta/containerd/storage"
 	"golang.org/x/sys/unix"
 )
 
@@ -166,4 +170,44 @@ func (w way) cut(t *testing.T, d disk, name string, p traced.Point) (ended bool,
 		err = ports[w.work].judge(first, dir, !w.exchange)
 	}
 	return ended, errors.Join(err, os.RemoveAll(dir))
+}
+
+// An import is killed just after the exchange. What a driver commits to the store then survives a power
+// cut, though the driver knows nothing of imports.
+func TestCutAfterInterruptedImport(t *testing.T) {
+	traced.Need(t)
+	for _, filesystem := range []string{"ext4", "xfs"} {
+		t.Run(filesystem, func(t *testing.T) {
+			d, w := newDisk(t, filesystem), ways[0]
+			dir := filepath.Join(d.path, "world")
+			w.begin(t, d.path)
+			if err := d.sync(); err != nil {
+				t.Fatal(err)
+			}
+			r, err := w.run(t, t.TempDir(), dir, func(c traced.Call, made bool) traced.Do {
+				return traced.Do{Kill: made && c.Kind == "renameat2" && c.Path == ".metadata.db.import/store and metadata.db"}
+			})
+			if err != nil || !r.Killed() {
+				t.Fatalf("it was not killed: %v", err)
+			}
+			place := filepath.Join(dir, metadata)
+			ms, err := storage.NewMetaStore(place)
+			if err == nil {
+				err = ms.WithTransaction(t.Context(), true, func(ctx context.Context) error {
+					_, err := storage.CreateSnapshot(ctx, snapshots.KindActive, "since", "")
+					return err
+				})
+			}
+			if err = errors.Join(err, d.cut()); err != nil {
+				t.Fatal(err)
+			}
+			_ = ms.Close() // it can't write any more
+			if err := errors.Join(d.restart(), doImport(dir)); err != nil {
+				t.Fatal(err)
+			}
+			if c, err := read(peers.FS, place); err != nil || c.Infos["since"].Name == "" {
+				t.Errorf("the store has %v: %v", c.IDs, err)
+			}
+		})
+	}
 }

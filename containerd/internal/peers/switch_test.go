@@ -464,6 +464,42 @@ func TestNeverWritten(t *testing.T) {
 	notFound(peers.Bolt, path)
 }
 
+// A store that a driver has used is not deleted where the file is in its place again, as after a power cut.
+func TestTakeOverKeepsUsedStore(t *testing.T) {
+	path := boltFile(t)
+	commit := func(name string) {
+		t.Helper()
+		ms, err := storage.NewMetaStore(path)
+		must(t, err)
+		must(t, ms.WithTransaction(t.Context(), true, func(ctx context.Context) error {
+			_, err := storage.CreateSnapshot(ctx, snapshots.KindActive, name, "")
+			return err
+		}))
+		must(t, ms.Close())
+	}
+	must(t, storage.TakeOver(t.Context(), path, nil))
+	commit("since")
+	stage := filepath.Join(filepath.Dir(path), ".metadata.db.import")
+	store := filepath.Join(stage, "store")
+	must(t, os.Mkdir(stage, 0o700))
+	must(t, os.Rename(path, store))
+	must(t, os.Rename(path+".bolt", path))
+	for range 2 {
+		err := storage.TakeOver(t.Context(), path, nil)
+		if !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), "mv "+store+" "+path) {
+			t.Fatalf("got %v", err)
+		}
+	}
+	must(t, os.Rename(path, path+".bolt")) // as it says
+	must(t, os.Rename(store, path))
+	must(t, storage.TakeOver(t.Context(), path, nil))
+	wantEntries(t, path, "metadata.db", "metadata.db.bolt")
+	commit("still")
+	if got := contentOf(t, peers.FS, path); got.Infos["since"].Name == "" || len(got.IDs) != 6 {
+		t.Errorf("the store has %v", got.IDs)
+	}
+}
+
 // A store that was begun from another state of the file is not put in the place of that.
 func TestTakeOverKnowsItsStore(t *testing.T) {
 	path := boltFile(t)
