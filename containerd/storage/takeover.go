@@ -149,7 +149,7 @@ func (t *takeover) built() string { return t.path("store") }
 // crash leaves see place and keep.
 func (t *takeover) run(ctx context.Context) error {
 	if info, err := os.Lstat(t.built()); err == nil && !info.IsDir() {
-		if err := t.keep(); err != nil { // exchanged, and not renamed
+		if err := t.keepLeft(ctx); err != nil { // exchanged, and not renamed
 			return err
 		}
 	}
@@ -218,7 +218,7 @@ func (t *takeover) build(ctx context.Context) (err error) {
 	if err := t.fill(ctx, src); err != nil {
 		return errors.Join(err, t.drop())
 	}
-	if err := t.check(ctx, src); err != nil {
+	if err := t.check(ctx, src, t.built()); err != nil {
 		return errors.Join(err, t.drop())
 	}
 	return t.put()
@@ -240,9 +240,9 @@ func (t *takeover) fill(ctx context.Context, src *source) (err error) {
 	return src.fill(ctx, s, t.built(), func(done int) { t.step(src.rows+done, 3*src.rows) })
 }
 
-// check compares the store in the stage with the file, snapshot by snapshot. It writes nothing.
-func (t *takeover) check(ctx context.Context, src *source) (err error) {
-	s, err := fsmeta.Open(t.built(), fsmeta.MustExist(), fsmeta.ReadOnly())
+// check compares the store in dir with the file, snapshot by snapshot. It writes nothing.
+func (t *takeover) check(ctx context.Context, src *source, dir string) (err error) {
+	s, err := fsmeta.Open(dir, fsmeta.MustExist(), fsmeta.ReadOnly())
 	if err != nil {
 		return err
 	}
@@ -264,7 +264,7 @@ func (t *takeover) check(ctx context.Context, src *source) (err error) {
 	for name := range maps.Keys(want) {
 		return fmt.Errorf("%d snapshots are in the file and not in the store, %.256q is one: %w", len(want), name, errdefs.ErrDataLoss)
 	}
-	next, err := nextID(t.built())
+	next, err := nextID(dir)
 	if err == nil && next < src.nextID {
 		err = fmt.Errorf("identifiers from %d on are handed out by the store, and below %d were by the file: %w", next, src.nextID, errdefs.ErrDataLoss)
 	}
@@ -362,6 +362,46 @@ func (t *takeover) undo(err error) error {
 	return t.drop()
 }
 
+// keepLeft is keep for a file that a killed process has left. That process had it locked; one that has waited for
+// the lock got it then, and may have written to the file.
+func (t *takeover) keepLeft(ctx context.Context) (err error) {
+	src, err := t.openLeft(ctx, t.built())
+	if err != nil {
+		return fmt.Errorf("%s, from which the store was made: %w", t.built(), err)
+	}
+	defer func() { err = errors.Join(err, src.Close()) }()
+	if err := refuseWriter(t.built()); err != nil {
+		return err
+	}
+	if found(t.place) == aDirectory {
+		if err := t.checkLeft(ctx, src); err != nil {
+			return err
+		}
+	}
+	return t.keep()
+}
+
+// checkLeft compares the store in place with the file that a killed process has left, unless a driver has
+// used the store: then it need not be the same. It writes nothing.
+func (t *takeover) checkLeft(ctx context.Context, src *source) error {
+	only, err := t.onlyImported(t.place)
+	if err != nil || !only {
+		return err
+	}
+	if err := t.check(ctx, src, t.place); err != nil {
+		return fmt.Errorf("%w: the store in place is not that of %s, to which another process has written meanwhile: "+
+			"to import the file anew, move the store %s away and mv %[2]s %[3]s; to keep the store, move the file away", err, t.built(), t.place)
+	}
+	return nil
+}
+
+// openLeft opens a bbolt file that was imported before. What was left out then was reported.
+func (t *takeover) openLeft(ctx context.Context, path string) (*source, error) {
+	imp := *t.importing
+	imp.leaveOut = func(Unfit) {}
+	return imp.open(ctx, path, 3)
+}
+
 // keep renames the file, which an exchange has left in the stage. A crash leaves it at the one
 // name or the other; so does an error.
 func (t *takeover) keep() error {
@@ -406,12 +446,12 @@ func (t *takeover) finish(ctx context.Context) (err error) {
 	if found(t.kept) != aFile || found(t.built()) != aDirectory {
 		return t.clear()
 	}
-	src, err := t.open(ctx, t.kept, 3)
+	src, err := t.openLeft(ctx, t.kept)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, src.Close()) }()
-	if err := t.check(ctx, src); err != nil {
+	if err := t.check(ctx, src, t.built()); err != nil {
 		return fmt.Errorf("%w: a store that was built is not that of %s: to build it anew, mv %[2]s %s", err, t.kept, t.place)
 	}
 	return t.putStore()

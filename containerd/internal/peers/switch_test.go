@@ -500,6 +500,47 @@ func TestTakeOverKeepsUsedStore(t *testing.T) {
 	}
 }
 
+// A file that a killed take-over has left is not put aside where a process has written to it since, or may do so; unless a
+// driver has gone on with the store: then it is of an earlier time.
+func TestTakeOverLooksAtLeftFile(t *testing.T) {
+	path := boltFile(t)
+	must(t, storage.TakeOver(t.Context(), path, nil))
+	stage := filepath.Join(filepath.Dir(path), ".metadata.db.import")
+	file := filepath.Join(stage, "store")
+	must(t, os.Mkdir(stage, 0o700))
+	must(t, os.Rename(path+".bolt", file))
+	db, err := bolt.Open(file, 0, nil)
+	must(t, err)
+	if err := storage.TakeOver(t.Context(), path, nil); !errdefs.IsUnavailable(err) || !strings.Contains(err.Error(), file) {
+		t.Errorf("in use: got %v", err)
+	}
+	must(t, db.Close())
+	before, err := os.ReadFile(file)
+	must(t, err)
+	change(t, file, 3, 5)
+	for range 2 {
+		if err := storage.TakeOver(t.Context(), path, nil); !errdefs.IsDataLoss(err) || !strings.Contains(err.Error(), "mv "+file+" "+path) {
+			t.Errorf("written to: got %v", err)
+		}
+	}
+	wantEntries(t, path, ".metadata.db.import", "metadata.db")
+	must(t, os.WriteFile(file, before, 0o600))
+	must(t, storage.TakeOver(t.Context(), path, nil))
+	wantEntries(t, path, "metadata.db", "metadata.db.bolt")
+
+	ms, err := storage.NewMetaStore(path)
+	must(t, err)
+	must(t, ms.WithTransaction(t.Context(), true, func(ctx context.Context) error {
+		_, err := storage.CreateSnapshot(ctx, snapshots.KindActive, "since", "")
+		return err
+	}))
+	must(t, ms.Close())
+	must(t, os.Mkdir(stage, 0o700))
+	must(t, os.Rename(path+".bolt", file))
+	must(t, storage.TakeOver(t.Context(), path, nil))
+	wantEntries(t, path, "metadata.db", "metadata.db.bolt")
+}
+
 // A store that was begun from another state of the file is not put in the place of that.
 func TestTakeOverKnowsItsStore(t *testing.T) {
 	path := boltFile(t)
