@@ -25,9 +25,9 @@
 // refuses to replace it. [Export] writes such a file anywhere, also of a store in use.
 //
 // Identifiers, kinds, parents, labels, times and usage stay as they are both ways, and no identifier
-// that was handed out is handed out again. What is not in the file: records of snapshots that a repair
-// has set aside or an import left out (Export refuses a store that has such), and the identifiers that
-// a backup keeps unused for a while, see [fsmeta.Store.RestoredBelow].
+// that was handed out is handed out again. What can't be in the file are records of snapshots that a repair
+// has set aside or an import left out, and that there may be content newer than a backup from which the store
+// was restored, see [fsmeta.Store.RestoredBelow]: Export refuses a store that has such.
 //
 // # What differs
 //

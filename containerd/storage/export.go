@@ -47,7 +47,8 @@ import (
 // Errors are fs.ErrExist where boltFile exists; [fsmeta.ErrDamaged] where the store is damaged: repair
 // it first; errdefs.ErrFailedPrecondition where the store has records of snapshots that a
 // repair has set aside, or an import left out: the old driver would delete their content, so look
-// at STORE/damaged, and move it away; the context's, and those of the filesystem.
+// at STORE/damaged, and move it away; or where the store was restored from a backup, and the file backup in it
+// was not deleted since; the context's, and those of the filesystem.
 func Export(ctx context.Context, store *MetaStore, boltFile string, progress func(done, total int)) error {
 	if progress == nil {
 		progress = func(int, int) {}
@@ -155,10 +156,14 @@ func contentOf(ctx context.Context, store *MetaStore) (*content, error) {
 	if err != nil {
 		return nil, err
 	}
+	if below > 0 {
+		return nil, fmt.Errorf("the store was restored from a backup, and there may be content of snapshots that were made after it; the file would not tell, and a driver that uses it would delete that content: "+
+			"look at it, and delete %s first: %w", filepath.Join(store.dir, "backup"), errdefs.ErrFailedPrecondition)
+	}
 	if next == 0 {
 		return nil, fmt.Errorf("the journal does not tell which identifiers were handed out: %w", errdefs.ErrDataLoss)
 	}
-	c.last = max(next, below) - 1
+	c.last = next - 1
 	unused, err := s.Unused(ctx)
 	if err != nil {
 		return nil, err

@@ -408,6 +408,11 @@ func checkParent(ctx context.Context, s *fsmeta.Store, parent string, notCommitt
 // and [fsmeta.ErrDamaged] where a snapshot can't be read: its content must not be
 // taken for garbage. For the same reason the identifiers of snapshots that a repair has set aside, or
 // an import has left out, are there, without a name: see [fsmeta.SetAside].
+//
+// Two kinds are not there: those that [MetaStore.NewID] has returned and no snapshot has yet, and those of
+// content that is newer than a backup from which the store was restored, see [fsmeta.Store.RestoredBelow].
+// A driver that may have such content asks [fsmeta.Store.Orphans] what it can delete; [fsmeta.FromContext]
+// returns the store.
 func IDMap(ctx context.Context) (map[string]string, error) {
 	s, err := usedStore(ctx, "list identifiers")
 	if err != nil {

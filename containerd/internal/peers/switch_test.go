@@ -784,6 +784,25 @@ func TestExportRefuses(t *testing.T) {
 		must(t, ms.Close())
 		wantEntries(t, path, "metadata.db", "metadata.db.bolt")
 	})
+	t.Run("a store that was restored from a backup", func(t *testing.T) {
+		ms, path := open(t)
+		must(t, ms.Close())
+		s, err := fsmeta.Open(path)
+		must(t, err)
+		must(t, s.Backup(t.Context(), path+".backup", nil))
+		must(t, s.Close())
+		must(t, os.RemoveAll(path))
+		must(t, os.Rename(path+".backup", path))
+		for range 2 {
+			if err := storage.GoBack(t.Context(), path, nil); !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), filepath.Join(path, "backup")) {
+				t.Errorf("got %v", err)
+			}
+		}
+		wantEntries(t, path, "metadata.db", "metadata.db.bolt")
+		must(t, os.Remove(filepath.Join(path, "backup")))
+		must(t, storage.GoBack(t.Context(), path, nil))
+		wantEntries(t, path, "metadata.db", "metadata.db.bolt", "metadata.db.fsmeta")
+	})
 	t.Run("what a killed process has left is replaced", func(t *testing.T) {
 		ms, path := open(t)
 		stage := filepath.Join(filepath.Dir(path), ".metadata.db.back.export")
