@@ -16,7 +16,7 @@ import (
 
 // GoBack puts a metadata.db in the place of the store at path, with all that is in the store, as
 // [Export] writes it: the reverse of [TakeOver]. The store stays, as PATH.fsmeta. No process may have it
-// open. Where path is a file, GoBack does nothing, but to finish what was interrupted.
+// open. Where PATH is a symlink, what it leads to is meant. Where path is a file, GoBack does nothing, but to finish what was interrupted.
 //
 // Both are exchanged in one step, so at every moment, also after a crash or a power cut, path is the
 // store or the whole file, and no driver finds nothing there, whichever it is. A crash may
@@ -34,15 +34,18 @@ func GoBack(ctx context.Context, path string, progress func(done, total int)) (e
 	if progress == nil {
 		progress = func(int, int) {}
 	}
-	place, err := filepath.Abs(path)
-	if err != nil {
-		return err
-	}
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("put a bbolt file in the place of %s: %w", path, err)
 		}
 	}()
+	place, err := filepath.Abs(path)
+	if err == nil {
+		place, err = resolve(place)
+	}
+	if err != nil {
+		return err
+	}
 	s, err := enterStage(ctx, stageOf(place, "export"))
 	if err != nil {
 		return err
@@ -65,7 +68,7 @@ func (g *goback) made() string { return g.path("metadata.db") }
 
 // run does what is left to do. For what a crash leaves see put and keep.
 func (g *goback) run(ctx context.Context) error {
-	if found(g.made()) == aDirectory {
+	if isDirectory(g.made()) {
 		if err := g.keep(); err != nil { // exchanged, and not renamed
 			return err
 		}
@@ -80,7 +83,7 @@ func (g *goback) run(ctx context.Context) error {
 		return errors.Join(err, fmt.Errorf("%s exists, which an earlier way back has left: delete it, or move it away: %w", g.kept, errdefs.ErrFailedPrecondition))
 	}
 	err := g.export(ctx)
-	if found(g.made()) == aFile {
+	if !isDirectory(g.made()) {
 		err = errors.Join(err, removeFile(g.made()))
 	}
 	return err

@@ -25,6 +25,33 @@ func stageOf(path, work string) string {
 	return filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+"."+work)
 }
 
+// resolve returns the path with its symlinks followed, also where nothing is at the end: what is there is what
+// is put in place, and not a symlink to it.
+func resolve(path string) (string, error) {
+	for range 40 { // as Linux does
+		real, err := filepath.EvalSymlinks(path)
+		if !errors.Is(err, fs.ErrNotExist) {
+			return real, err
+		}
+		to, err := os.Readlink(path)
+		if err != nil { // it is none
+			dir, err := filepath.EvalSymlinks(filepath.Dir(path))
+			return filepath.Join(dir, filepath.Base(path)), err
+		}
+		if !filepath.IsAbs(to) {
+			to = filepath.Join(filepath.Dir(path), to)
+		}
+		path = to
+	}
+	return "", &fs.PathError{Op: "open", Path: path, Err: syscall.ELOOP}
+}
+
+// isDirectory reports whether a directory is at path, and not a symlink to one.
+func isDirectory(path string) bool {
+	info, err := os.Lstat(path)
+	return err == nil && info.IsDir()
+}
+
 // enterStage makes a stage's directory, where it is missing, and waits for its lock. A crash
 // leaves the directory; so does an error, perhaps.
 func enterStage(ctx context.Context, dir string) (*stage, error) {
@@ -62,6 +89,10 @@ func (s *stage) leave() error {
 // syncInterrupted makes durable what is at path, where a process may have been killed after it has put it
 // there, and before it has synced that: else a power cut would take it away again, with all that was written to it since.
 func syncInterrupted(path string) error {
+	path, err := resolve(path)
+	if err != nil {
+		return err
+	}
 	for _, work := range []string{"import", "export"} {
 		stage := stageOf(path, work)
 		there, err := exists(stage)

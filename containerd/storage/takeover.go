@@ -54,7 +54,8 @@ func (ms *MetaStore) own(opts []Opt) []Opt {
 }
 
 // TakeOver puts a store in the place of the bbolt file at path, with the content of that file as
-// [Import] takes it over. The file stays, as PATH.bolt. Where path is a store, or nothing,
+// [Import] takes it over. The file stays, as PATH.bolt. Where PATH is a symlink, what it leads to is
+// meant, also in the names of other files here. Where path is a store, or nothing,
 // it does nothing, but to finish a take-over that was interrupted.
 //
 // The store is built in the hidden directory .NAME.import beside the file, and every snapshot in it
@@ -97,7 +98,14 @@ type takeover struct {
 	kept  string // where the file is afterwards
 }
 
-func (imp *importing) takeOver(ctx context.Context, place string) (err error) {
+func (imp *importing) takeOver(ctx context.Context, path string) (err error) {
+	place, err := resolve(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // what is missing shows when it is opened
+	}
+	if err != nil {
+		return err
+	}
 	dir := stageOf(place, "import")
 	staged, err := exists(dir)
 	if err != nil {
@@ -165,7 +173,7 @@ func (t *takeover) run(ctx context.Context) error {
 // clear removes a store that is being built, and never the file, nor a store that a driver has used. A
 // crash leaves a part of it.
 func (t *takeover) clear() error {
-	if info, err := os.Lstat(t.built()); err != nil || !info.IsDir() {
+	if !isDirectory(t.built()) {
 		return nil
 	}
 	imported, err := t.onlyImported(t.built())
@@ -460,6 +468,10 @@ func (t *takeover) finish(ctx context.Context) (err error) {
 // refuseNew returns an error where no new store may be made at path: where a bbolt file was taken over
 // there, or was to be, and the store is gone.
 func refuseNew(path string) error {
+	path, err := resolve(path)
+	if err != nil {
+		return err
+	}
 	there, err := exists(path + boltEnd)
 	if err != nil || !there {
 		return err

@@ -541,6 +541,48 @@ func TestTakeOverLooksAtLeftFile(t *testing.T) {
 	wantEntries(t, path, "metadata.db", "metadata.db.bolt")
 }
 
+// Where the path is a symlink, what it leads to is switched and goes back, and the symlink stays.
+func TestSwitchThroughSymlink(t *testing.T) {
+	for name, link := range map[string]func(path string) (to string){
+		"absolute": func(path string) string { return path },
+		"relative": func(path string) string {
+			return filepath.Join("..", filepath.Base(filepath.Dir(path)), filepath.Base(path))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			real := boltFile(t)
+			dir := filepath.Join(filepath.Dir(filepath.Dir(real)), "links")
+			must(t, os.MkdirAll(dir, 0o700))
+			path := filepath.Join(dir, "metadata.db")
+			must(t, os.Symlink(link(real), path))
+			want := contentOf(t, peers.Bolt, path)
+			must(t, storage.TakeOver(t.Context(), path, nil))
+			wantEntries(t, path, "metadata.db")
+			wantEntries(t, real, "metadata.db", "metadata.db.bolt")
+			if diff := cmp.Diff(want, contentOf(t, peers.FS, path)); diff != "" {
+				t.Errorf("bbolt has -, the store has +:\n%s", diff)
+			}
+			must(t, os.Rename(real, real+".away"))
+			ms, err := storage.NewMetaStore(path)
+			must(t, err)
+			if _, _, err := ms.TransactionContext(t.Context(), true); !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), real+".bolt") {
+				t.Errorf("where the store is gone: got %v", err)
+			}
+			must(t, ms.Close())
+			must(t, os.Rename(real+".away", real))
+			must(t, storage.GoBack(t.Context(), path, nil))
+			wantEntries(t, path, "metadata.db")
+			wantEntries(t, real, "metadata.db", "metadata.db.bolt", "metadata.db.fsmeta")
+			if info, err := os.Lstat(path); err != nil || info.Mode().Type() != fs.ModeSymlink {
+				t.Errorf("the symlink is gone: %v, %v", info, err)
+			}
+			if diff := cmp.Diff(want, contentOf(t, peers.Bolt, path)); diff != "" {
+				t.Errorf("bbolt had -, the file has +:\n%s", diff)
+			}
+		})
+	}
+}
+
 // A store that was begun from another state of the file is not put in the place of that.
 func TestTakeOverKnowsItsStore(t *testing.T) {
 	path := boltFile(t)
