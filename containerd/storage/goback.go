@@ -46,7 +46,7 @@ func GoBack(ctx context.Context, path string, progress func(done, total int)) (e
 	if err != nil {
 		return err
 	}
-	s, err := enterStage(ctx, stageOf(place, "export"))
+	s, err := enterStage(ctx, stageOf(place, "export"), place)
 	if err != nil {
 		return err
 	}

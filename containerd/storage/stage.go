@@ -3,6 +3,7 @@ package storage
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -52,9 +53,10 @@ func isDirectory(path string) bool {
 	return err == nil && info.IsDir()
 }
 
-// enterStage makes a stage's directory, where it is missing, and waits for its lock. A crash
-// leaves the directory; so does an error, perhaps.
-func enterStage(ctx context.Context, dir string) (*stage, error) {
+// enterStage makes a stage's directory, where it is missing, and waits for its lock. It belongs to the
+// owner of what is at path, as far as there is any, so that a driver which is not root can finish what root has begun.
+// A crash leaves the directory; so does an error, perhaps.
+func enterStage(ctx context.Context, dir, path string) (*stage, error) {
 	for {
 		if err := ctx.Err(); err != nil {
 			return nil, err
@@ -62,12 +64,19 @@ func enterStage(ctx context.Context, dir string) (*stage, error) {
 		if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 			return nil, err
 		}
+		if info, err := os.Lstat(dir); err == nil && !info.IsDir() {
+			return nil, fmt.Errorf("%s is no directory, but %v: move it away: %w", dir, info.Mode().Type(), fs.ErrExist)
+		}
 		unlock, err := lock.New(dir).Lock(ctx)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // the process that had it is done, and has removed it
 		}
 		if err != nil {
 			return nil, err
+		}
+		err = handOver(dir, path)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, errors.Join(err, unlock())
 		}
 		return &stage{dir, unlock}, nil
 	}

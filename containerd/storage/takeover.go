@@ -121,7 +121,7 @@ func (imp *importing) takeOver(ctx context.Context, path string) (err error) {
 			err = fmt.Errorf("put a store in the place of %s: %w", place, err)
 		}
 	}()
-	s, err := enterStage(ctx, dir)
+	s, err := enterStage(ctx, dir, place)
 	if err != nil {
 		return err
 	}

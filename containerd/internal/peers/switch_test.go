@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/containerd/containerd/v2/core/snapshots"
@@ -580,6 +581,43 @@ func TestSwitchThroughSymlink(t *testing.T) {
 				t.Errorf("bbolt had -, the file has +:\n%s", diff)
 			}
 		})
+	}
+}
+
+// What is no directory is not taken for the stage of a switch.
+func TestNoStage(t *testing.T) {
+	path := boltFile(t)
+	stage := func(work string) string { return filepath.Join(filepath.Dir(path), ".metadata.db."+work) }
+	must(t, os.Symlink("nowhere", stage("import")))
+	if err := storage.TakeOver(t.Context(), path, nil); !errors.Is(err, fs.ErrExist) || !strings.Contains(err.Error(), stage("import")) {
+		t.Errorf("got %v", err)
+	}
+	must(t, os.Remove(stage("import")))
+	must(t, storage.TakeOver(t.Context(), path, nil))
+	must(t, os.WriteFile(stage("export"), nil, 0o600))
+	if err := storage.GoBack(t.Context(), path, nil); !errors.Is(err, fs.ErrExist) || !strings.Contains(err.Error(), stage("export")) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// What root has begun can be finished by the owner of the file.
+func TestStageBelongsToOwner(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can give files away")
+	}
+	path := boltFile(t)
+	must(t, os.Chown(path, 12345, 12345))
+	seen := false
+	must(t, storage.TakeOver(t.Context(), path, func(int, int) {
+		info, err := os.Stat(filepath.Join(filepath.Dir(path), ".metadata.db.import"))
+		must(t, err)
+		stat := info.Sys().(*syscall.Stat_t)
+		if seen = true; stat.Uid != 12345 || stat.Gid != 12345 {
+			t.Errorf("it belongs to %d:%d", stat.Uid, stat.Gid)
+		}
+	}))
+	if !seen {
+		t.Error("there was no progress")
 	}
 }
 
