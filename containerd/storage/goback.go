@@ -29,7 +29,8 @@ import (
 // Errors are those of Export; errdefs.ErrUnavailable where a process has the store open, or has written to it
 // meanwhile; errdefs.ErrFailedPrecondition where PATH.fsmeta exists; and [errors.ErrUnsupported] where the
 // filesystem can't exchange: then use Export and two renames, while nothing can start a driver. Progress
-// is as with Export.
+// is as with Export; where the file is in place already, it is called once, with all steps done, unless a process
+// uses the file.
 func GoBack(ctx context.Context, path string, progress func(done, total int)) (err error) {
 	if progress == nil {
 		progress = func(int, int) {}
@@ -75,7 +76,7 @@ func (g *goback) run(ctx context.Context) error {
 	}
 	switch found(g.place) {
 	case aFile:
-		return errors.Join(removeFile(g.made()), refuseOther(g.place))
+		return errors.Join(removeFile(g.made()), g.inPlace(ctx))
 	case nothing:
 		return errors.Join(removeFile(g.made()), &fs.PathError{Op: "open", Path: g.place, Err: fs.ErrNotExist})
 	}
@@ -89,12 +90,25 @@ func (g *goback) run(ctx context.Context) error {
 	return err
 }
 
-// refuseOther returns an error where a file is none of bbolt's.
-func refuseOther(path string) error {
-	if isBolt(path) {
+// inPlace tells progress how many snapshots the file has that is in place already, unless a driver uses it. It is an
+// error where the file is none of bbolt's.
+func (g *goback) inPlace(ctx context.Context) (err error) {
+	if !isBolt(g.place) {
+		return refuseFile(g.place)
+	}
+	db, err := openBolt(g.place)
+	if errdefs.IsUnavailable(err) {
 		return nil
 	}
-	return refuseFile(path)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	rows, _, err := readBolt(ctx, db, func(int, int) {})
+	if err == nil {
+		g.progress(2*len(rows), 2*len(rows))
+	}
+	return err
 }
 
 // export writes the file and puts it in place. A crash or an error leaves a part of the file

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"os"
 	"path/filepath"
 
 	"github.com/fsmeta/fsmeta/containerd/internal/tool"
@@ -93,7 +94,7 @@ func takeOver(ctx context.Context, file, store string, partly bool, p tool.Print
 }
 
 func importFile(ctx context.Context, file, store string, progress func(done, total int), opts ...storage.ImportOption) (err error) {
-	if filepath.Clean(file) == filepath.Clean(store) {
+	if onePath(store, file) {
 		return storage.TakeOver(ctx, store, progress, opts...)
 	}
 	ms, err := storage.NewMetaStore(store)
@@ -139,15 +140,19 @@ func exportCommand() *cli.Command {
 type exported struct {
 	Store     string `json:"store"`
 	File      string `json:"file"`
-	Snapshots int    `json:"snapshots"`
+	Snapshots *int   `json:"snapshots"` // nil where a process uses a file that was in place already
 }
 
 // export writes a store as a file of bbolt.
 func export(ctx context.Context, store, file string, p tool.Printer) error {
 	var progress tool.Progress
 	made := exported{Store: store, File: file}
+	if !onePath(store, file) || isDirectory(store) {
+		made.Snapshots = new(int)
+	}
 	err := exportFile(ctx, store, file, func(done, total int) {
-		made.Snapshots = total / 2 // each is written and read back
+		n := total / 2 // each is written and read back
+		made.Snapshots = &n
 		progress.Show("exporting", done, total)
 	})
 	progress.Finish()
@@ -157,11 +162,21 @@ func export(ctx context.Context, store, file string, p tool.Printer) error {
 	if p.JSON {
 		return tool.NewEncoder(p.Out).Encode(made)
 	}
-	return p.Say("%d snapshots are in %s", made.Snapshots, file)
+	if made.Snapshots == nil {
+		return p.Say("%s is a file already, and in use", file)
+	}
+	return p.Say("%d snapshots are in %s", *made.Snapshots, file)
+}
+
+func onePath(store, file string) bool { return filepath.Clean(store) == filepath.Clean(file) }
+
+func isDirectory(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
 }
 
 func exportFile(ctx context.Context, store, file string, progress func(done, total int)) (err error) {
-	if filepath.Clean(store) == filepath.Clean(file) {
+	if onePath(store, file) {
 		return storage.GoBack(ctx, store, progress)
 	}
 	ms, err := storage.NewMetaStore(store, func(o *bolt.Options) error { o.ReadOnly = true; return nil })

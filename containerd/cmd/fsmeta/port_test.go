@@ -56,6 +56,7 @@ func TestImportAndExport(t *testing.T) {
 		{[]string{"import", path + ".back", path + ".store"}, "2 snapshots are in PATH.store, left out: 0\n", 0},
 		{[]string{"export", path + ".bolt", path + ".none"}, "", 2},
 		{[]string{"export", path, path}, "2 snapshots are in PATH\n", 0},
+		{[]string{"export", path, path}, "2 snapshots are in PATH\n", 0},
 		{[]string{"check", path + ".fsmeta"}, "the metadata is in order\n", 0},
 		{[]string{"import", path, path}, "", 2}, // PATH.bolt is there
 		{[]string{"import", path + ".none", path + ".none"}, "", 2},
@@ -92,6 +93,9 @@ func TestImportInUse(t *testing.T) {
 	db, err := bolt.Open(path, 0, nil)
 	succeed(t, err)
 	if r := on(t, 0, "import", path, path); r.status != 2 || !strings.Contains(r.errs, "it is in use: stop the process") {
+		t.Errorf("%+v", r)
+	}
+	if r := on(t, 0, "export", path, path); r.status != 0 || r.out != path+" is a file already, and in use\n" {
 		t.Errorf("%+v", r)
 	}
 	succeed(t, db.Close())
