@@ -2,9 +2,12 @@ package storage
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -16,6 +19,34 @@ import (
 // had set them aside: layout.md says what is there. Each is in a directory that is named after
 // its identifier.
 const unfitDir = "damaged/import/foreign"
+
+// unfitHigh is where the records are of those whose identifier is too high for a store to read. The names of the
+// directories in it are all that counts.
+const unfitHigh = "damaged/import/high"
+
+// recordDir returns where a store has the record of an identifier.
+func recordDir(id string) string {
+	if _, err := strconv.ParseInt(id, 10, 64); err != nil {
+		return filepath.Join(unfitHigh, id)
+	}
+	return filepath.Join(unfitDir, id)
+}
+
+// setAside returns the identifiers of snapshots that a repair has set aside, or an import left out.
+func setAside(dir string) ([]string, error) {
+	ids, err := fsmeta.SetAside(dir)
+	if err != nil {
+		return nil, err
+	}
+	high, err := os.ReadDir(filepath.Join(dir, unfitHigh))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	for _, e := range high {
+		ids = append(ids, e.Name())
+	}
+	return ids, nil
+}
 
 // unfitRecord is the metadata.json of such a snapshot. Its identifier is what counts.
 type unfitRecord struct {
@@ -42,7 +73,7 @@ func recordUnfit(dir string, unfit []Unfit) error {
 		if err != nil {
 			return err
 		}
-		at := filepath.Join(dir, unfitDir, u.ID)
+		at := filepath.Join(dir, recordDir(u.ID))
 		if err := atomic.MkdirAll(at, 0o700); err != nil {
 			return err
 		}
@@ -93,7 +124,7 @@ func handOver(path, from string) error {
 // keepSetAside adds the identifiers of snapshots that a repair has set aside, or an import left
 // out, to those of a store: a driver deletes content under identifiers that are not there.
 func keepSetAside(dir string, ids map[string]string) error {
-	aside, err := fsmeta.SetAside(dir)
+	aside, err := setAside(dir)
 	if err != nil {
 		return err
 	}

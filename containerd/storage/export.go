@@ -132,7 +132,7 @@ func contentOf(ctx context.Context, store *MetaStore) (*content, error) {
 	if err != nil {
 		return nil, err
 	}
-	if aside, err := fsmeta.SetAside(store.dir); err != nil {
+	if aside, err := setAside(store.dir); err != nil {
 		return nil, err
 	} else if len(aside) > 0 {
 		return nil, fmt.Errorf("%s has records of %d snapshots that a repair has set aside, or an import left out; the file would not have them, and a driver that uses it would delete their content: look at them, and move that directory away first: %w",

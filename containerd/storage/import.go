@@ -124,7 +124,7 @@ func (imp *importing) open(ctx context.Context, boltFile string, parts int) (*so
 	src := &source{DB: db, rows: len(rows), nextID: nextID}
 	src.infos, src.unfit = sortOut(rows)
 	for _, r := range rows {
-		if r.id <= maxID {
+		if r.id < maxID {
 			src.nextID = max(src.nextID, r.id+1) // of those that are left out, too
 		}
 	}

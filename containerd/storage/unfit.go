@@ -94,7 +94,7 @@ func sortOut(rows []*row) (fit []fsmeta.Info, unfit []Unfit) {
 	return fit, unfit
 }
 
-// maxID is the highest identifier that [fsmeta.Store.Import] takes.
+// maxID is the highest identifier that [fsmeta.Store.Import] takes as the next one, so those of snapshots are below.
 const maxID = 1 << 61
 
 // check returns why a row can't be taken over, by itself.
@@ -102,8 +102,8 @@ func (r *row) check() error {
 	if err := checkNew(r.Name); err != nil {
 		return err
 	}
-	if r.id > maxID {
-		return fmt.Errorf("identifier %d is above %d: %w", r.id, uint64(maxID), errdefs.ErrInvalidArgument)
+	if r.id >= maxID {
+		return fmt.Errorf("identifier %d is not below %d: %w", r.id, uint64(maxID), errdefs.ErrInvalidArgument)
 	}
 	for key, value := range r.Labels {
 		if key == "" || !utf8.ValidString(key) || !utf8.ValidString(value) {

@@ -766,6 +766,50 @@ func sortedIDs(ids map[string]string) []string {
 	})
 }
 
+// Snapshots with identifiers that a store can't have are left out, their content is kept, and the highest possible is taken.
+func TestLeaveOutHighIdentifiers(t *testing.T) {
+	for id, fits := range map[uint64]bool{1<<61 - 1: true, 1 << 61: false, 1<<63 - 1: false, 1 << 63: false, 1<<64 - 1: false} {
+		t.Run(fmt.Sprint(id), func(t *testing.T) {
+			path, name := boltFile(t), fmt.Sprint(id)
+			edit(t, path, func(tx *bolt.Tx) error {
+				b := tx.Bucket([]byte("v1")).Bucket([]byte("snapshots")).Bucket([]byte("default/2/web"))
+				return b.Put([]byte("id"), binary.AppendUvarint(nil, id))
+			})
+			err := storage.TakeOver(t.Context(), path, nil)
+			if fits {
+				must(t, err)
+				return
+			}
+			if !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), name) {
+				t.Errorf("got %v", err)
+			}
+			must(t, storage.TakeOver(t.Context(), path, nil, storage.LeaveOut(func(storage.Unfit) {})))
+			ms, err := storage.NewMetaStore(path)
+			must(t, err)
+			must(t, ms.WithTransaction(t.Context(), true, func(ctx context.Context) error {
+				ids, err := storage.IDMap(ctx)
+				if _, kept := ids[name]; !kept || len(ids) != 4 {
+					t.Errorf("a cleanup keeps %v", ids)
+				}
+				must(t, err)
+				_, err = storage.CreateSnapshot(ctx, snapshots.KindActive, "new", "")
+				return err
+			}))
+			if err := storage.Export(t.Context(), ms, path+".back", nil); !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), "damaged") {
+				t.Errorf("got %v", err)
+			}
+			must(t, ms.Close())
+			findings, err := fsmeta.Check(t.Context(), path, nil)
+			must(t, err)
+			for _, f := range findings {
+				if !f.Harmless {
+					t.Errorf("a check finds %v", f)
+				}
+			}
+		})
+	}
+}
+
 // An import into a store of its own leaves out the same.
 func TestImportLeavesOut(t *testing.T) {
 	file, ms := unfitFile(t), newStore(t)
