@@ -69,7 +69,8 @@ func (ms *MetaStore) own(opts []Opt) []Opt {
 //
 // No process gets bbolt's lock on the file while it is taken over. One that waits for the lock would have
 // it when TakeOver has returned, on the file under its new name: on Linux that is looked for just before and
-// after the exchange, and TakeOver fails, and leaves the file where it is. Some filesystems don't tell,
+// after the exchange, and TakeOver fails, and leaves the file where it is. So it does where it may not look: the
+// file is another user's, and the process has not the capability CAP_LEASE. Some filesystems don't tell,
 // so stop the old driver first. Where several processes take over the same file, one does, and the others
 // wait, and find the store.
 //

@@ -11,6 +11,7 @@ require (
 	github.com/fsmeta/fsmeta/containerd/storage v0.0.0
 	github.com/google/go-cmp v0.6.0
 	go.etcd.io/bbolt v1.4.0
+	golang.org/x/sys v0.37.0
 	google.golang.org/grpc v1.67.1
 )
 
@@ -33,7 +34,6 @@ require (
 	github.com/sirupsen/logrus v1.9.3 // indirect
 	go.opencensus.io v0.24.0 // indirect
 	golang.org/x/sync v0.10.0 // indirect
-	golang.org/x/sys v0.37.0 // indirect
 	google.golang.org/genproto/googleapis/rpc v0.0.0-20241021214115-324edc3d5d38 // indirect
 	google.golang.org/protobuf v1.35.1 // indirect
 )
