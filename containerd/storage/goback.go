@@ -3,8 +3,10 @@ package storage
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -67,6 +69,53 @@ type goback struct {
 // made is where the file is made, and where an exchange leaves the store.
 func (g *goback) made() string { return g.path("metadata.db") }
 
+// written is where it stands what was written to the file, by its checksum: an exchange that a power cut undoes
+// leaves in the stage what a driver has made of the file meanwhile.
+func (g *goback) written() string { return g.path("written") }
+
+// checksum returns that of the file.
+func (g *goback) checksum() (sum []byte, err error) {
+	f, err := os.Open(g.made())
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return nil, err
+	}
+	return fmt.Appendf(nil, "%x\n", h.Sum(nil)), nil
+}
+
+// clear removes what a killed process has left in the stage, but not a file that a driver has used. A crash leaves a
+// part of it.
+func (g *goback) clear() error {
+	want, err := os.ReadFile(g.written())
+	there, terr := exists(g.made())
+	whole := bytes.HasSuffix(want, []byte("\n")) // else there was no exchange, before which it is synced
+	if err == nil && terr == nil && there && whole {
+		sum, err := g.checksum()
+		if err != nil {
+			return err
+		}
+		if !bytes.Equal(sum, want) {
+			return fmt.Errorf("the file %s was made from the store, and a driver has used it since: a power cut, say, has put the store back in its place, %s. "+
+				"To go on with the file, mv %[2]s %[3]s and mv %[1]s %[2]s; to go on with the store, delete the file: %[4]w", g.made(), g.place, g.kept, errdefs.ErrFailedPrecondition)
+		}
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil // it was not exchanged
+	}
+	if err = errors.Join(err, terr); err != nil {
+		return err
+	}
+	return g.drop()
+}
+
+// drop removes the file from the stage, and its checksum last: without that it counts as one that no driver has used.
+// A crash leaves some of it.
+func (g *goback) drop() error { return errors.Join(removeFile(g.made()), removeFile(g.written())) }
+
 // run does what is left to do. For what a crash leaves see put and keep.
 func (g *goback) run(ctx context.Context) error {
 	if isDirectory(g.made()) {
@@ -74,18 +123,21 @@ func (g *goback) run(ctx context.Context) error {
 			return err
 		}
 	}
+	if err := g.clear(); err != nil {
+		return err
+	}
 	switch found(g.place) {
 	case aFile:
-		return errors.Join(removeFile(g.made()), g.inPlace(ctx))
+		return g.inPlace(ctx)
 	case nothing:
-		return errors.Join(removeFile(g.made()), &fs.PathError{Op: "open", Path: g.place, Err: fs.ErrNotExist})
+		return &fs.PathError{Op: "open", Path: g.place, Err: fs.ErrNotExist}
 	}
 	if there, err := exists(g.kept); there || err != nil {
 		return errors.Join(err, fmt.Errorf("%s exists, which an earlier way back has left: delete it, or move it away: %w", g.kept, errdefs.ErrFailedPrecondition))
 	}
 	err := g.export(ctx)
 	if !isDirectory(g.made()) {
-		err = errors.Join(err, removeFile(g.made()))
+		err = errors.Join(err, g.drop())
 	}
 	return err
 }
@@ -158,6 +210,16 @@ func (g *goback) write(ctx context.Context) (err error) {
 // put exchanges file and store. It is durable then. A crash before that leaves the store in place,
 // a crash after it the file, and the store in the stage, which keep renames.
 func (g *goback) put() error {
+	sum, err := g.checksum()
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(g.written(), sum, 0o600); err != nil {
+		return err
+	}
+	if err := atomic.SyncFile(g.written()); err != nil {
+		return err
+	}
 	// First: no exchange must be on disk before what it puts in place.
 	if err := syncDirs(g.dir, filepath.Dir(g.place)); err != nil {
 		return err

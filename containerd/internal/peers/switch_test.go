@@ -3,6 +3,7 @@ package peers_test
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -619,6 +620,45 @@ func TestStageBelongsToOwner(t *testing.T) {
 	if !seen {
 		t.Error("there was no progress")
 	}
+}
+
+// A file that a driver has used is not deleted where the store is in its place again, as after a power cut.
+func TestGoBackKeepsUsedFile(t *testing.T) {
+	path := boltFile(t)
+	must(t, storage.TakeOver(t.Context(), path, nil))
+	stage := filepath.Join(filepath.Dir(path), ".metadata.db.export")
+	file, sum := filepath.Join(stage, "metadata.db"), filepath.Join(stage, "written")
+	// What a way back that is killed just before the exchange leaves.
+	var data []byte
+	leave := func() {
+		t.Helper()
+		must(t, os.MkdirAll(stage, 0o700))
+		must(t, os.WriteFile(file, data, 0o600))
+		must(t, os.WriteFile(sum, fmt.Appendf(nil, "%x\n", sha256.Sum256(data)), 0o600))
+	}
+	data, err := os.ReadFile(path + ".bolt")
+	must(t, err)
+	leave()
+	change(t, file, 3, 5)
+	want := contentOf(t, peers.Bolt, file)
+	for range 2 {
+		err := storage.GoBack(t.Context(), path, nil)
+		if !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), "mv "+file+" "+path) {
+			t.Fatalf("got %v", err)
+		}
+	}
+	must(t, os.Rename(path, path+".fsmeta")) // as it says
+	must(t, os.Rename(file, path))
+	must(t, storage.GoBack(t.Context(), path, nil))
+	wantEntries(t, path, "metadata.db", "metadata.db.bolt", "metadata.db.fsmeta")
+	if diff := cmp.Diff(want, contentOf(t, peers.Bolt, path)); diff != "" {
+		t.Errorf("the file had -, has +:\n%s", diff)
+	}
+	must(t, os.Remove(path))
+	must(t, os.Rename(path+".fsmeta", path))
+	leave() // one that no driver has used
+	must(t, storage.GoBack(t.Context(), path, nil))
+	wantEntries(t, path, "metadata.db", "metadata.db.bolt", "metadata.db.fsmeta")
 }
 
 // A store that was begun from another state of the file is not put in the place of that.
