@@ -103,6 +103,9 @@ type row struct {
 func readBolt(ctx context.Context, db *bolt.DB, progress func(done, total int)) (rows []*row, nextID uint64, err error) {
 	err = guard(func() error {
 		return db.View(func(tx *bolt.Tx) error {
+			if err := checkPages(tx); err != nil {
+				return err
+			}
 			version := tx.Bucket(bucketVersion)
 			if version == nil && firstBucket(tx) == nil {
 				return nil

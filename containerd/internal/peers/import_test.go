@@ -3,6 +3,7 @@ package peers_test
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -329,6 +330,32 @@ func TestImportDamagedFile(t *testing.T) {
 	}
 	if failed == 0 {
 		t.Error("nothing was noticed")
+	}
+}
+
+// A file whose pages refer to themselves is damaged, and no reason to use up the memory.
+func TestImportCircularFile(t *testing.T) {
+	file := randomBolt(t, 1, 300)
+	data, err := os.ReadFile(file)
+	must(t, err)
+	size, circles := os.Getpagesize(), 0
+	for at := 0; at+size <= len(data); at += size {
+		page := data[at : at+size]
+		flags, count := binary.NativeEndian.Uint16(page[8:]), int(binary.NativeEndian.Uint16(page[10:]))
+		if flags != 1 || binary.NativeEndian.Uint64(page) != uint64(at/size) {
+			continue
+		}
+		for i := range count {
+			binary.NativeEndian.PutUint64(page[16+16*i+8:], uint64(at/size))
+		}
+		circles++
+	}
+	if circles == 0 {
+		t.Fatal("the file has no branch page")
+	}
+	must(t, os.WriteFile(file, data, 0o600))
+	if err := storage.TakeOver(t.Context(), file, nil); !errdefs.IsDataLoss(err) {
+		t.Errorf("got %v", err)
 	}
 }
 
