@@ -22,7 +22,7 @@ import (
 const (
 	probeInterval = 10 * time.Second // between two probes
 	probeRest     = time.Second      // at least between two, however many calls fail
-	probeLimit    = 10 * time.Second // a longer one says that this daemon serves nobody
+	probeLimit    = 10 * time.Second // a longer one says that this daemon answers no call
 	probeWrites   = 6                // each so many probes, one writes to the disk
 	writeLimit    = 30 * time.Minute // a write to the disk that takes longer lets the watchdog starve
 )

@@ -65,7 +65,7 @@ func eachAside(root *disk.Dir, visit func(dir *disk.Dir, part, entry string) err
 func eachBelow(dir *disk.Dir, name string, visit func(dir *disk.Dir, entry string) error) error {
 	// (A staging/ that was one is on a shelf as it was: nothing of the store is in there.)
 	if is, err := dir.Lstat(name); err == nil && is.Type == fs.ModeSymlink && name != format.StagingDir {
-		return &fault.Damaged{Path: dir.Path + "/" + name, Err: errors.New("it is a symlink, which is not followed: put the directory itself there, or move it away when nothing of it is needed")}
+		return &fault.Damaged{Path: dir.Path + "/" + name, Err: errors.New("it is a symlink, which is not followed; put the directory itself there, or move it away when nothing of it is needed")}
 	}
 	return eachIn(dir, name, visit)
 }

@@ -152,7 +152,7 @@ func (c *checker) checkAside() error {
 		return err
 	}))
 	if damage := fault.DamageOf(err); damage != nil {
-		c.found(Finding{Path: damage.Path, Problem: problemOf(damage), Meaning: "what repairs have set aside can't be told, so no content counts as an orphan, and drivers delete none", Advice: "put the directory itself there, or move it away when nothing of it is needed"})
+		c.found(Finding{Path: damage.Path, Problem: problemOf(damage), Meaning: "what repairs have set aside can't be told, so no content counts as an orphan, and drivers delete none", Advice: adviceOf(damage)})
 		return nil
 	}
 	if things == 0 {

@@ -131,9 +131,8 @@ func (l *Look) lastLines(at uint64) (map[string]lastLine, error) {
 
 // noteNames notes which names the journal decides: those of its lines, also where others can't be
 // read. If a checkpoint drops some meanwhile, the tree has come to decide about those.
-func (l *Look) noteNames() error {
-	lines, err := l.lastLines(l.reader.At)
-	l.lines = lines
+func (l *Look) noteNames() (err error) {
+	l.lines, err = l.lastLines(l.reader.At)
 	return err
 }
 

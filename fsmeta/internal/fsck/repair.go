@@ -201,9 +201,10 @@ func (r *repair) endWriting() error {
 // locked calls do with the lock on staging/, which a writer takes by itself.
 func (r *repair) locked(do func() error) error {
 	staging := r.path(format.StagingDir)
-	unlock, free, err := lock.New(staging).TryLock()
+	l := lock.New(staging)
+	unlock, free, err := l.TryLock()
 	if err == nil && !free {
-		err = layout.InUse(lock.New(staging), staging)
+		err = layout.InUse(l, staging)
 	}
 	if err != nil {
 		return err
