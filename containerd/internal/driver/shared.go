@@ -94,17 +94,13 @@ func (s *Snapshotter) checkUsed(ctx context.Context, names []string) error {
 	if err != nil || !unused {
 		return err
 	}
-	look, err := fsmeta.Inspect(s.meta.Path())
+	next, err := nextOf(s.meta.Path())
 	if err != nil {
-		return err
-	}
-	summary, err := look.Summary()
-	if err = errors.Join(err, look.Close()); err != nil {
 		return err
 	}
 	handedOut := func(id string) bool {
 		n, err := strconv.ParseUint(id, 10, 64)
-		return err == nil && n < summary.NextID
+		return err == nil && n < next
 	}
 	if slices.ContainsFunc(names, func(name string) bool { return isNumber(name) && !handedOut(name) }) {
 		return s.notImported()
