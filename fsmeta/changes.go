@@ -126,7 +126,7 @@ func checkArguments(o snapshotOptions, names ...argument) error {
 // transaction builds on.
 func (t *transaction) newID() (string, error) {
 	id, err := t.store.writer.NewID()
-	t.base = t.store.view.Base()
+	t.reader.Point = t.store.view.Base()
 	return id, err
 }
 
@@ -172,7 +172,7 @@ func (s *Store) reserveID(ctx context.Context) (string, error) {
 		err := t.do(func(t *transaction) error {
 			var err error
 			id, err = s.writer.Give()
-			t.base = s.view.Base()
+			t.reader.Point = s.view.Base()
 			return err
 		})
 		return id, err
@@ -318,7 +318,7 @@ func (s *Store) Remove(ctx context.Context, key string) (string, error) {
 func (t *transaction) checkRemovable(m *format.Snapshot) error {
 	v := t.store.view
 	if m.Kind == format.Committed {
-		n, err := v.ChildrenOf(t.base, m.Name)
+		n, err := v.ChildrenOf(t.reader.Point, m.Name)
 		if err != nil {
 			return err
 		}
@@ -329,7 +329,7 @@ func (t *transaction) checkRemovable(m *format.Snapshot) error {
 			return fmt.Errorf("%w: %d snapshots stand on it", ErrHasChildren, n)
 		}
 	}
-	names, err := v.Sharing(t.base, m.ID)
+	names, err := v.Sharing(t.reader.Point, m.ID)
 	if err != nil || len(names) < 2 {
 		return err
 	}

@@ -57,7 +57,7 @@ func (s *Store) importAll(ctx context.Context, snapshots []Info, nextID, limit u
 		return err
 	}
 	err = t.do(func(t *transaction) error {
-		used, err := s.view.Used(t.base)
+		used, err := s.view.Used(t.reader.Point)
 		if err != nil {
 			return err
 		}

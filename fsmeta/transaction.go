@@ -17,18 +17,17 @@ type transaction struct {
 	store    *Store
 	outer    *transaction // of the context it began in, of whatever store
 	writable bool
-	reader   view.Reader // read-only: the point in time that it reads at
+	reader   view.Reader // the point in time that it reads at, and that a writable one builds on
 
 	mu  sync.Mutex
 	why error // it has ended: what later calls return
 
-	// Of a writable transaction: the point that it builds on, and what it changes.
-	base     view.Point
+	// Of a writable transaction: what it changes.
 	used     bool      // it has changed something, and perhaps changed it back
 	staged   func(int) // unless it is nil, it gets the progress of the commit
 	nextID   uint64    // identifiers go on there at the lowest, once it is committed
 	changes  map[string]*format.Change
-	children map[string]int    // by parent, against the base
+	children map[string]int    // by parent, against the reader
 	ids      map[string]string // identifiers of what it has changed, to names
 }
 
@@ -171,7 +170,7 @@ func (t *transaction) beginWrite(ctx context.Context) error {
 		s.writer.End()
 		return err
 	}
-	t.base = s.view.Base()
+	t.reader.Point = s.view.Base()
 	t.changes, t.children, t.ids = map[string]*format.Change{}, map[string]int{}, map[string]string{}
 	s.hold(t)
 	if s.closed.Load() {
@@ -256,13 +255,13 @@ func (t *transaction) commit() error {
 func (t *transaction) append() (txn uint64, wrote bool, err error) {
 	v, changes, firstUse := t.store.view, t.netChanges(), false
 	if t.used {
-		firstUse = !v.FirstUse(t.base) // which is to be seen even if it was all changed back
+		firstUse = !v.FirstUse(t.reader.Point) // which is to be seen even if it was all changed back
 	}
 	if len(changes) == 0 && !firstUse {
-		return t.base.At, false, nil
+		return t.reader.Point.At, false, nil
 	}
 	if txn, err = t.store.writer.Append(changes, t.nextID, t.staged); err != nil {
-		return t.base.At, false, err
+		return t.reader.Point.At, false, err
 	}
 	if firstUse {
 		v.NoteUse(txn)
@@ -293,7 +292,7 @@ func (t *transaction) Rollback() error {
 	w := t.store.writer
 	defer w.End()
 	t.release()
-	if err := w.Settle(t.base.At); err != nil {
+	if err := w.Settle(t.reader.Point.At); err != nil {
 		return fmt.Errorf("fsmeta: roll back transaction: %w", err)
 	}
 	return nil
@@ -318,12 +317,7 @@ func (t *transaction) usable() error {
 }
 
 // point is the point in time that the transaction reads at, its own changes apart.
-func (t *transaction) point() view.Point {
-	if t.writable {
-		return t.base
-	}
-	return t.reader.Point
-}
+func (t *transaction) point() view.Point { return t.reader.Point }
 
 // get returns what the transaction sees under name, nil if nothing.
 func (t *transaction) get(name string) (*format.Snapshot, error) {

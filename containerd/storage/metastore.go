@@ -174,23 +174,33 @@ func (ms *MetaStore) TransactionContext(ctx context.Context, writable bool) (con
 	return tctx, &transactor{tx: tx, writable: writable}, nil
 }
 
-// begin begins a transaction of s, see wait. One that carries a transaction that has ended
-// is no reason not to: containerd's package does not mind.
+// begin begins a transaction of s. A writable one waits for its turn, see wait; a read-only one waits
+// for nothing.
 func begin(ctx context.Context, s *fsmeta.Store, writable bool) (tctx context.Context, tx fsmeta.Transactor, err error) {
-	try := func(ctx context.Context) error {
-		tctx, tx, err = s.TransactionContext(ctx, writable)
-		if errors.Is(err, fsmeta.ErrTransactionClosed) {
-			tctx, tx, err = s.TransactionContext(fsmeta.WithoutTransaction(ctx), writable)
-		}
-		return err
+	if !writable {
+		return beginAny(ctx, s, false)
 	}
-	if err = wait(ctx, try); err != nil {
+	err = wait(ctx, func(ctx context.Context) error {
+		tctx, tx, err = beginAny(ctx, s, true)
+		return err
+	})
+	if err != nil {
 		return nil, nil, err
 	}
 	if ctx.Err() != nil { // what was waited with may be another context
 		tctx = fsmeta.CarryTransaction(ctx, tctx)
 	}
 	return tctx, tx, nil
+}
+
+// beginAny begins a transaction. That ctx carries one that has ended is no reason not to: containerd's
+// package does not mind.
+func beginAny(ctx context.Context, s *fsmeta.Store, writable bool) (context.Context, fsmeta.Transactor, error) {
+	tctx, tx, err := s.TransactionContext(ctx, writable)
+	if errors.Is(err, fsmeta.ErrTransactionClosed) {
+		return s.TransactionContext(fsmeta.WithoutTransaction(ctx), writable)
+	}
+	return tctx, tx, err
 }
 
 // transactor ends a transaction as bbolt's do.
