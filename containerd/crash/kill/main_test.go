@@ -6,11 +6,12 @@ import (
 	"os"
 	"testing"
 
+	"github.com/fsmeta/fsmeta/containerd/crash/apart"
 	"github.com/fsmeta/fsmeta/containerd/crash/kill/traced"
 )
 
 func TestMain(m *testing.M) {
 	traced.Main()
 	portMain()
-	os.Exit(m.Run())
+	os.Exit(apart.Main(m))
 }

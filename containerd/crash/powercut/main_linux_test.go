@@ -2,16 +2,16 @@ package powercut
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"syscall"
 	"testing"
+
+	"github.com/fsmeta/fsmeta/containerd/crash/apart"
 )
 
 const (
-	isolatedVariable = "FSMETA_CRASH_POWERCUT_ISOLATED" // the tests have mounts of their own
 	machineVariable  = "FSMETA_CRASH_POWERCUT_MACHINE"  // makes this binary a machine
 	workloadVariable = "FSMETA_CRASH_POWERCUT_WORKLOAD" // makes this binary a workload
 )
@@ -22,27 +22,8 @@ func TestMain(m *testing.M) {
 		os.Exit(become(workloadVariable, runWorkload))
 	case os.Getenv(machineVariable) != "":
 		os.Exit(become(machineVariable, runMachine))
-	case os.Geteuid() != 0 || os.Getenv(isolatedVariable) != "":
-		os.Exit(m.Run())
 	}
-	os.Exit(isolate(m))
-}
-
-// isolate runs the tests with mounts of their own, so that none is left however they end.
-func isolate(m *testing.M) int {
-	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
-	cmd.Env = append(os.Environ(), isolatedVariable+"=1")
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
-	err := cmd.Run()
-	var exit *exec.ExitError
-	switch {
-	case err == nil:
-		return 0
-	case errors.As(err, &exit):
-		return max(1, exit.ExitCode())
-	}
-	return m.Run() // root that may not mount: need says so
+	os.Exit(apart.Main(m))
 }
 
 // become makes this process what the variable says.
