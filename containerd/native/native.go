@@ -64,6 +64,9 @@ func (content) Kind() string { return "native" }
 
 func (content) Upper(dir string) string { return dir }
 
+// Remakes says that copies have to be on disk.
+func (content) Remakes() bool { return false }
+
 // Rebases says that a copy stands on what it was made from.
 func (content) Rebases() bool { return false }
 

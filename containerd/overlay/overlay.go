@@ -168,6 +168,9 @@ func work(dir string) string { return filepath.Join(dir, "work") }
 // nothing is an empty directory, for an overlay over nothing.
 func nothing(dir string) string { return filepath.Join(dir, "nothing") }
 
+// Remakes says that nothing but empty directories is made.
+func (c content) Remakes() bool { return true }
+
 // Rebases says that an upper directory can be put on any parent when it is committed.
 func (c content) Rebases() bool { return true }
 

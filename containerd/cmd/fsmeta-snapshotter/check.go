@@ -153,6 +153,10 @@ func checkContent(ctx context.Context, root string, p tool.Printer) (snapshots, 
 		return 0, 0, err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
+	unsettled, err := driver.Unsettled(root)
+	if err != nil {
+		return 0, 0, err
+	}
 	known, damaged := map[string]bool{}, false
 	for info, err := range store.All(ctx) {
 		if errors.Is(err, fsmeta.ErrDamaged) {
@@ -175,6 +179,8 @@ func checkContent(ctx context.Context, root string, p tool.Printer) (snapshots, 
 		f := fsmeta.Finding{Path: path, Name: info.Name, Problem: "its content is missing", Meaning: "it can't be mounted, nor what stands on it", Advice: "remove them, and pull the image again"}
 		if removed := driver.RemovedName(info.ID); slices.Contains(names, removed) {
 			f.Meaning, f.Advice, f.Harmless = "it was removed, and restored from a backup; its content is in "+removed+", and gets its name back at the next start or garbage collection", adviseNothing, true
+		} else if unsettled && info.Kind != fsmeta.KindCommitted && isGone(filepath.Dir(path)) {
+			f.Meaning, f.Advice, f.Harmless = "it is an active snapshot or a view, whose directory a crash can take; the next start of the daemon makes it anew", "start the daemon, or restart it", true
 		}
 		n, err := p.Findings(f)
 		if err != nil {
@@ -193,6 +199,11 @@ func checkContent(ctx context.Context, root string, p tool.Printer) (snapshots, 
 	names = slices.DeleteFunc(names, func(name string) bool { return known[name] })
 	n, err := printUnclaimed(root, names, damaged, p)
 	return snapshots, wrong + n, err
+}
+
+func isGone(path string) bool {
+	_, err := os.Lstat(path)
+	return errors.Is(err, fs.ErrNotExist)
 }
 
 // printMounts prints what is mounted below the content. It returns how much is wrong.

@@ -15,6 +15,7 @@ import (
 
 	"github.com/fsmeta/fsmeta/containerd/internal/tool"
 	"github.com/fsmeta/fsmeta/containerd/native"
+	"github.com/fsmeta/fsmeta/containerd/overlay"
 )
 
 // run runs the command and returns what it prints, and whether it has findings. Any other
@@ -166,5 +167,38 @@ func TestCheckOfContent(t *testing.T) {
 		if !strings.Contains(out, want) {
 			t.Errorf("the check does not say %q:\n%s", want, out)
 		}
+	}
+}
+
+// A crash can take the directory of an active snapshot: that is no more than a note, since the next start makes it anew. It is a
+// finding where the daemon was stopped in order, and where it is a layer's.
+func TestCheckOfLostDirectory(t *testing.T) {
+	for name, c := range map[string]struct {
+		stopped, layer, wrong bool
+	}{
+		"active":            {false, false, false},
+		"active after a stop": {true, false, true},
+		"layer":             {false, true, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			root := t.TempDir()
+			sn, err := overlay.NewSnapshotter(root)
+			must(t, err)
+			_, err = sn.Prepare(t.Context(), "key", "")
+			must(t, err)
+			if c.layer {
+				must(t, sn.Commit(t.Context(), "name", "key"))
+			}
+			if c.stopped {
+				must(t, sn.Close())
+			} else {
+				defer sn.Close() //nolint:errcheck // what it has lost it can't bring to the disk
+			}
+			must(t, os.RemoveAll(filepath.Join(root, "snapshots", "1")))
+			out, wrong := run(t, "--root", root, "check")
+			if wrong != c.wrong || !strings.Contains(out, "content is missing") || strings.Contains(out, "makes it anew") == c.wrong {
+				t.Errorf("findings: %v, want %v:\n%s", wrong, c.wrong, out)
+			}
+		})
 	}
 }

@@ -222,8 +222,13 @@ func (p *probe) writeDisk(ctx context.Context) error {
 		p.write = nil
 		return err
 	case <-time.After(time.Until(p.write.begin.Add(p.every / 2))): // within probeLimit, and in time for the watchdog
-		return nil
 	case <-ctx.Done():
+	}
+	select {
+	case err := <-p.write.ended: // where the time is up as well
+		p.write = nil
+		return err
+	default:
 		return nil
 	}
 }

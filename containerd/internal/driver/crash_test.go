@@ -261,7 +261,19 @@ func writeContent(dir, name string) error {
 			return err
 		}
 	}
-	return os.Symlink("a/b", filepath.Join(dir, "link"))
+	if err := os.Symlink("a/b", filepath.Join(dir, "link")); err != nil {
+		return err
+	}
+	return os.Chmod(filepath.Dir(dir), modeOf(name))
+}
+
+// modeOf returns the mode of the directory in which writeContent writes, and that of those made on it.
+func modeOf(name string) fs.FileMode {
+	if name == "" {
+		return 0o755
+	}
+	seed := sha256.Sum256([]byte(name))
+	return 0o700 | fs.FileMode(seed[0])&0o77
 }
 
 // compareContent says what is not as writeContent has left it.
@@ -472,8 +484,16 @@ func checkSnapshot(kind, dir, name string, infos map[string]snapshots.Info) erro
 		}
 	}
 	entries, err := os.ReadDir(upper)
-	if err != nil || info.Kind != snapshots.KindCommitted {
+	if err != nil {
 		return err
+	}
+	if kind != "native" {
+		if err := checkMode(upper, name, info); err != nil {
+			return err
+		}
+	}
+	if info.Kind != snapshots.KindCommitted {
+		return nil
 	}
 	layers := 0
 	for ; name != ""; name = infos[name].Parent {
@@ -487,6 +507,22 @@ func checkSnapshot(kind, dir, name string, infos map[string]snapshots.Info) erro
 	}
 	if len(entries) != layers {
 		return fmt.Errorf("%s holds %d layers, want %d", upper, len(entries), layers)
+	}
+	return nil
+}
+
+// checkMode says if the directory of a layer has not the mode that it was given, or its parent's.
+func checkMode(upper, name string, info snapshots.Info) error {
+	is, err := os.Stat(upper)
+	if err != nil {
+		return err
+	}
+	want := []fs.FileMode{modeOf(name)}
+	if info.Kind != snapshots.KindCommitted { // what was written to it last may be on disk or not
+		want = []fs.FileMode{modeOf(info.Parent), modeOf("layer-" + name)}
+	}
+	if !slices.Contains(want, is.Mode().Perm()) {
+		return fmt.Errorf("%s has the mode %o, want one of %o", upper, is.Mode().Perm(), want)
 	}
 	return nil
 }

@@ -11,8 +11,9 @@
 //	                is removed, rm-ID, and rm-ID-part while it is deleted
 //	newer           identifiers of content that the store has not handed out, where there is such
 //	unsynced        the identifier below which content may be lost, where a sync has failed
+//	unsettled       while directories of active snapshots may not be on disk yet
 //	.fsmeta-making/ID/
-//	                content that is being made, where the store is shared: see [Config.Meta]
+//	                what is being made, where it gets to its place at once: see [Content] and [Config.Meta]
 //
 // and is locked (flock) by the one process that serves it. The store can be opened by
 // others beside it.
@@ -20,8 +21,8 @@
 // What a crash or a power cut leaves, at any point: every snapshot in the store has its
 // directory, and every committed one all of its content, unless the Snapshotter is
 // [Config.Unsynced]. For that, a new directory is on disk before the transaction that
-// creates its snapshot, the content before the one that commits it, and it is deleted after
-// the one that removes it. What is left over are directories that the store knows nothing
+// creates its snapshot, or the next Open makes it anew, the content is before the one that commits it, and it
+// is deleted after the one that removes it. What is left over are directories that the store knows nothing
 // of; [Snapshotter.Cleanup] deletes them. As an identifier is never handed out twice, such
 // a directory never gets in the way of another snapshot.
 package driver
@@ -64,6 +65,10 @@ type Content interface {
 	// Fill makes the content of a new snapshot in its empty directory dir. parent is the
 	// directory of the snapshot that it stands on, "" where there is none.
 	Fill(ctx context.Context, dir, parent string, s storage.Snapshot, labels map[string]string) error
+
+	// Remakes reports whether Fill makes nothing but directories, so that it makes the same once more where a power
+	// cut has taken them.
+	Remakes() bool
 
 	// Upper returns where in the directory of a snapshot that is which was added to its
 	// parents, and whose size counts as its usage.
@@ -121,6 +126,8 @@ type Snapshotter struct {
 	made    []era           // since Open
 	highest uint64          // identifier in these
 
+	settling settling
+
 	health health
 }
 
@@ -149,11 +156,12 @@ func Open(root string, content Content, config Config) (_ *Snapshotter, err erro
 		return nil, err
 	}
 	s := &Snapshotter{root: root, content: content, config: config, making: map[string]bool{}, failed: make(chan struct{}),
-		health: health{logged: map[string]bool{}, sizes: map[string]int64{}}}
+		settling: settling{ids: map[string]bool{}},
+		health:   health{logged: map[string]bool{}, sizes: map[string]int64{}}}
 	if err := s.open(); err != nil {
 		return nil, errors.Join(err, unlock())
 	}
-	s.close = sync.OnceValue(func() error { return errors.Join(s.meta.Close(), s.sync.close(), unlock()) })
+	s.close = sync.OnceValue(func() error { return errors.Join(s.settleAll(), s.meta.Close(), s.sync.close(), unlock()) })
 	return s, nil
 }
 
@@ -190,6 +198,9 @@ func (s *Snapshotter) open() error {
 	if err = s.checkContent(); err == nil {
 		err = s.giveRestored(context.Background())
 	}
+	if err == nil && s.remakes() {
+		err = s.remake(context.Background())
+	}
 	if err == nil {
 		err = s.noteNewer()
 	}
@@ -224,9 +235,15 @@ func (s *Snapshotter) checkContent() error {
 	if err != nil || len(names) > 0 {
 		return err
 	}
+	var filters []string
+	if unsettled, err := Unsettled(s.root); err != nil {
+		return err
+	} else if unsettled {
+		filters = []string{"kind==committed"} // a power cut can have taken all others
+	}
 	some := errors.New("some")
 	err = s.read(context.Background(), func(ctx context.Context) error {
-		return storage.WalkInfo(ctx, func(context.Context, snapshots.Info) error { return some })
+		return storage.WalkInfo(ctx, func(context.Context, snapshots.Info) error { return some }, filters...)
 	})
 	if errors.Is(err, some) {
 		return fmt.Errorf("%s is empty, and the store has snapshots: restore it, or mount what it is on", filepath.Join(s.root, snapshotsDir))

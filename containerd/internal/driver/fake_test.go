@@ -32,6 +32,8 @@ func (f *fake) Kind() string { return "native" }
 
 func (f *fake) Rebases() bool { return true }
 
+func (f *fake) Remakes() bool { return false }
+
 func (f *fake) Fill(_ context.Context, dir, parent string, _ storage.Snapshot, _ map[string]string) error {
 	if err := os.Mkdir(filepath.Join(dir, "fs"), 0o755); err != nil {
 		return err

@@ -141,6 +141,11 @@ func (s *Snapshotter) tryCreate(ctx context.Context, kind snapshots.Kind, key, p
 		return nil, err
 	}
 	defer s.end(id)
+	if s.remakes() {
+		if err := s.unsettle(id); err != nil {
+			return nil, err
+		}
+	}
 	dir, err := s.makeDir(ctx, id)
 	if err != nil {
 		return nil, err
@@ -149,6 +154,7 @@ func (s *Snapshotter) tryCreate(ctx context.Context, kind snapshots.Kind, key, p
 		// It may be what is found to be committed when the store is opened again.
 		if err != nil && !errors.Is(err, fsmeta.ErrOutcomeUnknown) {
 			s.delete(ctx, dir)
+			s.settled(id)
 		}
 	}()
 	if err := s.makeContent(ctx, key, dir, kind, id, parentID, labels); err != nil {
@@ -158,6 +164,11 @@ func (s *Snapshotter) tryCreate(ctx context.Context, kind snapshots.Kind, key, p
 			return nil, errChanged
 		}
 		return nil, fmt.Errorf("make the content of snapshot %q: %w", key, err)
+	}
+	if !s.shared() {
+		if dir, err = s.place(dir, id); err != nil {
+			return nil, err
+		}
 	}
 	err = s.write(ctx, "prepare", key, func(ctx context.Context) error {
 		snapshot, err := storage.CreateSnapshotWithID(ctx, id, kind, key, parent, snapshots.WithLabels(labels))
@@ -180,11 +191,12 @@ func (s *Snapshotter) tryCreate(ctx context.Context, kind snapshots.Kind, key, p
 // path. It is errChanged where there is content under that identifier.
 func (s *Snapshotter) makeDir(ctx context.Context, id string) (string, error) {
 	dir := s.dir(id)
-	if s.shared() {
+	aside := s.shared() || s.remakes()
+	if aside {
 		dir = filepath.Join(s.root, makingDir, id)
 	}
 	err := os.Mkdir(dir, 0o700)
-	if _, there := os.Lstat(s.dir(id)); err == nil && s.shared() && there == nil {
+	if _, there := os.Lstat(s.dir(id)); err == nil && aside && there == nil {
 		s.delete(ctx, dir)
 		err = iofs.ErrExist
 	}
@@ -196,9 +208,12 @@ func (s *Snapshotter) makeDir(ctx context.Context, id string) (string, error) {
 	return dir, err
 }
 
-// place brings content that was made in dir to its place, and returns where it is then. It runs in the
-// transaction that creates the snapshot. A crash leaves the content at one place or the
-// other, and the name in snapshots/ is on disk before the transaction can be.
+// place brings content that was made in dir to its place, and returns where it is then. Where the store is shared, it runs in
+// the transaction that creates the snapshot, and the name in snapshots/ is on disk before that can be. A crash leaves the
+// content at one place or the other.
+//
+// What can be made anew is not synced. It is whole under its name, also after a power cut: filesystems that keep a log bring the
+// renaming to the disk with or after what was done before it.
 func (s *Snapshotter) place(dir, id string) (string, error) {
 	at := s.dir(id)
 	if dir == at {
@@ -207,7 +222,7 @@ func (s *Snapshotter) place(dir, id string) (string, error) {
 	if err := os.Rename(dir, at); err != nil {
 		return dir, err
 	}
-	if s.config.Unsynced {
+	if s.config.Unsynced || s.remakes() {
 		return at, nil
 	}
 	return at, atomicfs.SyncDir(filepath.Dir(at))
@@ -245,21 +260,29 @@ func (s *Snapshotter) checkFree(ctx context.Context, name string) error {
 	}
 }
 
-// makeContent fills the directory of a new snapshot. When it returns nil, it is on disk. A
-// crash or an error leaves a directory that no snapshot has.
+// makeContent fills the directory of a new snapshot. When it returns nil, it is on disk, unless it can be
+// made anew. A crash or an error leaves a directory that no snapshot has.
 func (s *Snapshotter) makeContent(ctx context.Context, key, dir string, kind snapshots.Kind, id, parentID string, labels map[string]string) error {
-	parent := ""
 	snapshot := storage.Snapshot{Kind: kind, ID: id}
 	if parentID != "" {
-		parent, snapshot.ParentIDs = s.dir(parentID), []string{parentID}
+		snapshot.ParentIDs = []string{parentID}
 	}
-	if err := s.content.Fill(ctx, dir, parent, snapshot, labels); err != nil {
+	if err := s.fill(ctx, dir, snapshot, labels); err != nil {
 		return err
 	}
-	if s.config.Unsynced {
+	if s.config.Unsynced || s.remakes() {
 		return nil
 	}
 	return s.syncing(ctx, "prepare", key, func() error { return s.sync.added(ctx, dir) })
+}
+
+// fill makes the content of a new snapshot in an empty directory.
+func (s *Snapshotter) fill(ctx context.Context, dir string, snapshot storage.Snapshot, labels map[string]string) error {
+	parent := ""
+	if len(snapshot.ParentIDs) > 0 {
+		parent = s.dir(snapshot.ParentIDs[0])
+	}
+	return s.content.Fill(ctx, dir, parent, snapshot, labels)
 }
 
 // Commit makes the committed snapshot name of the active snapshot key, and records its
@@ -300,13 +323,17 @@ func (s *Snapshotter) tryCommit(ctx context.Context, name, key string, opts []sn
 			return errors.Join(s.checkStill(ctx, key, id), err)
 		}
 	}
-	return s.write(ctx, "commit", key, func(ctx context.Context) error {
+	err = s.write(ctx, "commit", key, func(ctx context.Context) error {
 		committed, err := storage.CommitActive(ctx, key, name, usage, opts...)
 		if err == nil && committed != id {
 			err = errChanged
 		}
 		return err
 	})
+	if err == nil {
+		s.settled(id)
+	}
+	return err
 }
 
 // settle measures the content of an identifier and makes it durable.
@@ -368,6 +395,7 @@ func (s *Snapshotter) Remove(ctx context.Context, key string) error {
 	if err != nil {
 		return err
 	}
+	s.settled(id)
 	if !s.config.AsyncRemove {
 		s.delete(ctx, s.dir(id))
 		return nil

@@ -87,7 +87,7 @@ func (s *syncer) filesystem(ctx context.Context, failed uint64) error {
 	return err
 }
 
-// files syncs the files in dir, for content that the syncer can't vouch for. Errors are those of filesystem, and of
+// files syncs the files in dir, and its name, for content that the syncer can't vouch for. Errors are those of filesystem, and of
 // [files.Sync]. It takes the turn: where it fails, another call for the same content would be told of nothing.
 func (s *syncer) files(ctx context.Context, dir string, failed uint64) error {
 	if err := s.take(ctx, failed); err != nil {
@@ -95,6 +95,9 @@ func (s *syncer) files(ctx context.Context, dir string, failed uint64) error {
 	}
 	defer s.give()
 	err := s.tree(ctx, dir)
+	if err == nil {
+		err = atomicfs.SyncDir(s.dir.Name())
+	}
 	if files.Unwritten(err) {
 		err = s.fail(err)
 	}
