@@ -119,11 +119,11 @@ func buildDaemon(dir string) (string, error) {
 		return filepath.Abs(path)
 	}
 	path := filepath.Join(dir, "fsmeta-snapshotter")
-	arguments := []string{"build", "-o", path}
+	arguments := []string{"build", "-C", "../cmd", "-o", path}
 	if raceDetector {
 		arguments = append(arguments, "-race")
 	}
-	cmd := exec.Command("go", append(arguments, "github.com/fsmeta/fsmeta/containerd/cmd/fsmeta-snapshotter")...)
+	cmd := exec.Command("go", append(arguments, "./fsmeta-snapshotter")...)
 	if output, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build the daemon: %w\n%s", err, output)
 	}

@@ -12,7 +12,7 @@ import (
 )
 
 // What bbolt writes at the beginning of pages, see internal/common in bbolt. Numbers have the byte order of
-// the machine. containerd/internal/migrate checks more, since it opens files for writing.
+// the machine. containerd/cmd/internal/migrate checks more, since it opens files for writing.
 const (
 	pageHeader    = 16 // identifier (8 bytes), flags (2), count (2), overflow (4)
 	pageElement   = 16 // of a branch: position, key size (4 each), page (8); of a leaf: flags, position, key size, value size

@@ -11,8 +11,8 @@ import (
 	"path/filepath"
 	"slices"
 
+	"github.com/fsmeta/fsmeta/containerd/cmd/internal/tool"
 	"github.com/fsmeta/fsmeta/containerd/internal/driver"
-	"github.com/fsmeta/fsmeta/containerd/internal/tool"
 	"github.com/fsmeta/fsmeta/fsmeta"
 	"github.com/moby/sys/mountinfo"
 	"github.com/urfave/cli/v3"

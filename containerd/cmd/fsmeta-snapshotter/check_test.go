@@ -13,7 +13,7 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/fsmeta/fsmeta/containerd/internal/tool"
+	"github.com/fsmeta/fsmeta/containerd/cmd/internal/tool"
 	"github.com/fsmeta/fsmeta/containerd/native"
 	"github.com/fsmeta/fsmeta/containerd/overlay"
 )

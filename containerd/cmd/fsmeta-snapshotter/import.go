@@ -6,8 +6,8 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/fsmeta/fsmeta/containerd/internal/migrate"
-	"github.com/fsmeta/fsmeta/containerd/internal/tool"
+	"github.com/fsmeta/fsmeta/containerd/cmd/internal/migrate"
+	"github.com/fsmeta/fsmeta/containerd/cmd/internal/tool"
 	"github.com/fsmeta/fsmeta/containerd/overlay"
 	"github.com/urfave/cli/v3"
 )

@@ -13,7 +13,7 @@ import (
 	"syscall"
 
 	"github.com/containerd/log"
-	"github.com/fsmeta/fsmeta/containerd/internal/tool"
+	"github.com/fsmeta/fsmeta/containerd/cmd/internal/tool"
 	"github.com/urfave/cli/v3"
 )
 

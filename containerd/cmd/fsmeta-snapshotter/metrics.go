@@ -14,8 +14,8 @@ import (
 
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/log"
+	"github.com/fsmeta/fsmeta/containerd/cmd/internal/tool"
 	"github.com/fsmeta/fsmeta/containerd/internal/driver"
-	"github.com/fsmeta/fsmeta/containerd/internal/tool"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"

@@ -4,7 +4,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/fsmeta/fsmeta/containerd/internal/tool"
+	"github.com/fsmeta/fsmeta/containerd/cmd/internal/tool"
 )
 
 // row is a line of a table. Its cells are escaped.

@@ -13,7 +13,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/fsmeta/fsmeta/containerd/internal/tool"
+	"github.com/fsmeta/fsmeta/containerd/cmd/internal/tool"
 	"github.com/fsmeta/fsmeta/fsmeta"
 	"github.com/urfave/cli/v3"
 )

@@ -3,7 +3,7 @@ package main
 import (
 	"fmt"
 
-	"github.com/fsmeta/fsmeta/containerd/internal/tool"
+	"github.com/fsmeta/fsmeta/containerd/cmd/internal/tool"
 	"github.com/fsmeta/fsmeta/fsmeta"
 	"github.com/urfave/cli/v3"
 )

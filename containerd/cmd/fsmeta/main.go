@@ -25,7 +25,7 @@ import (
 	"slices"
 	"syscall"
 
-	"github.com/fsmeta/fsmeta/containerd/internal/tool"
+	"github.com/fsmeta/fsmeta/containerd/cmd/internal/tool"
 	"github.com/urfave/cli/v3"
 )
 

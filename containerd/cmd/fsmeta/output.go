@@ -5,7 +5,7 @@ import (
 	"io"
 	"strings"
 
-	"github.com/fsmeta/fsmeta/containerd/internal/tool"
+	"github.com/fsmeta/fsmeta/containerd/cmd/internal/tool"
 )
 
 // output is a buffer before a writer. Until it has overflown, what is in it can be dropped.

@@ -3,7 +3,7 @@ package main
 import (
 	"strings"
 
-	"github.com/fsmeta/fsmeta/containerd/internal/tool"
+	"github.com/fsmeta/fsmeta/containerd/cmd/internal/tool"
 )
 
 // pairs prints names and values in two columns. On a terminal long values go on in the next

@@ -6,7 +6,7 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/fsmeta/fsmeta/containerd/internal/tool"
+	"github.com/fsmeta/fsmeta/containerd/cmd/internal/tool"
 	"github.com/fsmeta/fsmeta/containerd/storage"
 	"github.com/fsmeta/fsmeta/fsmeta"
 	"github.com/urfave/cli/v3"

@@ -75,7 +75,7 @@ func TestReadme(t *testing.T) {
 	}
 	for i, command := range commands {
 		if got, want := shape(outputs[i]), shape(shown[i]); got != want || got == "" {
-			t.Errorf("%s\nprints\n%s\nand %s has\n%s\n(go test ./cmd/fsmeta -run TestReadme -update writes what it prints)", command, outputs[i], readme, shown[i])
+			t.Errorf("%s\nprints\n%s\nand %s has\n%s\n(go test ./fsmeta -run TestReadme -update writes what it prints)", command, outputs[i], readme, shown[i])
 		}
 	}
 }
