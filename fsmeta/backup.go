@@ -73,10 +73,8 @@ func (s *Store) backup(ctx context.Context, dir string, progress func(done, tota
 	if err != nil {
 		return err
 	}
-	owner, err := s.heir()
-	if err == nil {
-		err = os.Mkdir(unfinished, format.DirMode)
-	}
+	owner := s.heir()
+	err = os.Mkdir(unfinished, format.DirMode)
 	if err == nil && owner.Hand { // what is made in it is handed over, too
 		if err = os.Chown(unfinished, owner.UID, owner.GID); err != nil {
 			err = errors.Join(err, os.Remove(unfinished))
@@ -102,10 +100,10 @@ func (s *Store) backup(ctx context.Context, dir string, progress func(done, tota
 
 // heir is the user that a copy belongs to: root hands one to the owner of the store, so that the owner
 // can use it in the place of the store. Others can't.
-func (s *Store) heir() (disk.Owner, error) {
-	owner, err := disk.OwnerOf(s.root.File)
+func (s *Store) heir() disk.Owner {
+	owner := s.tree.Owner()
 	owner.Hand = owner.Hand && os.Geteuid() == 0
-	return owner, err
+	return owner
 }
 
 // holdsPath reports whether a path is below the store's directory.

@@ -107,20 +107,14 @@ func (s *Store) openFiles(o options) error {
 	if s.root, err = disk.OpenDir(s.dir, true); err != nil {
 		return err
 	}
-	if err := layout.CheckNames(s.root); err != nil {
-		return err
-	}
 	if s.tree, err = tree.Open(s.root); err != nil {
 		return err
 	}
 	if s.view, err = view.Open(s.dir, s.tree, !o.readOnly); err != nil || o.readOnly {
 		return err
 	}
-	owner, err := disk.OwnerOf(s.root.File)
-	if err == nil {
-		s.writer = commit.New(commit.Config{Dir: s.root, Owner: owner, Tree: s.tree, View: s.view})
-	}
-	return err
+	s.writer = commit.New(commit.Config{Dir: s.root, Tree: s.tree, View: s.view})
+	return nil
 }
 
 // Close ends the use of the store. Open transactions are rolled back; commits that are

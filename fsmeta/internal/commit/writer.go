@@ -82,10 +82,9 @@ const (
 
 // Config is what a Writer needs. It works on what is open already.
 type Config struct {
-	Dir   *disk.Dir
-	Owner disk.Owner
-	Tree  *tree.Tree
-	View  *view.View
+	Dir  *disk.Dir
+	Tree *tree.Tree
+	View *view.View
 }
 
 // checkpointSize is how long the lines may get, in bytes, before a checkpoint drops them.
@@ -99,7 +98,7 @@ var CheckpointSize int64 = checkpointSize
 // is taken.
 func New(c Config) *Writer {
 	w := &Writer{
-		dir: c.Dir, owner: c.Owner, tree: c.Tree, view: c.View, size: CheckpointSize, ahead: Ahead(c.Dir),
+		dir: c.Dir, owner: c.Tree.Owner(), tree: c.Tree, view: c.View, size: CheckpointSize,
 		given: map[string]bool{}, lagging: map[string]error{}, away: true,
 	}
 	w.turn = turn.New(lock.New(filepath.Join(c.Dir.Path, format.StagingDir)), lock.New(filepath.Join(c.Dir.Path, format.SnapshotsDir)), turn.Hooks{
@@ -121,6 +120,12 @@ func (w *Writer) Begin(ctx context.Context) error { return w.turn.Take(ctx) }
 func (w *Writer) enter() error {
 	if err := w.tree.Confirm(); err != nil {
 		return err
+	}
+	if w.ahead == 0 { // the first time
+		if err := w.dir.CheckNames(format.MaxEntry); err != nil {
+			return err
+		}
+		w.ahead = Ahead(w.dir)
 	}
 	return w.takeOver()
 }

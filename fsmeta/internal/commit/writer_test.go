@@ -39,13 +39,11 @@ func open(t *testing.T, dir string) *handle {
 	check(t, layout.Make(dir, Ahead))
 	root, err := disk.OpenDir(dir, true)
 	check(t, err)
-	owner, err := disk.OwnerOf(root.File)
-	check(t, err)
 	tr, err := tree.Open(root)
 	check(t, err)
 	v, err := view.Open(dir, tr, true)
 	check(t, err)
-	h := &handle{New(Config{Dir: root, Owner: owner, Tree: tr, View: v}), t, dir}
+	h := &handle{New(Config{Dir: root, Tree: tr, View: v}), t, dir}
 	t.Cleanup(func() {
 		_ = h.Close(func() (bool, error) { return false, nil })
 		_ = errors.Join(v.Close(), tr.Close(), root.Close())

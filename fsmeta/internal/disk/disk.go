@@ -4,11 +4,13 @@ package disk
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"strings"
 	"sync"
 
+	"github.com/fsmeta/fsmeta/fsmeta/internal/fault"
 	"golang.org/x/sys/unix"
 )
 
@@ -119,12 +121,17 @@ func (d *Dir) Exists(name string) (there, isDir bool, err error) {
 	return err == nil, err == nil && is.Type.IsDir(), err
 }
 
-// RefusesName reports whether the filesystem finds name too long for an entry of d.
-func (d *Dir) RefusesName(name string) bool {
+// CheckNames refuses a filesystem on which names of so many bytes are too long for entries of d, with a fault.ErrNotStore.
+func (d *Dir) CheckNames(bytes int) error {
 	at := d.hold()
 	defer d.mu.RUnlock()
 	var stat unix.Stat_t
-	return retry(func() error { return unix.Fstatat(at.fd, name, &stat, unix.AT_SYMLINK_NOFOLLOW) }) == unix.ENAMETOOLONG
+	name := strings.Repeat("n", bytes)
+	err := retry(func() error { return unix.Fstatat(at.fd, name, &stat, unix.AT_SYMLINK_NOFOLLOW) })
+	if err == unix.ENAMETOOLONG {
+		return fmt.Errorf("%w: the filesystem takes no names of %d bytes, which a store needs: %w", fault.ErrNotStore, bytes, err)
+	}
+	return nil
 }
 
 // Enter opens a directory in d, as [At.Enter] does.

@@ -341,7 +341,7 @@ func (r *repair) begin() (err error) {
 	if err != nil {
 		return err
 	}
-	w := commit.New(commit.Config{Dir: r.root, Owner: r.owner, Tree: r.tree, View: r.view})
+	w := commit.New(commit.Config{Dir: r.root, Tree: r.tree, View: r.view})
 	if err := w.Begin(r.ctx); err != nil {
 		return errors.Join(err, r.end(w, false))
 	}

@@ -47,13 +47,11 @@ func openStore(t testing.TB, dir string) *handle {
 	var err error
 	h.root, err = disk.OpenDir(dir, true)
 	h.check(err)
-	owner, err := disk.OwnerOf(h.root.File)
-	h.check(err)
 	h.tree, err = tree.Open(h.root)
 	h.check(err)
 	h.view, err = view.Open(dir, h.tree, true)
 	h.check(err)
-	h.w = commit.New(commit.Config{Dir: h.root, Owner: owner, Tree: h.tree, View: h.view})
+	h.w = commit.New(commit.Config{Dir: h.root, Tree: h.tree, View: h.view})
 	return h
 }
 

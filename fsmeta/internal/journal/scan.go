@@ -47,6 +47,9 @@ func (f *File) Scan(whole bool) (Tail, error) {
 func (f *File) lookLocked(whole bool) (*exam, error) {
 	x := &exam{txn: f.published, crc: f.crcLocked(f.published), filled: f.filled}
 	src := newSource(f.file, f.nextLocked(f.published))
+	if whole {
+		src.step = wholeStep
+	}
 	bad, err := x.readLines(src)
 	if err != nil {
 		return nil, err

@@ -21,7 +21,8 @@ type source struct {
 }
 
 const (
-	firstStep = 512 // mostly there is one new line, or none
+	firstStep = 512        // mostly there is one new line, or none
+	wholeStep = ClosedFill // where all of the file is read: as much as that of a closed store has
 	lastStep  = 256 << 10
 	nulStep   = 8 << 10 // over NUL bytes, always into the same buffer
 )

@@ -12,8 +12,6 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/fsmeta/fsmeta/fsmeta/internal/disk"
 	"github.com/fsmeta/fsmeta/fsmeta/internal/fault"
 	"github.com/fsmeta/fsmeta/fsmeta/internal/format"
@@ -92,16 +90,6 @@ func checkVersion(path string, version int) error {
 func irregular(path string) bool {
 	info, err := os.Lstat(path)
 	return err == nil && !info.Mode().IsRegular()
-}
-
-var longestName = strings.Repeat("n", format.MaxEntry)
-
-// CheckNames refuses a filesystem on which names are too short for the entries of snapshots.
-func CheckNames(dir *disk.Dir) error {
-	if dir.RefusesName(longestName) {
-		return fmt.Errorf("%w: the filesystem takes no names of %d bytes, which a store needs: %w", fault.ErrNotStore, format.MaxEntry, unix.ENAMETOOLONG)
-	}
-	return nil
 }
 
 func readFile(dir string) ([]byte, error) {

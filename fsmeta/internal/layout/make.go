@@ -58,7 +58,7 @@ func prepare(dir string) (made bool, err error) {
 
 // makeLocked is Make with the lock on staging/.
 func makeLocked(d *disk.Dir, owner disk.Owner, fill int) error {
-	if err := CheckNames(d); err != nil {
+	if err := d.CheckNames(format.MaxEntry); err != nil {
 		return err
 	}
 	if err := makeDir(d, format.StagingDir, owner); err != nil {

@@ -77,6 +77,9 @@ func Open(dir *disk.Dir) (*Tree, error) {
 	return &Tree{root: dir, snapshots: snapshots, owner: owner, prefix: fmt.Sprintf("%08x-", rand.Uint32()), spares: map[bool][]leftover{}, links: map[string]string{}}, nil
 }
 
+// Owner is the owner of the store.
+func (t *Tree) Owner() disk.Owner { return t.owner }
+
 func mounted(path string) error { return &fault.Damaged{Path: path, Err: disk.ErrMounted} }
 
 // notMounted refuses an entry of dir, open as is, that is a mount or on another filesystem.
