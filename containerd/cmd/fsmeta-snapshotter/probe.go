@@ -15,8 +15,8 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
 	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/fsmeta/fsmeta/containerd/internal/serving"
 	"github.com/fsmeta/fsmeta/fsmeta"
-	"golang.org/x/sys/unix"
 )
 
 const (
@@ -244,7 +244,7 @@ func (p *probe) lasts(limit time.Duration) bool {
 func changeRoot(root string) (err error) {
 	now := time.Now()
 	if err := os.Chtimes(root, now, now); err != nil {
-		return withoutFull(err)
+		return serving.WithoutFull(err)
 	}
 	dir, err := os.Open(root)
 	if err != nil {
@@ -252,17 +252,9 @@ func changeRoot(root string) (err error) {
 	}
 	defer func() { err = errors.Join(err, dir.Close()) }()
 	if err := dir.Sync(); err != nil {
-		return withoutFull(fmt.Errorf("sync %s: %w", root, err))
+		return serving.WithoutFull(fmt.Errorf("sync %s: %w", root, err))
 	}
 	return nil
-}
-
-// withoutFull drops an error that says that the disk is full, and nothing else.
-func withoutFull(err error) error {
-	if onlyFull(err) {
-		return nil
-	}
-	return err
 }
 
 // useStore looks for a snapshot that does not exist, once to read and once to change it. The
@@ -291,19 +283,6 @@ type besideRoot struct{ error }
 
 func (e besideRoot) Unwrap() error { return e.error }
 
-// diskErrors are those of a disk or filesystem that is gone.
-var diskErrors = []error{unix.EIO, unix.EROFS, unix.ENODEV, unix.ENXIO, unix.ESTALE, unix.EUCLEAN, unix.ENOTCONN, unix.ESHUTDOWN}
-
-// ofDisk reports whether an error says that the disk or the filesystem is gone.
-func ofDisk(err error) bool {
-	for _, target := range diskErrors {
-		if errors.Is(err, target) {
-			return true
-		}
-	}
-	return false
-}
-
 // hopeless reports whether what a probe says can only be mended from outside, and found out by
 // a new start. A damaged store is not: it goes on for what is whole. Nor is the socket, which is
 // made again as soon as that works.
@@ -311,5 +290,5 @@ func hopeless(err error) bool {
 	if _, beside := errors.AsType[besideRoot](err); beside {
 		return false
 	}
-	return errors.Is(err, errReplaced) || ofDisk(err) && !errors.Is(err, fsmeta.ErrDamaged)
+	return errors.Is(err, errReplaced) || serving.OfDisk(err) && !errors.Is(err, fsmeta.ErrDamaged)
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/core/snapshots/proxy"
 	"github.com/containerd/errdefs"
+	"github.com/fsmeta/fsmeta/containerd/internal/serving"
 	"github.com/fsmeta/fsmeta/lock"
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
@@ -148,7 +149,7 @@ func (f failing) Stat(context.Context, string) (snapshots.Info, error) {
 func TestWhichErrorsProbe(t *testing.T) {
 	for err, want := range map[error]bool{unix.EIO: true, unix.EROFS: true, unix.ENOSPC: false, errdefs.ErrNotFound: false} {
 		p := &probe{wake: make(chan struct{}, 1), writes: probeWrites}
-		o := &observed{Snapshotter: failing{err: err}, root: t.TempDir(), count: func(string, codes.Code, time.Duration) {}, probe: p.soon}
+		o := &serving.Calls{Snapshotter: failing{err: err}, Root: t.TempDir(), Count: func(string, codes.Code, time.Duration) {}, Probe: p.soon}
 		_, _ = o.Stat(t.Context(), "key") // fails
 		tick := make(chan time.Time, 1)
 		if !want {
@@ -295,8 +296,8 @@ func awaitHealth(t *testing.T, c *grpc.ClientConn, ok bool) {
 	}
 }
 
-// serving serves a root directory in this process, on a socket, until the test ends.
-func serving(t *testing.T) *service {
+// servingIn serves a root directory in this process, on a socket, until the test ends.
+func servingIn(t *testing.T) *service {
 	t.Helper()
 	dir := t.TempDir()
 	s := &service{serveOptions: serveOptions{root: filepath.Join(dir, "root"), address: filepath.Join(dir, "sock"), kind: "native"}, health: health.NewServer(), ended: make(chan error, 1)}
@@ -311,7 +312,7 @@ func serving(t *testing.T) *service {
 // A write to the disk that does not end is an error once it takes long, while the other steps go
 // on. It lets the watchdog starve much later. What it ends with counts.
 func TestSlowWrite(t *testing.T) {
-	p := serving(t).probe
+	p := servingIn(t).probe
 	p.every = 0 // it does not wait for a write
 	slow := func(lasts time.Duration) *diskWrite {
 		p.write = &diskWrite{time.Now().Add(-lasts), make(chan error, 1)}

@@ -19,6 +19,7 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/fsmeta/fsmeta/containerd/cmd/internal/tool"
 	"github.com/fsmeta/fsmeta/containerd/internal/driver"
+	"github.com/fsmeta/fsmeta/containerd/internal/serving"
 	"github.com/fsmeta/fsmeta/fsmeta"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
@@ -113,7 +114,7 @@ func (s *service) open() (err error) {
 // wrong: the journal has all, and is emptied when there is room again.
 func (s *service) close() error {
 	err := s.sn.Close()
-	if err != nil && withoutFull(err) == nil {
+	if err != nil && serving.WithoutFull(err) == nil {
 		log.L.WithError(err).Warn("the disk is full, so the journal of the store is not emptied; nothing is lost")
 		return nil
 	}
@@ -153,7 +154,7 @@ func (s *service) run(ctx context.Context) (inOrder bool, err error) {
 
 // start begins to serve on the socket, and says so.
 func (s *service) start() {
-	s.gates.server = newServer(&observed{Snapshotter: s.sn, root: s.root, count: s.metrics.count, probe: s.probe.soon}, s.health)
+	s.gates.server = newServer(&serving.Calls{Snapshotter: s.sn, Root: s.root, Count: s.metrics.count, Probe: s.probe.soon}, s.health)
 	s.socket.serve = func(l net.Listener) {
 		s.gates.serve(l, func(err error) { s.ended <- fmt.Errorf("serve %s: %w", s.socket.address, err) })
 	}

@@ -1,6 +1,6 @@
 //go:build linux
 
-package main
+package serving
 
 import (
 	"errors"
@@ -26,6 +26,14 @@ func onlyFull(err error) bool {
 		return onlyFull(cause)
 	}
 	return err == unix.ENOSPC || err == unix.EDQUOT
+}
+
+// WithoutFull drops an error that says that the disk is full, and nothing else.
+func WithoutFull(err error) error {
+	if onlyFull(err) {
+		return nil
+	}
+	return err
 }
 
 // adviseFull returns what is used up where an error says that there is no room, and what to

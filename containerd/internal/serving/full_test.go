@@ -1,6 +1,6 @@
 //go:build linux
 
-package main
+package serving
 
 import (
 	"errors"
@@ -17,12 +17,12 @@ func TestWithoutFull(t *testing.T) {
 	quota := fmt.Errorf("close: %w", &os.LinkError{Op: "rename", Old: "a", New: "b", Err: unix.EDQUOT})
 	broken := &os.PathError{Op: "sync", Path: "journal", Err: unix.EIO}
 	for _, err := range []error{nil, full, quota, errors.Join(full, nil, quota), fmt.Errorf("close: %w", errors.Join(errors.Join(full), quota))} {
-		if got := withoutFull(err); got != nil {
+		if got := WithoutFull(err); got != nil {
 			t.Errorf("%v is more than a full disk", got)
 		}
 	}
 	for _, err := range []error{broken, errors.Join(full, broken), errors.Join(broken, full), fmt.Errorf("close: %w", errors.Join(full, errors.Join(quota, broken))), errors.New("other")} {
-		if got := withoutFull(err); got != err {
+		if got := WithoutFull(err); got != err {
 			t.Errorf("%v becomes %v", err, got)
 		}
 	}
