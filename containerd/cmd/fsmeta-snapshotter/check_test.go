@@ -176,9 +176,9 @@ func TestCheckOfLostDirectory(t *testing.T) {
 	for name, c := range map[string]struct {
 		stopped, layer, wrong bool
 	}{
-		"active":            {false, false, false},
+		"active":              {false, false, false},
 		"active after a stop": {true, false, true},
-		"layer":             {false, true, true},
+		"layer":               {false, true, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			root := t.TempDir()

@@ -20,9 +20,7 @@ import (
 	"github.com/fsmeta/fsmeta/lock"
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/health"
 	healthapi "google.golang.org/grpc/health/grpc_health_v1"
 )
 
@@ -136,32 +134,6 @@ func TestCallFindsDiskGone(t *testing.T) {
 	}
 }
 
-// failing fails every Stat.
-type failing struct {
-	snapshots.Snapshotter
-	err error
-}
-
-func (f failing) Stat(context.Context, string) (snapshots.Info, error) {
-	return snapshots.Info{}, &os.PathError{Op: "open", Path: "x", Err: f.err}
-}
-
-func TestWhichErrorsProbe(t *testing.T) {
-	for err, want := range map[error]bool{unix.EIO: true, unix.EROFS: true, unix.ENOSPC: false, errdefs.ErrNotFound: false} {
-		p := &probe{wake: make(chan struct{}, 1), writes: probeWrites}
-		o := &serving.Calls{Snapshotter: failing{err: err}, Root: t.TempDir(), Count: func(string, codes.Code, time.Duration) {}, Probe: p.soon}
-		_, _ = o.Stat(t.Context(), "key") // fails
-		tick := make(chan time.Time, 1)
-		if !want {
-			tick <- time.Now()
-		}
-		p.pause(t.Context(), tick, time.Time{})
-		if writes := p.writes == 0; writes != want {
-			t.Errorf("%v makes the daemon probe at once and write then: %v, want %v", err, writes, want)
-		}
-	}
-}
-
 func TestFilesystemBecomesReadOnly(t *testing.T) {
 	disk := newDisk(t, "ext4")
 	p, _, _ := probing(t, filepath.Join(disk, "root"))
@@ -196,7 +168,7 @@ func TestRootGone(t *testing.T) {
 			root := filepath.Join(disk, "root")
 			p, _, _ := probing(t, root)
 			must(t, remove(disk, root))
-			if status, said := p.end(); status != 2 || !strings.Contains(said, errReplaced.Error()) {
+			if status, said := p.end(); status != 2 || !strings.Contains(said, serving.ErrReplaced.Error()) {
 				t.Errorf("it ends with status %d, and says:\n%s", status, said)
 			}
 		})
@@ -296,54 +268,6 @@ func awaitHealth(t *testing.T, c *grpc.ClientConn, ok bool) {
 	}
 }
 
-// servingIn serves a root directory in this process, on a socket, until the test ends.
-func servingIn(t *testing.T) *service {
-	t.Helper()
-	dir := t.TempDir()
-	s := &service{serveOptions: serveOptions{root: filepath.Join(dir, "root"), address: filepath.Join(dir, "sock"), kind: "native"}, health: health.NewServer(), ended: make(chan error, 1)}
-	must(t, s.listen(t.Context()))
-	must(t, s.open())
-	t.Cleanup(func() { must(t, s.close()) })
-	s.start()
-	t.Cleanup(s.gates.stop)
-	return s
-}
-
-// A write to the disk that does not end is an error once it takes long, while the other steps go
-// on. It lets the watchdog starve much later. What it ends with counts.
-func TestSlowWrite(t *testing.T) {
-	p := servingIn(t).probe
-	p.every = 0 // it does not wait for a write
-	slow := func(lasts time.Duration) *diskWrite {
-		p.write = &diskWrite{time.Now().Add(-lasts), make(chan error, 1)}
-		return p.write
-	}
-	slow(0)
-	if err := p.once(t.Context()); err != nil {
-		t.Errorf("a write that is not late: %v", err)
-	}
-	slow(probeLimit)
-	if err := p.once(t.Context()); err != errSlowWrite || hopeless(err) || p.lasts(writeLimit) {
-		t.Errorf("a late write: %v; it ends the daemon: %v, and the watchdog starves: %v", err, hopeless(err), p.lasts(writeLimit))
-	}
-	must(t, os.Remove(p.socket.address)) // the step behind the write makes it again
-	write := slow(writeLimit)
-	if err := p.once(t.Context()); err != errSlowWrite || !p.lasts(writeLimit) {
-		t.Errorf("a write that is far too late: %v; the watchdog starves: %v", err, p.lasts(writeLimit))
-	}
-	if _, err := os.Lstat(p.socket.address); err != nil {
-		t.Errorf("the steps behind the write wait for it: %v", err)
-	}
-	write.ended <- unix.EIO
-	if err := p.once(t.Context()); !hopeless(err) || p.write != nil {
-		t.Errorf("a write that has failed: %v; another is under way: %v", err, p.write != nil)
-	}
-	p.writes, p.every = 0, 2*limit
-	if err := p.once(t.Context()); err != nil || p.writes != probeWrites || p.write != nil {
-		t.Errorf("the next write: %v, begun: %v, ended: %v", err, p.writes == probeWrites, p.write == nil)
-	}
-}
-
 // A daemon whose disk does not write feeds the watchdog, and goes on when it does again.
 func TestDiskFrozen(t *testing.T) {
 	disk := newDisk(t, "ext4")
@@ -351,7 +275,7 @@ func TestDiskFrozen(t *testing.T) {
 	execute(t, "fsfreeze", "-f", disk)
 	t.Cleanup(func() { _, _ = exec.Command("fsfreeze", "-u", disk).CombinedOutput() }) // fails where it was done
 	s.forget()
-	for range 3 * probeWrites { // at least one write begins meanwhile
+	for range 18 { // at least one write begins meanwhile: every sixth probe has one
 		if !s.await("WATCHDOG=1", limit) {
 			t.Fatal("the watchdog is not fed while the disk does not write")
 		}

@@ -65,7 +65,7 @@ type service struct {
 	sn      snapshots.Snapshotter
 	health  *health.Server
 	metrics *metrics
-	probe   *probe
+	probe   *serving.Probe
 	gates   gates
 	ended   chan error // why serving or probing has ended
 }
@@ -99,7 +99,7 @@ func (s *service) open() (err error) {
 	if observable, ok := s.sn.(interface{ Observe(driver.Observer) }); ok {
 		observable.Observe(s.metrics.observer())
 	}
-	if s.probe, err = newProbe(s.root, s.sn, s.socket, s.noteHealth); err != nil {
+	if s.probe, err = serving.NewProbe(s.root, s.sn, s.hooks()); err != nil {
 		return errors.Join(err, s.sn.Close())
 	}
 	last, err := beginRun(s.root, tool.Version())
@@ -132,7 +132,7 @@ func (s *service) run(ctx context.Context) (inOrder bool, err error) {
 		work.Go(func() { s.metrics.serve(working, s.scraped) })
 	}
 	go func() { // a probe of a disk that hangs may never end
-		if err := s.probe.run(working); err != nil {
+		if err := s.probe.Run(working); err != nil {
 			s.ended <- fmt.Errorf("only a new start can help: %w", err)
 		}
 	}()
@@ -154,7 +154,7 @@ func (s *service) run(ctx context.Context) (inOrder bool, err error) {
 
 // start begins to serve on the socket, and says so.
 func (s *service) start() {
-	s.gates.server = newServer(&serving.Calls{Snapshotter: s.sn, Root: s.root, Count: s.metrics.count, Probe: s.probe.soon}, s.health)
+	s.gates.server = newServer(&serving.Calls{Snapshotter: s.sn, Root: s.root, Count: s.metrics.count, Probe: s.probe.Soon}, s.health)
 	s.socket.serve = func(l net.Listener) {
 		s.gates.serve(l, func(err error) { s.ended <- fmt.Errorf("serve %s: %w", s.socket.address, err) })
 	}
@@ -182,6 +182,23 @@ func (s *service) noteHealth(ok bool) {
 		s.health.SetServingStatus(service, now)
 	}
 	s.metrics.health(ok)
+}
+
+// hooks are what the daemon has to do for each probe.
+func (s *service) hooks() serving.Hooks {
+	return serving.Hooks{Interval: interval(), Health: s.noteHealth, Alive: func() { notify(daemon.SdNotifyWatchdog) }, Reach: s.socket.keep}
+}
+
+// interval is short enough for the watchdog, where there is one.
+func interval() time.Duration {
+	watchdog, err := daemon.SdWatchdogEnabled(false)
+	if err != nil {
+		log.L.WithError(err).Warn("systemd's watchdog is not fed: its environment variables can't be read")
+	}
+	if err == nil && watchdog > 0 {
+		return min(serving.Interval, watchdog/3)
+	}
+	return serving.Interval
 }
 
 // newServer returns a server of a snapshotter and of the health service.

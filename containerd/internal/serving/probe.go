@@ -1,6 +1,6 @@
 //go:build linux
 
-package main
+package serving
 
 import (
 	"context"
@@ -14,32 +14,37 @@ import (
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
-	"github.com/coreos/go-systemd/v22/daemon"
-	"github.com/fsmeta/fsmeta/containerd/internal/serving"
 	"github.com/fsmeta/fsmeta/fsmeta"
 )
 
+// Interval is how long it is between two probes where none is set.
+const Interval = 10 * time.Second
+
 const (
-	probeInterval = 10 * time.Second // between two probes
-	probeRest     = time.Second      // at least between two, however many calls fail
-	probeLimit    = 10 * time.Second // a longer one says that this daemon answers no call
-	probeWrites   = 6                // each so many probes, one writes to the disk
-	writeLimit    = 30 * time.Minute // a write to the disk that takes longer lets the watchdog starve
+	probeRest   = time.Second      // at least between two, however many calls fail
+	probeLimit  = 10 * time.Second // a longer one says that no call is answered
+	probeWrites = 6                // each so many probes, one writes to the disk
+	writeLimit  = 30 * time.Minute // a write to the disk that takes longer is no sign of life
 )
 
 // probeKey is a snapshot that never exists.
 const probeKey = "probe of fsmeta-snapshotter"
 
-// probe looks again and again whether the daemon can do its work: whether its root directory
-// is still the one that it was started with, its disk can be read and written, its store
-// reads and writes, and its socket leads to it. What it finds feeds systemd's watchdog and the
-// health service, and ends the daemon where only a new start can help.
-type probe struct {
-	root   string
-	sn     snapshots.Snapshotter
-	socket *socket
-	health func(ok bool) // tells the health service
-	every  time.Duration
+// Hooks are what the daemon or the plugin adds to a probe. Each but Health may be left out.
+type Hooks struct {
+	Interval time.Duration               // between two probes, instead of [Interval]
+	Health   func(ok bool)               // is told what each probe has found, by one goroutine or another
+	Alive    func()                      // is called after each probe, as a sign of life
+	Reach    func(context.Context) error // is the last step: that calls come in. Its errors say nothing of the root directory
+}
+
+// Probe looks again and again whether a snapshotter can do its work: whether its root directory
+// is still the one that it was opened in, its disk can be read and written, its store
+// reads and writes, and whatever [Hooks.Reach] looks at.
+type Probe struct {
+	root  string
+	sn    snapshots.Snapshotter
+	hooks Hooks
 
 	parts  map[string]os.FileInfo // the root directory's, as they were at the start
 	wake   chan struct{}
@@ -49,9 +54,12 @@ type probe struct {
 	last   string       // the error of the last one, "" for none
 }
 
-// newProbe returns one for a snapshotter that was just opened.
-func newProbe(root string, sn snapshots.Snapshotter, socket *socket, health func(ok bool)) (*probe, error) {
-	p := &probe{root: root, sn: sn, socket: socket, health: health, every: interval(), parts: map[string]os.FileInfo{}, wake: make(chan struct{}, 1)}
+// NewProbe returns one for a snapshotter that was just opened.
+func NewProbe(root string, sn snapshots.Snapshotter, hooks Hooks) (*Probe, error) {
+	p := &Probe{root: root, sn: sn, hooks: hooks, parts: map[string]os.FileInfo{}, wake: make(chan struct{}, 1)}
+	if p.hooks.Interval == 0 {
+		p.hooks.Interval = Interval
+	}
 	for _, path := range []string{root, filepath.Join(root, "meta"), filepath.Join(root, "snapshots")} {
 		info, err := os.Stat(path)
 		if err != nil {
@@ -62,17 +70,18 @@ func newProbe(root string, sn snapshots.Snapshotter, socket *socket, health func
 	return p, nil
 }
 
-// soon makes run look at once, as a call has failed for the disk's sake.
-func (p *probe) soon() {
+// Soon makes Run look at once, as a call has failed for the disk's sake.
+func (p *Probe) Soon() {
 	select {
 	case p.wake <- struct{}{}:
 	default: // it will
 	}
 }
 
-// run probes until ctx ends. It returns an error where the daemon has to end.
-func (p *probe) run(ctx context.Context) error {
-	ticker := time.NewTicker(p.every)
+// Run probes until ctx ends, and logs what changes. It returns an error where only opening the root directory anew can
+// help. On a disk that hangs it may never return.
+func (p *Probe) Run(ctx context.Context) error {
+	ticker := time.NewTicker(p.hooks.Interval)
 	defer ticker.Stop()
 	for {
 		begin := time.Now()
@@ -81,12 +90,12 @@ func (p *probe) run(ctx context.Context) error {
 			return nil
 		}
 		if hopeless(err) {
-			p.health(false)
+			p.hooks.Health(false)
 			return err
 		}
-		p.tell(err)
-		if !p.lasts(writeLimit) {
-			notify(daemon.SdNotifyWatchdog)
+		p.tell(ctx, err)
+		if p.hooks.Alive != nil && !p.lasts(writeLimit) {
+			p.hooks.Alive()
 		}
 		if !p.pause(ctx, ticker.C, begin) {
 			return nil
@@ -94,21 +103,9 @@ func (p *probe) run(ctx context.Context) error {
 	}
 }
 
-// interval is short enough for the watchdog, where there is one.
-func interval() time.Duration {
-	watchdog, err := daemon.SdWatchdogEnabled(false)
-	if err != nil {
-		log.L.WithError(err).Warn("systemd's watchdog is not fed: its environment variables can't be read")
-	}
-	if err == nil && watchdog > 0 {
-		return min(probeInterval, watchdog/3)
-	}
-	return probeInterval
-}
-
 // pause returns when it is time for the next probe after one that has begun at begin, false
 // when ctx ends. One that a failed call asks for writes to the disk.
-func (p *probe) pause(ctx context.Context, tick <-chan time.Time, begin time.Time) bool {
+func (p *Probe) pause(ctx context.Context, tick <-chan time.Time, begin time.Time) bool {
 	select {
 	case <-ctx.Done():
 		return false
@@ -126,8 +123,8 @@ func (p *probe) pause(ctx context.Context, tick <-chan time.Time, begin time.Tim
 }
 
 // tell says what has changed since the last probe.
-func (p *probe) tell(err error) {
-	p.health(err == nil)
+func (p *Probe) tell(ctx context.Context, err error) {
+	p.hooks.Health(err == nil)
 	said := ""
 	if err != nil {
 		said = err.Error()
@@ -135,34 +132,40 @@ func (p *probe) tell(err error) {
 	switch {
 	case said == p.last:
 	case err != nil:
-		log.L.WithError(err).Error("something is wrong, and a new start would not help: see what it says")
+		log.G(ctx).WithError(err).Error("something is wrong, and a new start would not help: see what it says")
 	default:
-		log.L.Info("what was wrong is over")
+		log.G(ctx).Info("what was wrong is over")
 	}
 	p.last = said
+}
+
+// step is one of a probe.
+type step struct {
+	what string
+	do   func(context.Context) error
 }
 
 // once does each step of a probe, up to the first error. Where it takes long, it says so. It
 // leaves nothing on the disk but the time at which the root directory was changed. The write of
 // that may go on: later probes wait for it.
-func (p *probe) once(ctx context.Context) error {
+func (p *Probe) once(ctx context.Context) error {
 	slow := time.AfterFunc(probeLimit, func() {
-		p.health(false)
-		log.L.Errorf("the daemon can't do its work: to %s takes longer than %v", p.step.Load(), probeLimit)
+		p.hooks.Health(false)
+		log.G(ctx).Errorf("calls can't be answered: to %s takes longer than %v", p.step.Load(), probeLimit)
 	})
 	defer slow.Stop()
-	for _, step := range []struct {
-		what string
-		do   func(context.Context) error
-	}{
+	steps := []step{
 		{"see whether the root directory is still there", p.compare},
 		{"read from the disk", p.readDisk},
 		{"write to the disk", p.writeDisk},
 		{"read and write the store", p.useStore},
-		{"call through the socket", p.keepSocket},
-	} {
-		p.step.Store(step.what)
-		if err := step.do(ctx); err != nil {
+	}
+	if p.hooks.Reach != nil {
+		steps = append(steps, step{"call through the socket", p.reach})
+	}
+	for _, s := range steps {
+		p.step.Store(s.what)
+		if err := s.do(ctx); err != nil {
 			return err
 		}
 	}
@@ -173,17 +176,17 @@ func (p *probe) once(ctx context.Context) error {
 }
 
 // errSlowWrite: a write to the disk has not ended in time, and all else that a probe does has.
-var errSlowWrite = fmt.Errorf("a write to the disk of the root directory takes longer than %v: the disk is slow, or has much to write; if it has not ended after %v, the watchdog is not fed any more", probeLimit, writeLimit)
+var errSlowWrite = fmt.Errorf("a write to the disk of the root directory takes longer than %v: the disk is slow, or has much to write", probeLimit)
 
-// errReplaced: the root directory, or a part of it, is not the one any more that was opened.
-var errReplaced = errors.New("it was unmounted or replaced while it was served")
+// ErrReplaced: the root directory, or a part of it, is not the one any more that was opened.
+var ErrReplaced = errors.New("it was unmounted or replaced while it was served")
 
 // compare looks whether the root directory and its parts are those of the start.
-func (p *probe) compare(context.Context) error {
+func (p *Probe) compare(context.Context) error {
 	for path, before := range p.parts {
 		now, err := os.Stat(path)
 		if errors.Is(err, os.ErrNotExist) || err == nil && !os.SameFile(before, now) {
-			return fmt.Errorf("%s: %w", path, errReplaced)
+			return fmt.Errorf("%s: %w", path, ErrReplaced)
 		}
 		if err != nil {
 			return err
@@ -194,7 +197,7 @@ func (p *probe) compare(context.Context) error {
 
 // readDisk reads a file of the store. A filesystem that was shut down fails that, even where
 // the file is in memory.
-func (p *probe) readDisk(context.Context) error {
+func (p *Probe) readDisk(context.Context) error {
 	_, err := os.ReadFile(filepath.Join(p.root, "meta", "layout"))
 	return err
 }
@@ -208,7 +211,7 @@ type diskWrite struct {
 
 // writeDisk begins to write to the disk, now and then, and returns what that has ended with. It
 // waits for it only briefly.
-func (p *probe) writeDisk(ctx context.Context) error {
+func (p *Probe) writeDisk(ctx context.Context) error {
 	if p.write == nil {
 		if p.writes--; p.writes > 0 {
 			return nil
@@ -221,7 +224,7 @@ func (p *probe) writeDisk(ctx context.Context) error {
 	case err := <-p.write.ended:
 		p.write = nil
 		return err
-	case <-time.After(time.Until(p.write.begin.Add(p.every / 2))): // within probeLimit, and in time for the watchdog
+	case <-time.After(time.Until(p.write.begin.Add(p.hooks.Interval / 2))): // within probeLimit, and in time for the watchdog
 	case <-ctx.Done():
 	}
 	select {
@@ -234,7 +237,7 @@ func (p *probe) writeDisk(ctx context.Context) error {
 }
 
 // lasts reports whether a write to the disk that has not ended takes longer than limit.
-func (p *probe) lasts(limit time.Duration) bool {
+func (p *Probe) lasts(limit time.Duration) bool {
 	return p.write != nil && time.Since(p.write.begin) > limit
 }
 
@@ -244,7 +247,7 @@ func (p *probe) lasts(limit time.Duration) bool {
 func changeRoot(root string) (err error) {
 	now := time.Now()
 	if err := os.Chtimes(root, now, now); err != nil {
-		return serving.WithoutFull(err)
+		return WithoutFull(err)
 	}
 	dir, err := os.Open(root)
 	if err != nil {
@@ -252,14 +255,14 @@ func changeRoot(root string) (err error) {
 	}
 	defer func() { err = errors.Join(err, dir.Close()) }()
 	if err := dir.Sync(); err != nil {
-		return serving.WithoutFull(fmt.Errorf("sync %s: %w", root, err))
+		return WithoutFull(fmt.Errorf("sync %s: %w", root, err))
 	}
 	return nil
 }
 
 // useStore looks for a snapshot that does not exist, once to read and once to change it. The
 // latter waits for its turn to write, and until what it has read is on disk.
-func (p *probe) useStore(ctx context.Context) error {
+func (p *Probe) useStore(ctx context.Context) error {
 	if _, err := p.sn.Stat(ctx, probeKey); !errdefs.IsNotFound(err) {
 		return fmt.Errorf("read the store: %w", err)
 	}
@@ -269,10 +272,10 @@ func (p *probe) useStore(ctx context.Context) error {
 	return nil
 }
 
-// keepSocket looks after the socket. Its directory is on another filesystem than the root, as a
+// reach looks whether calls come in. The directory of the socket is on another filesystem than the root, as a
 // rule, which says nothing of the root's.
-func (p *probe) keepSocket(ctx context.Context) error {
-	if err := p.socket.keep(ctx); err != nil {
+func (p *Probe) reach(ctx context.Context) error {
+	if err := p.hooks.Reach(ctx); err != nil {
 		return besideRoot{err}
 	}
 	return nil
@@ -290,5 +293,5 @@ func hopeless(err error) bool {
 	if _, beside := errors.AsType[besideRoot](err); beside {
 		return false
 	}
-	return errors.Is(err, errReplaced) || serving.OfDisk(err) && !errors.Is(err, fsmeta.ErrDamaged)
+	return errors.Is(err, ErrReplaced) || OfDisk(err) && !errors.Is(err, fsmeta.ErrDamaged)
 }
