@@ -9,14 +9,12 @@ import (
 	"path/filepath"
 
 	"github.com/containerd/containerd/v2/core/snapshots"
-	"github.com/containerd/containerd/v2/plugins/snapshots/overlay/overlayutils"
-	"github.com/containerd/continuity/fs"
 	"github.com/containerd/log"
 	"github.com/fsmeta/fsmeta/atomic"
 	"github.com/fsmeta/fsmeta/containerd/internal/driver"
+	"github.com/fsmeta/fsmeta/containerd/internal/serving"
 	"github.com/fsmeta/fsmeta/containerd/native"
 	"github.com/fsmeta/fsmeta/containerd/overlay"
-	"golang.org/x/sys/unix"
 )
 
 // open opens the snapshotter of the kind that is asked for, and returns which that is.
@@ -70,11 +68,11 @@ func choose(root, kind string) (string, error) {
 	if err := atomic.MkdirAll(root, 0o700); err != nil {
 		return "", err
 	}
-	err = supported(root)
+	err = serving.Supported(root)
 	switch {
 	case err == nil:
 		return "overlay", nil
-	case !errors.Is(err, errUnsupported):
+	case !errors.Is(err, serving.ErrUnsupported):
 		return "", fmt.Errorf("find out whether overlayfs works in %s: %w (--snapshotter overlay or native decides it)", root, err)
 	}
 	log.L.WithError(err).Warnf("overlayfs is not supported in %s, so snapshots are copied there, from now on. To change that, once overlayfs is supported: "+
@@ -88,25 +86,4 @@ func checkAuto(root string) error {
 		return errors.New("only root can mount overlayfs: run this as root")
 	}
 	return overlay.CheckRoot(root)
-}
-
-// errUnsupported: the kernel has no overlayfs, or none over this filesystem.
-var errUnsupported = errors.New("overlayfs is not supported")
-
-// supported returns nil where an overlay can be mounted in root, and errUnsupported where
-// none ever can until the machine or the filesystem is another. Any other error says nothing
-// of that. A crash may leave a directory with a mount in it.
-func supported(root string) error {
-	if typed, err := fs.SupportsDType(root); err != nil {
-		return err
-	} else if !typed {
-		return fmt.Errorf("%w: the filesystem has no d_type", errUnsupported)
-	}
-	err := overlayutils.Supported(root)
-	for _, refusal := range []error{unix.ENODEV, unix.EINVAL, unix.EOPNOTSUPP} { // no overlayfs; not over this filesystem
-		if errors.Is(err, refusal) {
-			return fmt.Errorf("%w: %w", errUnsupported, err)
-		}
-	}
-	return err
 }

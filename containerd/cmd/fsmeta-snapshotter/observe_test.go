@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/fsmeta/fsmeta/containerd/internal/serving"
 	"golang.org/x/sys/unix"
 )
 
@@ -132,12 +133,12 @@ func TestLastStop(t *testing.T) {
 	start("in order, or never started").stop()
 	start("in order, or never started").kill()
 	p := start("killed, or ended by an error")
-	written, err := os.ReadFile(runningFile(root))
+	written, err := os.ReadFile(serving.RunningFile(root))
 	must(t, err)
 	p.stop()
-	must(t, os.WriteFile(runningFile(root), bytes.Replace(written, []byte(`"boot":"`), []byte(`"boot":"another`), 1), 0o600))
+	must(t, os.WriteFile(serving.RunningFile(root), bytes.Replace(written, []byte(`"boot":"`), []byte(`"boot":"another`), 1), 0o600))
 	start("the machine went down under it").stop()
-	must(t, os.WriteFile(runningFile(root), []byte("{"), 0o600))
+	must(t, os.WriteFile(serving.RunningFile(root), []byte("{"), 0o600))
 	start("can't be read").stop()
 	start("in order, or never started").stop()
 }

@@ -52,7 +52,7 @@ func serve(ctx context.Context, o serveOptions) error {
 	}
 	inOrder, err := s.run(ctx)
 	if err = errors.Join(err, s.close()); err == nil && inOrder {
-		err = endRun(s.root)
+		err = serving.EndRun(s.root)
 	}
 	return err
 }
@@ -102,9 +102,9 @@ func (s *service) open() (err error) {
 	if s.probe, err = serving.NewProbe(s.root, s.sn, s.hooks()); err != nil {
 		return errors.Join(err, s.sn.Close())
 	}
-	last, err := beginRun(s.root, tool.Version())
+	last, err := serving.BeginRun(s.root, tool.Version())
 	if err != nil { // a full disk is no reason not to serve
-		log.L.WithError(err).Warnf("%s can't be written, so the next start can't tell how this run ended", runningFile(s.root))
+		log.L.WithError(err).Warnf("%s can't be written, so the next start can't tell how this run ended", serving.RunningFile(s.root))
 	}
 	log.L.WithFields(log.Fields{"version": tool.Version(), "root": s.root, "snapshotter": s.kind, "address": s.socket.address, "last-stop": last}).Info("starting")
 	return nil

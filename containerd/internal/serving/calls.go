@@ -1,7 +1,7 @@
 //go:build linux
 
 // Package serving is what both that serve a snapshotter do around it, the daemon and the plugin in containerd: they log
-// its calls, and probe whether it can do its work.
+// its calls, probe whether it can do its work, and keep how the last run has ended.
 package serving
 
 import (

@@ -1,6 +1,6 @@
 //go:build linux
 
-package main
+package serving
 
 import (
 	"bytes"
@@ -15,10 +15,10 @@ import (
 	"github.com/fsmeta/fsmeta/atomic"
 )
 
-// running is one run of the daemon on a root directory. It is written into the file running
+// running is one run of the daemon or the plugin on a root directory. It is written into the file running
 // there, which an end in order deletes: what the next start finds says how the last run ended.
-// (The store can't say it: a killed daemon that had nothing to write leaves it as a stopped
-// one does.)
+// (The store can't say it: a process that was killed and had nothing to write leaves it as one that was stopped
+// does.)
 type running struct {
 	Version string    `json:"version"`
 	PID     int       `json:"pid"`
@@ -26,11 +26,12 @@ type running struct {
 	Since   time.Time `json:"since"`
 }
 
-func runningFile(root string) string { return filepath.Join(root, "running") }
+// RunningFile returns which file says that a root directory is served.
+func RunningFile(root string) string { return filepath.Join(root, "running") }
 
-// beginRun says durably that a run begins, and returns how the last one ended. A crash leaves
+// BeginRun says durably that a run begins, and returns how the last one ended. A crash leaves
 // the file of the last run or of this one.
-func beginRun(root, version string) (last string, err error) {
+func BeginRun(root, version string) (last string, err error) {
 	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
 		return "", err
@@ -44,7 +45,7 @@ func beginRun(root, version string) (last string, err error) {
 	if err != nil {
 		return last, err
 	}
-	if err := atomic.WriteFile(runningFile(root), root, append(data, '\n')); err != nil {
+	if err := atomic.WriteFile(RunningFile(root), root, append(data, '\n')); err != nil {
 		return last, err
 	}
 	return last, atomic.SyncDir(root)
@@ -52,7 +53,7 @@ func beginRun(root, version string) (last string, err error) {
 
 // lastRun says how the last run on a root directory ended.
 func lastRun(root, boot string) (string, error) {
-	data, err := os.ReadFile(runningFile(root))
+	data, err := os.ReadFile(RunningFile(root))
 	if errors.Is(err, fs.ErrNotExist) {
 		return "in order, or never started", nil
 	}
@@ -61,7 +62,7 @@ func lastRun(root, boot string) (string, error) {
 	}
 	var r running
 	if err := json.Unmarshal(data, &r); err != nil {
-		return "not in order, and " + runningFile(root) + " can't be read", nil
+		return "not in order, and " + RunningFile(root) + " can't be read", nil
 	}
 	how := "killed, or ended by an error"
 	if r.Boot != boot {
@@ -70,9 +71,9 @@ func lastRun(root, boot string) (string, error) {
 	return fmt.Sprintf("not in order: %s (version %s, process %d, since %s)", how, r.Version, r.PID, r.Since.Format(time.RFC3339)), nil
 }
 
-// endRun says durably that the run has ended in order.
-func endRun(root string) error {
-	if err := os.Remove(runningFile(root)); err != nil {
+// EndRun says durably that the run has ended in order.
+func EndRun(root string) error {
+	if err := os.Remove(RunningFile(root)); err != nil {
 		return err
 	}
 	return atomic.SyncDir(root)
