@@ -51,7 +51,7 @@ func serve(ctx context.Context, o serveOptions) error {
 		return errors.Join(err, s.unlisten())
 	}
 	inOrder, err := s.run(ctx)
-	if err = errors.Join(err, s.close()); err == nil && inOrder {
+	if err = errors.Join(err, serving.Close(ctx, s.sn)); err == nil && inOrder {
 		err = serving.EndRun(s.root)
 	}
 	return err
@@ -110,24 +110,13 @@ func (s *service) open() (err error) {
 	return nil
 }
 
-// close closes the snapshotter. That the disk is full is no error of it, where nothing else is
-// wrong: the journal has all, and is emptied when there is room again.
-func (s *service) close() error {
-	err := s.sn.Close()
-	if err != nil && serving.WithoutFull(err) == nil {
-		log.L.WithError(err).Warn("the disk is full, so the journal of the store is not emptied; nothing is lost")
-		return nil
-	}
-	return err
-}
-
 // run serves until ctx ends, or there is another reason to stop. Only the former is an end in
 // order. What was listened on is closed then.
 func (s *service) run(ctx context.Context) (inOrder bool, err error) {
 	s.start()
 	working, cancel := context.WithCancel(ctx)
 	var work sync.WaitGroup
-	work.Go(func() { s.cleanUp(working) })
+	work.Go(func() { serving.CleanUp(working, s.sn.(snapshots.Cleaner)) })
 	if s.scraped != nil {
 		work.Go(func() { s.metrics.serve(working, s.scraped) })
 	}
@@ -162,13 +151,6 @@ func (s *service) start() {
 	s.socket.serve(s.socket.listener)
 	notify(daemon.SdNotifyReady)
 	log.L.Infof("serving the %s snapshotter of %s on %s", s.kind, s.root, s.socket.address)
-}
-
-// cleanUp deletes what the last run has left.
-func (s *service) cleanUp(ctx context.Context) {
-	if err := s.sn.(snapshots.Cleaner).Cleanup(ctx); err != nil && ctx.Err() == nil {
-		tellKept(err)
-	}
 }
 
 // noteHealth tells clients of the health service, and the metrics, whether the daemon can do
@@ -207,15 +189,6 @@ func newServer(sn snapshots.Snapshotter, healthy *health.Server) *grpc.Server {
 	snapshotsapi.RegisterSnapshotsServer(server, snapshotservice.FromSnapshotter(sn))
 	healthapi.RegisterHealthServer(server, healthy)
 	return server
-}
-
-// tellKept says why a Cleanup has deleted nothing.
-func tellKept(err error) {
-	if errors.Is(err, fsmeta.ErrDamaged) {
-		log.L.WithError(err).Error("the metadata is damaged: run fsmeta-snapshotter check, which says what that means and what to do")
-		return
-	}
-	log.L.WithError(err).Warn("directories that belong to no snapshot are kept")
 }
 
 // notify tells systemd, where that has started us.
