@@ -29,17 +29,18 @@ import (
 // ErrInUse: another process serves the root directory.
 var ErrInUse = driver.ErrInUse
 
-type config struct {
+// SnapshotterConfig is what options set.
+type SnapshotterConfig struct {
 	driver  driver.Config
 	content content
 }
 
 // Opt is an option of [NewSnapshotter].
-type Opt func(*config) error
+type Opt func(*SnapshotterConfig) error
 
 // AsynchronousRemove leaves the content of removed snapshots to Cleanup, which containerd
 // calls after a garbage collection.
-func AsynchronousRemove(c *config) error {
+func AsynchronousRemove(c *SnapshotterConfig) error {
 	c.driver.AsyncRemove = true
 	return nil
 }
@@ -48,15 +49,33 @@ func AsynchronousRemove(c *config) error {
 // faster. After a power cut, snapshots that were prepared or committed in the last half
 // minute may lack content, and nothing says which: it is for nodes that are rebuilt then.
 // What is in the store survives as ever.
-func WithoutSync(c *config) error {
+func WithoutSync(c *SnapshotterConfig) error {
 	c.driver.Unsynced = true
 	return nil
 }
 
+// upperdirLabel is containerd's name for the label of [WithUpperdirLabel].
+const upperdirLabel = "containerd.io/snapshot/overlay.upperdir"
+
+// WithUpperdirLabel makes Stat, Update and Walk say where the content of each snapshot is that it adds to its
+// parents, in the label "containerd.io/snapshot/overlay.upperdir". A view, which adds nothing, has a directory too. As in containerd's
+// own package the label is not recorded, and no filter of Walk finds it; one of that name that a client has set is hidden. It costs
+// Walk a lookup for each snapshot.
+func WithUpperdirLabel(c *SnapshotterConfig) error {
+	c.driver.UpperLabel = upperdirLabel
+	return nil
+}
+
+// WithSlowChown says that clients may change the owners of a whole image, file by file, for a container in a
+// user namespace where the kernel has no idmapped mounts. It changes nothing in the snapshotter, here as in containerd's own
+// package: the client does that, in a snapshot of its own on top of the image's, unless the plugin has the
+// capability "only-remap-ids". In either case the directory that is written to belongs to the container's root.
+func WithSlowChown(*SnapshotterConfig) error { return nil }
+
 // WithRemapIDs mounts snapshots that have labels with a mapping of user and group
 // identifiers with it, instead of leaving that to the client. The kernel must support it:
 // see overlayutils.SupportsIDMappedMounts.
-func WithRemapIDs(c *config) error {
+func WithRemapIDs(c *SnapshotterConfig) error {
 	c.content.remapIDs = true
 	return nil
 }
@@ -64,7 +83,7 @@ func WithRemapIDs(c *config) error {
 // WithMountOptions adds options to every overlay mount. Bind mounts, which is what a
 // snapshot without parents and a view of a single one get, don't have them.
 func WithMountOptions(options []string) Opt {
-	return func(c *config) error {
+	return func(c *SnapshotterConfig) error {
 		c.content.options = append(c.content.options, options...)
 		return nil
 	}
@@ -81,7 +100,7 @@ func WithMountOptions(options []string) Opt {
 // [NewSnapshotter] refuses content beside a store to which nothing was ever written, and a root whose store has
 // gone since.
 func WithMetaStore(ms *storage.MetaStore) Opt {
-	return func(c *config) error {
+	return func(c *SnapshotterConfig) error {
 		c.driver.Meta = ms
 		return nil
 	}
@@ -101,7 +120,7 @@ func WithMetaStore(ms *storage.MetaStore) Opt {
 // overlayutils.Supported. A root that no overlay can be mounted from is refused, before
 // anything is made: see [ErrUnfit].
 func NewSnapshotter(root string, opts ...Opt) (snapshots.Snapshotter, error) {
-	var c config
+	var c SnapshotterConfig
 	for _, opt := range opts {
 		if err := opt(&c); err != nil {
 			return nil, err

@@ -35,8 +35,10 @@ type pair struct{ ours, theirs side }
 
 // config is what both are opened with.
 type config struct {
-	remapIDs bool
-	options  []string
+	remapIDs      bool
+	upperdirLabel bool
+	slowChown     bool
+	options       []string
 }
 
 // openPair opens both in new root directories, until the test ends.
@@ -47,6 +49,12 @@ func openPair(t *testing.T, c config) pair {
 	theirs := []peer.Opt{peer.WithMountOptions(c.options)}
 	if c.remapIDs {
 		ours, theirs = append(ours, overlay.WithRemapIDs), append(theirs, peer.WithRemapIDs)
+	}
+	if c.slowChown {
+		ours, theirs = append(ours, overlay.WithSlowChown), append(theirs, peer.WithSlowChown)
+	}
+	if c.upperdirLabel {
+		ours, theirs = append(ours, overlay.WithUpperdirLabel), append(theirs, peer.WithUpperdirLabel)
 	}
 	dir, err := os.MkdirTemp("", "overlay") // a test's own may have a comma in its path, which is refused
 	must(t, err)
@@ -126,9 +134,9 @@ func commitLayer(ctx context.Context, s snapshots.Snapshotter, name, parent stri
 
 var directory = regexp.MustCompile(`ROOT/snapshots/\d+`)
 
-// normal returns mounts without what differs between two roots: their paths, and
+// plain returns what takes out of a text what differs between two roots: their paths, and
 // identifiers, of which ours have gaps and only the order counts.
-func (s side) normal(t *testing.T, mounts []mount.Mount) []mount.Mount {
+func (s side) plain(t *testing.T) func(text string) string {
 	t.Helper()
 	entries, err := os.ReadDir(filepath.Join(s.root, "snapshots"))
 	must(t, err)
@@ -137,11 +145,17 @@ func (s side) normal(t *testing.T, mounts []mount.Mount) []mount.Mount {
 		ids = append(ids, e.Name())
 	}
 	slices.SortFunc(ids, func(a, b string) int { return cmp.Or(cmp.Compare(len(a), len(b)), strings.Compare(a, b)) })
-	plain := func(text string) string {
+	return func(text string) string {
 		return directory.ReplaceAllStringFunc(strings.ReplaceAll(text, s.root, "ROOT"), func(dir string) string {
 			return "ROOT/snapshots/#" + strconv.Itoa(slices.Index(ids, filepath.Base(dir)))
 		})
 	}
+}
+
+// normal returns mounts without what differs between two roots.
+func (s side) normal(t *testing.T, mounts []mount.Mount) []mount.Mount {
+	t.Helper()
+	plain := s.plain(t)
 	var normal []mount.Mount
 	for _, m := range mounts {
 		m.Source, m.Options = plain(m.Source), slices.Clone(m.Options)
@@ -188,14 +202,13 @@ func class(err error) string {
 	return "some other"
 }
 
-// infos returns all that a snapshotter knows, without times.
+// infos returns all that a snapshotter knows, without times and what differs between roots.
 func (s side) infos(t *testing.T, filters ...string) []snapshots.Info {
 	t.Helper()
 	var infos []snapshots.Info
+	plain := s.plain(t)
 	err := s.Walk(t.Context(), func(_ context.Context, info snapshots.Info) error {
-		info.Created, info.Updated = time.Time{}, time.Time{}
-		info.Labels = maps.Clone(info.Labels)
-		infos = append(infos, info)
+		infos = append(infos, alike(info, plain))
 		return nil
 	}, filters...)
 	if !errdefs.IsNotFound(err) { // where there was never a snapshot
@@ -203,4 +216,14 @@ func (s side) infos(t *testing.T, filters ...string) []snapshots.Info {
 	}
 	slices.SortFunc(infos, func(a, b snapshots.Info) int { return strings.Compare(a.Name, b.Name) })
 	return infos
+}
+
+// alike returns an info without times and what differs between two roots.
+func alike(info snapshots.Info, plain func(text string) string) snapshots.Info {
+	info.Created, info.Updated = time.Time{}, time.Time{}
+	info.Labels = maps.Clone(info.Labels)
+	for name, value := range info.Labels {
+		info.Labels[name] = plain(value)
+	}
+	return info
 }

@@ -93,6 +93,10 @@ type Config struct {
 	// content, and nothing says which.
 	Unsynced bool
 
+	// UpperLabel is the label with which Stat, Update and Walk say which directory has what a snapshot adds to
+	// its parents; "" for none. It is not in the store, so no filter of Walk finds it there.
+	UpperLabel string
+
 	// Meta is the store that the snapshotter shares with the driver that embeds it; nil for one of
 	// its own in meta/. Close closes it. The driver may have directories of its own below root,
 	// and, as containerd's snapshotters do, delete in a writable transaction what is in

@@ -34,10 +34,14 @@ var errChanged = errors.New("replaced meanwhile")
 // Of one that is damaged the error is errdefs.ErrNotFound beside [fsmeta.ErrDamaged]. containerd stats each snapshot that it knows
 // to list them, for CRI's statistics as well: it leaves out what is not found, and ends at any other error.
 func (s *Snapshotter) Stat(ctx context.Context, key string) (info snapshots.Info, err error) {
+	var id string
 	err = s.read(ctx, func(ctx context.Context) error {
-		_, info, _, err = storage.GetInfo(ctx, key)
+		id, info, _, err = storage.GetInfo(ctx, key)
 		return err
 	})
+	if err == nil {
+		s.label(&info, id)
+	}
 	if s.onlyLocal(ctx, err) {
 		err = beside{errdefs.ErrNotFound, err}
 	}
@@ -48,6 +52,13 @@ func (s *Snapshotter) Stat(ctx context.Context, key string) (info snapshots.Info
 func (s *Snapshotter) Update(ctx context.Context, info snapshots.Info, fieldpaths ...string) (after snapshots.Info, err error) {
 	err = s.write(ctx, "update", info.Name, func(ctx context.Context) error {
 		after, err = storage.UpdateInfo(ctx, info, fieldpaths...)
+		if err != nil || s.config.UpperLabel == "" {
+			return err
+		}
+		id, _, _, err := storage.GetInfo(ctx, after.Name)
+		if err == nil {
+			s.label(&after, id)
+		}
 		return err
 	})
 	return after, err
@@ -429,6 +440,7 @@ func (e beside) Unwrap() []error { return []error{e.class, e.err} }
 // without a parent, since containerd reaches what it removes from those without one;
 // Stat says what its parent is. A damaged journal is an error, when all were visited.
 func (s *Snapshotter) Walk(ctx context.Context, fn snapshots.WalkFunc, filters ...string) error {
+	fn = s.labelling(fn)
 	return s.read(ctx, func(ctx context.Context) error {
 		visible, err := s.visible(ctx)
 		if err != nil {
