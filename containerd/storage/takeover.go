@@ -193,7 +193,13 @@ func (t *takeover) clear() error {
 
 // drop removes the store that this process has built, which no other has opened. A crash leaves a part
 // of it.
-func (t *takeover) drop() error { return os.RemoveAll(t.built()) }
+func (t *takeover) drop() error {
+	// First: without it what is left is a part of a store, see onlyImported, and not a damaged one.
+	if err := removeFile(filepath.Join(t.built(), "layout")); err != nil {
+		return err
+	}
+	return os.RemoveAll(t.built())
+}
 
 // onlyImported reports whether a store has no more than an import has put into it, or is a part of a store.
 // It writes nothing.

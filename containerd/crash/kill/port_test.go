@@ -55,6 +55,7 @@ type port struct {
 
 var ports = map[string]port{
 	"import": {beginImport, doImport, judgeImport, doneImport},
+	"again":  {beginAgain, doImport, judgeImport, doneImport},
 	"export": {beginExport, doExport, judgeExport, doneExport},
 	"goback": {beginExport, doGoBack, judgeGoBack, doneGoBack},
 }
@@ -138,6 +139,17 @@ func beginImport(t *testing.T, dir string) *world {
 		t.Fatal(err)
 	}
 	if w.file, err = os.ReadFile(file); err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+// beginAgain leaves what an import leaves that is killed just before the exchange.
+func beginAgain(t *testing.T, dir string) *world {
+	t.Helper()
+	w, place, stage := beginImport(t, dir), filepath.Join(dir, metadata), filepath.Join(dir, ".metadata.db.import")
+	err := errors.Join(doImport(dir), os.Mkdir(stage, 0o700), os.Rename(place, filepath.Join(stage, "store")), os.Rename(place+".bolt", place))
+	if err != nil {
 		t.Fatal(err)
 	}
 	return w
@@ -287,7 +299,10 @@ type way struct {
 	exchange   bool // renames can exchange
 }
 
-var ways = []way{{"an import", "import", true}, {"an import without exchange", "import", false}, {"an export", "export", true}, {"a way back", "goback", true}}
+var ways = []way{
+	{"an import", "import", true}, {"an import without exchange", "import", false}, {"an import after a kill", "again", true},
+	{"an export", "export", true}, {"a way back", "goback", true},
+}
 
 // before returns what becomes of a call, apart from what a test does to it: on some filesystems
 // a rename can't exchange.
@@ -456,6 +471,43 @@ func TestPortSeesWriter(t *testing.T) {
 			if err := errors.Join(onlyHas(filepath.Join(dir, "world"), metadata), writer.Close(), ports[w.work].judge(first, filepath.Join(dir, "world"), false)); err != nil {
 				t.Error(err)
 			}
+		})
+	}
+}
+
+// A process is killed while it removes the store that an earlier one has built. The order in which that goes is the
+// filesystem's.
+func TestKillInRemoval(t *testing.T) {
+	traced.Need(t)
+	for _, filesystem := range []string{"ext4", "xfs"} {
+		t.Run(filesystem, func(t *testing.T) {
+			d, w := newDisk(t, filesystem, 512), way{"", "again", true}
+			killed := 0
+			for i := 1; i == killed+1; i++ {
+				dir := filepath.Join(d.path, fmt.Sprint(i))
+				first, removed := w.begin(t, dir), 0
+				r, err := w.run(t, dir, filepath.Join(dir, "world"), func(c traced.Call, made bool) traced.Do {
+					if made && c.Kind == "unlinkat" && strings.HasPrefix(c.Path, ".metadata.db.import/store") {
+						removed++
+					}
+					return traced.Do{Kill: removed == i}
+				})
+				if err == nil && r.Killed() {
+					killed++
+				} else if err == nil {
+					err = r.Bad()
+				}
+				if err == nil {
+					err = ports[w.work].judge(first, filepath.Join(dir, "world"), false)
+				}
+				if err = errors.Join(err, os.RemoveAll(dir)); err != nil {
+					t.Errorf("killed when it has removed %d: %v", i, err)
+				}
+			}
+			if killed == 0 {
+				t.Error("nothing was removed")
+			}
+			t.Logf("killed %d times", killed)
 		})
 	}
 }

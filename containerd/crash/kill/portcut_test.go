@@ -26,7 +26,7 @@ import (
 type disk struct{ image, path string }
 
 // newDisk makes and mounts one, until the test ends.
-func newDisk(t *testing.T, filesystem string) disk {
+func newDisk(t *testing.T, filesystem string, megabytes int64) disk {
 	t.Helper()
 	if !apart.Is() {
 		traced.Skip(t, "only root can mount, where it may")
@@ -37,7 +37,7 @@ func newDisk(t *testing.T, filesystem string) disk {
 	}
 	dir := traced.Memory(t)
 	d := disk{filepath.Join(dir, "image"), filepath.Join(dir, "mount")}
-	err = errors.Join(os.Mkdir(d.path, 0o700), os.WriteFile(d.image, nil, 0o600), os.Truncate(d.image, 512<<20), command(mkfs, "-q", d.image))
+	err = errors.Join(os.Mkdir(d.path, 0o700), os.WriteFile(d.image, nil, 0o600), os.Truncate(d.image, megabytes<<20), command(mkfs, "-q", d.image))
 	if err == nil {
 		err = d.mount()
 	}
@@ -113,7 +113,7 @@ func TestCutPort(t *testing.T) {
 	for _, filesystem := range []string{"ext4", "xfs"} {
 		for _, w := range ways {
 			t.Run(filesystem+"/"+w.name, func(t *testing.T) {
-				d, random := newDisk(t, filesystem), traced.Random(t)
+				d, random := newDisk(t, filesystem, 512), traced.Random(t)
 				calls := w.record(t, traced.Memory(t))
 				all := traced.Every(calls)
 				maps.DeleteFunc(all, func(kind string, _ []traced.Point) bool { return !slices.Contains(reaching, kind) })
@@ -179,7 +179,7 @@ func TestCutAfterInterruptedImport(t *testing.T) {
 	traced.Need(t)
 	for _, filesystem := range []string{"ext4", "xfs"} {
 		t.Run(filesystem, func(t *testing.T) {
-			d, w := newDisk(t, filesystem), ways[0]
+			d, w := newDisk(t, filesystem, 512), ways[0]
 			dir := filepath.Join(d.path, "world")
 			w.begin(t, d.path)
 			if err := d.sync(); err != nil {
