@@ -42,15 +42,11 @@ const boltPatience = 200 * time.Millisecond
 // openBolt opens a bbolt file for reading, unless another process has it open for writing.
 // None can open it for writing until it is closed. Nothing is written.
 func openBolt(path string) (*bolt.DB, error) {
-	info, err := os.Stat(path)
-	if err != nil {
+	if err := notBolt(path); err != nil {
 		return nil, err
 	}
-	if !info.Mode().IsRegular() || !isBolt(path) {
-		return nil, fmt.Errorf("not a bbolt file: %w", errdefs.ErrInvalidArgument)
-	}
 	var db *bolt.DB
-	err = guard(func() (err error) {
+	err := guard(func() (err error) {
 		db, err = bolt.Open(path, 0, &bolt.Options{ReadOnly: true, Timeout: boltPatience})
 		return err
 	})
@@ -73,22 +69,30 @@ func guard(fn func() error) (err error) {
 	return fn()
 }
 
-// isBolt reports whether a file looks like one of bbolt's: its magic number stands
-// behind the header of the first or the second page.
-func isBolt(path string) bool {
+// notBolt returns why a file is none of bbolt's, nil where it looks like one: the magic number stands behind the header
+// of the first or the second page.
+func notBolt(path string) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	notBolt := fmt.Errorf("not a bbolt file: %w", errdefs.ErrInvalidArgument)
+	if !info.Mode().IsRegular() {
+		return notBolt // to open a pipe may wait for ever
+	}
 	f, err := os.Open(path)
 	if err != nil {
-		return false
+		return err
 	}
 	defer f.Close() //nolint:errcheck // nothing was written
 	const header, magic = 16, 0xED0CDAED
 	for _, page := range []int64{0, 4 << 10, 8 << 10, 16 << 10, 32 << 10, 64 << 10} {
 		var b [4]byte
 		if _, err := f.ReadAt(b[:], page+header); err == nil && binary.NativeEndian.Uint32(b[:]) == magic {
-			return true
+			return nil
 		}
 	}
-	return false
+	return notBolt
 }
 
 // row is a snapshot in a bbolt file.

@@ -145,7 +145,7 @@ func (g *goback) run(ctx context.Context) error {
 // inPlace tells progress how many snapshots the file has that is in place already, unless a driver uses it. It is an
 // error where the file is none of bbolt's.
 func (g *goback) inPlace(ctx context.Context) (err error) {
-	if !isBolt(g.place) {
+	if notBolt(g.place) != nil {
 		return refuseFile(g.place)
 	}
 	db, err := openBolt(g.place)

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 
 	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/errdefs"
 	"github.com/fsmeta/fsmeta/fsmeta"
 	bolt "go.etcd.io/bbolt"
 	errbolt "go.etcd.io/bbolt/errors"
@@ -85,8 +86,12 @@ func refuseFile(path string) error {
 	if err != nil || info.IsDir() {
 		return nil // what else may be wrong shows when it is opened
 	}
-	if !isBolt(path) {
+	err = notBolt(path)
+	if errdefs.IsInvalidArgument(err) {
 		return fmt.Errorf("%s is a file and no store: %w", path, fsmeta.ErrNotStore)
+	}
+	if err != nil {
+		return err
 	}
 	return fmt.Errorf("%s is a bbolt file: to put a store in its place, give NewMetaStore the option WithImport, "+
 		"or stop what uses the file and run: fsmeta import %[1]s %[1]s: %w", path, fsmeta.ErrNotStore)

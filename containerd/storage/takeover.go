@@ -114,7 +114,7 @@ func (imp *importing) takeOver(ctx context.Context, path string) (err error) {
 	}
 	if there := found(place); there != aFile && !staged {
 		return nil
-	} else if there == aFile && !isBolt(place) {
+	} else if there == aFile && notBolt(place) != nil {
 		return refuseFile(place)
 	}
 	defer func() {
