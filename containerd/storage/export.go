@@ -72,7 +72,7 @@ func export(ctx context.Context, store *MetaStore, place string, progress func(d
 		return err
 	}
 	content.progress = progress
-	stage, err := enterStage(ctx, stageOf(place, "export"), store.dir)
+	stage, err := enterStage(ctx, stageOf(place, exportWork), store.dir)
 	if err != nil {
 		return err
 	}

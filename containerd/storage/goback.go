@@ -22,7 +22,7 @@ import (
 //
 // Both are exchanged in one step, so at every moment, also after a crash or a power cut, path is the
 // store or the whole file, and no driver finds nothing there, whichever it is. A crash may
-// leave the hidden directory .NAME.export, and in it the store when the file is in place. The next
+// leave the hidden directory .NAME.goback, and in it the store when the file is in place. The next
 // call removes it, and gives the store its name. So a call after an error is right, too.
 //
 // A PATH.bolt of the switch stays as well. It is of an earlier time: delete it, or move it away
@@ -49,14 +49,17 @@ func GoBack(ctx context.Context, path string, progress func(done, total int)) (e
 	if err != nil {
 		return err
 	}
-	s, err := enterStage(ctx, stageOf(place, "export"), place)
+	s, err := enterStage(ctx, stageOf(place, backWork), place)
 	if err != nil {
 		return err
 	}
-	g := &goback{s, place, place + ".fsmeta", progress}
+	g := &goback{s, place, place + storeEnd, progress}
 	defer func() { err = errors.Join(err, g.leave()) }()
 	return g.run(ctx)
 }
+
+// storeEnd is what a store has behind its name when a bbolt file is in its place.
+const storeEnd = ".fsmeta"
 
 // goback puts a bbolt file in the place of a store.
 type goback struct {
@@ -67,7 +70,9 @@ type goback struct {
 }
 
 // made is where the file is made, and where an exchange leaves the store.
-func (g *goback) made() string { return g.path("metadata.db") }
+func (g *goback) made() string { return madeAt(g.dir) }
+
+func madeAt(stage string) string { return filepath.Join(stage, "metadata.db") }
 
 // written is where it stands what was written to the file, by its checksum: an exchange that a power cut undoes
 // leaves in the stage what a driver has made of the file meanwhile.

@@ -54,8 +54,8 @@ type MetaStore struct {
 // NewMetaStore returns the metadata store in the directory path. It is made with the
 // first transaction if there is none then; the directory above must exist. Where path
 // is a file, say one of bbolt's, the error says what to do, see [WithImport]. Where there is
-// nothing at path and a file at PATH.bolt, which [TakeOver] has left, no store is made: the first
-// transaction fails, and the error says what to do.
+// nothing at path, and what was there is beside it, where [TakeOver] or [GoBack] has put it, no store is made: the
+// first transaction fails, and the error says what to do.
 func NewMetaStore(path string, opts ...Opt) (*MetaStore, error) {
 	dir := path
 	if path != "" { // which is no path, and says so when the store is opened

@@ -21,6 +21,13 @@ type stage struct {
 	unlock func() error
 }
 
+// The kinds of work. Each has a stage of its own: what one leaves is not for the others to remove.
+const (
+	importWork = "import"
+	exportWork = "export"
+	backWork   = "goback"
+)
+
 // stageOf returns where what is to be at path is staged by work of some kind.
 func stageOf(path, work string) string {
 	return filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+"."+work)
@@ -102,7 +109,7 @@ func syncInterrupted(path string) error {
 	if err != nil {
 		return err
 	}
-	for _, work := range []string{"import", "export"} {
+	for _, work := range []string{importWork, backWork} {
 		stage := stageOf(path, work)
 		there, err := exists(stage)
 		if there && err == nil {

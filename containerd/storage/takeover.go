@@ -107,7 +107,7 @@ func (imp *importing) takeOver(ctx context.Context, path string) (err error) {
 	if err != nil {
 		return err
 	}
-	dir := stageOf(place, "import")
+	dir := stageOf(place, importWork)
 	staged, err := exists(dir)
 	if err != nil {
 		return err
@@ -152,7 +152,9 @@ func found(path string) occupant {
 }
 
 // built is where the store is built, and where an exchange leaves the file.
-func (t *takeover) built() string { return t.path("store") }
+func (t *takeover) built() string { return builtAt(t.dir) }
+
+func builtAt(stage string) string { return filepath.Join(stage, "store") }
 
 // run does what is left to do, given what an earlier process has left in the stage. For what a
 // crash leaves see place and keep.
@@ -472,18 +474,23 @@ func (t *takeover) finish(ctx context.Context) (err error) {
 	return t.putStore()
 }
 
-// refuseNew returns an error where no new store may be made at path: where a bbolt file was taken over
-// there, or was to be, and the store is gone.
+// refuseNew returns an error where no new store may be made at path: where nothing is there, and beside it the bbolt
+// file or the store is that a switch or a way back has put aside, or was to put in place.
 func refuseNew(path string) error {
 	path, err := resolve(path)
 	if err != nil {
 		return err
 	}
-	there, err := exists(path + boltEnd)
-	if err != nil || !there {
-		return err
+	for _, left := range []string{path + boltEnd, path + storeEnd, builtAt(stageOf(path, importWork)), madeAt(stageOf(path, backWork))} {
+		there, err := exists(left)
+		if err != nil {
+			return err
+		}
+		if there {
+			return fmt.Errorf("there is nothing at %s, and what was there is %s: a new store would have none of its snapshots. "+
+				"Put it back (mv %[2]s %[1]s; a file is to be imported then), or move it away to begin with nothing: %[3]w",
+				path, left, errdefs.ErrFailedPrecondition)
+		}
 	}
-	return fmt.Errorf("there is nothing at %s, and the bbolt file that was there is %s: a new store would have none of its snapshots. "+
-		"Put the store back, or the file (mv %[2]s %[1]s) and import it again, or move the file away to begin with nothing: %[3]w",
-		path, path+boltEnd, errdefs.ErrFailedPrecondition)
+	return nil
 }

@@ -2,14 +2,75 @@ package peers_test
 
 import (
 	"errors"
+	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 
 	"github.com/containerd/errdefs"
+	"github.com/fsmeta/fsmeta/containerd/internal/peers"
 	"github.com/fsmeta/fsmeta/containerd/storage"
 	"github.com/fsmeta/fsmeta/fsmeta"
+	"github.com/google/go-cmp/cmp"
 )
+
+// stageOf is where what is to be at a path is staged.
+func stageOf(path, work string) string {
+	return filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+"."+work)
+}
+
+// driver's cleanup would delete all content.
+func TestNoNewStoreBesideWhatIsLeft(t *testing.T) {
+	for name, left := range map[string]func(path string) string{
+		"the file, after an import": func(path string) string { return path + ".bolt" },
+		"the file, after an import that was interrupted": func(path string) string {
+			return filepath.Join(stageOf(path, "import"), "store")
+		},
+		"the store, after a way back": func(path string) string { return path + ".fsmeta" },
+		"the store, after a way back that was interrupted": func(path string) string {
+			return filepath.Join(stageOf(path, "goback"), "metadata.db")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := boltFile(t)
+			must(t, os.MkdirAll(filepath.Dir(left(path)), 0o700))
+			must(t, os.Rename(path, left(path)))
+			ms, err := storage.NewMetaStore(path)
+			must(t, err)
+			_, _, err = ms.TransactionContext(t.Context(), true)
+			if !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), fmt.Sprintf("mv %s %s", left(path), path)) {
+				t.Errorf("got %v", err)
+			}
+			must(t, ms.Close())
+			if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("something was made: %v", err)
+			}
+		})
+	}
+}
+
+// An export to the path of a way back that was interrupted leaves alone what that has left: a driver may have used it.
+func TestExportLeavesWayBackAlone(t *testing.T) {
+	path := boltFile(t)
+	want := contentOf(t, peers.Bolt, path)
+	left := filepath.Join(stageOf(path, "goback"), "metadata.db")
+	must(t, storage.TakeOver(t.Context(), path, nil))
+	must(t, os.Mkdir(filepath.Dir(left), 0o700))
+	must(t, os.Rename(path+".bolt", left))
+	must(t, os.Rename(path, path+".fsmeta"))
+	ms, err := storage.NewMetaStore(path + ".fsmeta")
+	must(t, err)
+	must(t, storage.Export(t.Context(), ms, path, nil))
+	must(t, ms.Close())
+	for _, file := range []string{left, path} {
+		if diff := cmp.Diff(want, contentOf(t, peers.Bolt, file)); diff != "" {
+			t.Errorf("%s should have -, has +:\n%s", file, diff)
+		}
+	}
+}
 
 // What is no file is refused, and nothing waits for it.
 func TestPipeInTheWay(t *testing.T) {

@@ -595,8 +595,8 @@ func TestNoStage(t *testing.T) {
 	}
 	must(t, os.Remove(stage("import")))
 	must(t, storage.TakeOver(t.Context(), path, nil))
-	must(t, os.WriteFile(stage("export"), nil, 0o600))
-	if err := storage.GoBack(t.Context(), path, nil); !errors.Is(err, fs.ErrExist) || !strings.Contains(err.Error(), stage("export")) {
+	must(t, os.WriteFile(stage("goback"), nil, 0o600))
+	if err := storage.GoBack(t.Context(), path, nil); !errors.Is(err, fs.ErrExist) || !strings.Contains(err.Error(), stage("goback")) {
 		t.Errorf("got %v", err)
 	}
 }
@@ -626,7 +626,7 @@ func TestStageBelongsToOwner(t *testing.T) {
 func TestGoBackKeepsUsedFile(t *testing.T) {
 	path := boltFile(t)
 	must(t, storage.TakeOver(t.Context(), path, nil))
-	stage := filepath.Join(filepath.Dir(path), ".metadata.db.export")
+	stage := filepath.Join(filepath.Dir(path), ".metadata.db.goback")
 	file, sum := filepath.Join(stage, "metadata.db"), filepath.Join(stage, "written")
 	// What a way back that is killed just before the exchange leaves.
 	var data []byte
