@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"runtime/debug"
 	"strconv"
@@ -41,19 +42,45 @@ const boltPatience = 200 * time.Millisecond
 
 // openBolt opens a bbolt file for reading, unless another process has it open for writing.
 // None can open it for writing until it is closed. Nothing is written.
-func openBolt(path string) (*bolt.DB, error) {
+func openBolt(path string) (*boltFile, error) {
 	if err := notBolt(path); err != nil {
 		return nil, err
 	}
-	var db *bolt.DB
+	b := &boltFile{}
+	open := func(name string, flag int, mode fs.FileMode) (f *os.File, err error) {
+		b.file, err = os.OpenFile(name, flag, mode)
+		return b.file, err
+	}
 	err := guard(func() (err error) {
-		db, err = bolt.Open(path, 0, &bolt.Options{ReadOnly: true, Timeout: boltPatience})
+		b.DB, err = bolt.Open(path, 0, &bolt.Options{ReadOnly: true, Timeout: boltPatience, OpenFile: open})
 		return err
 	})
 	if errors.Is(err, errbolt.ErrTimeout) {
-		return nil, fmt.Errorf("it is in use: stop the process that has it open (see fuser %s): %w", path, errdefs.ErrUnavailable)
+		err = fmt.Errorf("it is in use: stop the process that has it open (see fuser %s): %w", path, errdefs.ErrUnavailable)
 	}
-	return db, err
+	if err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
+// boltFile is a bbolt file that is open.
+type boltFile struct {
+	*bolt.DB
+	file *os.File
+}
+
+// isAt returns an error where another file is at path.
+func (b *boltFile) isAt(path string) error {
+	info, err := b.file.Stat()
+	if err != nil {
+		return err
+	}
+	there, err := os.Stat(path)
+	if err == nil && !os.SameFile(info, there) {
+		err = fmt.Errorf("%s has been replaced by another file meanwhile: stop what does that: %w", path, errdefs.ErrUnavailable)
+	}
+	return err
 }
 
 // guard runs fn, which reads a bbolt file. Where that is damaged or cut short bbolt
@@ -104,7 +131,7 @@ type row struct {
 
 // readBolt returns all snapshots in a bbolt file, in the order of their names, and the first
 // identifier that was not handed out there, 0 where nothing was ever written to it.
-func readBolt(ctx context.Context, db *bolt.DB, progress func(done, total int)) (rows []*row, nextID uint64, err error) {
+func readBolt(ctx context.Context, db *boltFile, progress func(done, total int)) (rows []*row, nextID uint64, err error) {
 	err = guard(func() error {
 		return db.View(func(tx *bolt.Tx) error {
 			if err := checkPages(tx); err != nil {

@@ -8,7 +8,6 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/fsmeta/fsmeta/fsmeta"
-	bolt "go.etcd.io/bbolt"
 )
 
 // An ImportOption changes what [Import], [TakeOver] and [WithImport] do.
@@ -103,7 +102,7 @@ func (imp *importing) into(ctx context.Context, store *MetaStore, boltFile strin
 // source is a bbolt file that no process can open for writing until it is closed, and all that
 // it says.
 type source struct {
-	*bolt.DB
+	*boltFile
 	rows   int           // so many snapshots
 	infos  []fsmeta.Info // those to be taken over
 	unfit  []Unfit       // the others
@@ -121,7 +120,7 @@ func (imp *importing) open(ctx context.Context, boltFile string, parts int) (*so
 	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
-	src := &source{DB: db, rows: len(rows), nextID: nextID}
+	src := &source{boltFile: db, rows: len(rows), nextID: nextID}
 	src.infos, src.unfit = sortOut(rows)
 	for _, r := range rows {
 		if r.id < maxID {

@@ -71,8 +71,8 @@ func (ms *MetaStore) own(opts []Opt) []Opt {
 // it when TakeOver has returned, on the file under its new name: on Linux that is looked for just before and
 // after the exchange, and TakeOver fails, and leaves the file where it is. So it does where it may not look: the
 // file is another user's, and the process has not the capability CAP_LEASE. Some filesystems don't tell,
-// so stop the old driver first. Where several processes take over the same file, one does, and the others
-// wait, and find the store.
+// so stop the old driver first. TakeOver fails, too, where another file was renamed to path meanwhile. Where
+// several processes take over the same file, one does, and the others wait, and find the store.
 //
 // Progress, unless it is nil, is called with how many steps are done, of how many: three for each
 // snapshot, which is read, written and compared. It costs what [Import] does, a walk through the
@@ -238,7 +238,7 @@ func (t *takeover) build(ctx context.Context) (err error) {
 	if err := t.check(ctx, src, t.built()); err != nil {
 		return errors.Join(err, t.drop())
 	}
-	return t.put()
+	return t.put(src)
 }
 
 // fill makes the store in the stage. A crash or an error leaves a part of it.
@@ -304,7 +304,7 @@ func nextID(dir string) (uint64, error) {
 // crash after it the store and the file in the stage, which keep renames. Otherwise it may leave
 // nothing in the place, the file where it is kept, and the store in the stage: see finish. So
 // does an error.
-func (t *takeover) put() (err error) {
+func (t *takeover) put(src *source) (err error) {
 	// Until all is durable, or undone: no driver that finds the store in place can commit to it before.
 	unlock, err := lockStore(t.built())
 	if err != nil {
@@ -314,7 +314,7 @@ func (t *takeover) put() (err error) {
 	// First: no exchange must be on disk before what it puts in place.
 	err = syncDirs(t.dir, filepath.Dir(t.place))
 	if err == nil {
-		err = refuseWriter(t.place)
+		err = src.alone(t.place)
 	}
 	if err != nil {
 		return errors.Join(err, t.drop())
@@ -322,12 +322,12 @@ func (t *takeover) put() (err error) {
 	err = atomic.TryExchange(t.built(), t.place)
 	switch {
 	case errors.Is(err, errors.ErrUnsupported):
-		return t.putInSteps()
+		return t.putInSteps(src)
 	case err != nil:
 		return errors.Join(err, t.drop())
 	}
 	// Again: from now on none finds it by its old name.
-	if err := refuseWriter(t.built()); err != nil {
+	if err := src.alone(t.built()); err != nil {
 		return errors.Join(err, t.undo(atomic.TryExchange(t.built(), t.place)))
 	}
 	// What is at the place first: that is where the store has to be found.
@@ -351,10 +351,13 @@ func lockStore(dir string) (unlock func() error, err error) {
 // writerPatience is how long a process may have a bbolt file open for writing that does not wait for it.
 const writerPatience = time.Second
 
-// refuseWriter returns an error where a process has a bbolt file open for writing, as one has that
-// waits for bbolt's lock: it would get the lock when the file has another name, and write to what
+// alone returns an error where another file than this one is at path, or a process has it open for writing, as one
+// has that waits for bbolt's lock: it would get the lock when the file has another name, and write to what
 // is not looked at any more.
-func refuseWriter(path string) error {
+func (b *boltFile) alone(path string) error {
+	if err := b.isAt(path); err != nil {
+		return err
+	}
 	writes, err := openForWriting(path)
 	// A process that has closed it may have a child that has it until its exec.
 	for begun := time.Now(); writes && err == nil && time.Since(begun) < writerPatience; writes, err = openForWriting(path) {
@@ -387,7 +390,7 @@ func (t *takeover) keepLeft(ctx context.Context) (err error) {
 		return fmt.Errorf("%s, from which the store was made: %w", t.built(), err)
 	}
 	defer func() { err = errors.Join(err, src.Close()) }()
-	if err := refuseWriter(t.built()); err != nil {
+	if err := src.alone(t.built()); err != nil {
 		return err
 	}
 	if found(t.place) == aDirectory {
@@ -433,11 +436,11 @@ func (t *takeover) keep() error {
 
 // putInSteps is put without an exchange. As long as there is no store, a new one is not
 // made, since the file is where it is kept.
-func (t *takeover) putInSteps() error {
+func (t *takeover) putInSteps(src *source) error {
 	if err := atomic.RenameNew(t.place, t.kept); err != nil {
 		return errors.Join(err, t.drop())
 	}
-	if err := refuseWriter(t.kept); err != nil {
+	if err := src.alone(t.kept); err != nil {
 		return errors.Join(err, t.undo(atomic.RenameNew(t.kept, t.place)))
 	}
 	// Between: if the second rename alone got to the disk, the file would be gone.

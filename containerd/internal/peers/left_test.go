@@ -72,6 +72,28 @@ func TestExportLeavesWayBackAlone(t *testing.T) {
 	}
 }
 
+// A file that takes the place of the one that is being taken over stays, and is the next to be taken over.
+func TestTakeOverSeesOtherFile(t *testing.T) {
+	path, other := boltFile(t), randomBolt(t, 3, 40)
+	want := contentOf(t, peers.Bolt, other)
+	err := storage.TakeOver(t.Context(), path, func(done, total int) {
+		if done == total {
+			must(t, os.Rename(other, path))
+		}
+	})
+	if !errdefs.IsUnavailable(err) || !strings.Contains(err.Error(), path) {
+		t.Errorf("got %v", err)
+	}
+	wantEntries(t, path, "metadata.db")
+	if diff := cmp.Diff(want, contentOf(t, peers.Bolt, path)); diff != "" {
+		t.Errorf("the other file had -, has +:\n%s", diff)
+	}
+	must(t, storage.TakeOver(t.Context(), path, nil))
+	if diff := cmp.Diff(want, contentOf(t, peers.FS, path)); diff != "" {
+		t.Errorf("bbolt has -, the store has +:\n%s", diff)
+	}
+}
+
 // What is no file is refused, and nothing waits for it.
 func TestPipeInTheWay(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "metadata.db")
