@@ -60,6 +60,12 @@ type unfitRecord struct {
 // recordUnfit records in the store in dir the snapshots that an import leaves out, durably. A
 // crash or an error leaves any of the records, or a part of one. It may be called again.
 func recordUnfit(dir string, unfit []Unfit) error {
+	if len(unfit) == 0 {
+		return nil
+	}
+	if _, err := setAside(dir); err != nil { // say a symlink in the way, which leads to what is not the store's
+		return err
+	}
 	now := time.Now().UTC()
 	for _, u := range unfit {
 		if u.ID == "" {
@@ -86,9 +92,6 @@ func recordUnfit(dir string, unfit []Unfit) error {
 			return err
 		}
 	}
-	if len(unfit) == 0 {
-		return nil
-	}
 	return handOverAll(dir, filepath.Join(dir, "damaged"))
 }
 
@@ -103,9 +106,10 @@ func handOverAll(store, dir string) error {
 }
 
 // handOver gives a file to the owner of another one, unless it is theirs: where root works on
-// what belongs to another user. A crash leaves the one or the other.
+// what belongs to another user. That user may have put a symlink at path, which is not followed. A crash leaves
+// the one owner or the other.
 func handOver(path, from string) error {
-	is, err := os.Stat(path)
+	is, err := os.Lstat(path)
 	if err != nil {
 		return err
 	}
@@ -118,7 +122,7 @@ func handOver(path, from string) error {
 	if !ok || !known || has.Uid == owner.Uid && has.Gid == owner.Gid {
 		return nil
 	}
-	return os.Chown(path, int(owner.Uid), int(owner.Gid))
+	return os.Lchown(path, int(owner.Uid), int(owner.Gid))
 }
 
 // keepSetAside adds the identifiers of snapshots that a repair has set aside, or an import left

@@ -110,3 +110,35 @@ func TestPipeInTheWay(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// Root that leaves snapshots out of an import into a store of another user gives away nothing but what is in the store.
+func TestRecordsFollowNoSymlink(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can give files away")
+	}
+	for name, link := range map[string]string{"an entry": "damaged/link", "the directory": "damaged", "one below": "damaged/import"} {
+		t.Run(name, func(t *testing.T) {
+			ms, outside := newStore(t), t.TempDir()
+			if names := walk(t, ms); names != nil { // which makes the store
+				t.Fatal(names)
+			}
+			must(t, os.MkdirAll(filepath.Join(ms.Path(), filepath.Dir(link)), 0o700))
+			must(t, os.Symlink(outside, filepath.Join(ms.Path(), link)))
+			must(t, filepath.WalkDir(ms.Path(), func(path string, _ fs.DirEntry, err error) error {
+				return errors.Join(err, os.Lchown(path, 12345, 12345))
+			}))
+			err := storage.Import(t.Context(), unfitFile(t), ms, nil, storage.LeaveOut(func(storage.Unfit) {}))
+			if !errors.Is(err, fsmeta.ErrDamaged) || !strings.Contains(err.Error(), filepath.Join(ms.Path(), link)) {
+				t.Errorf("got %v", err)
+			}
+			info, err := os.Stat(outside)
+			must(t, err)
+			if stat := info.Sys().(*syscall.Stat_t); stat.Uid != 0 {
+				t.Errorf("a directory of root belongs to %d", stat.Uid)
+			}
+			if entries, err := os.ReadDir(outside); err != nil || len(entries) > 0 {
+				t.Errorf("it has %v: %v", entries, err)
+			}
+		})
+	}
+}
