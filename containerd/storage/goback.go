@@ -222,6 +222,9 @@ func (g *goback) put() error {
 	if err := os.WriteFile(g.written(), sum, 0o600); err != nil {
 		return err
 	}
+	if err := handOver(g.written(), g.dir); err != nil {
+		return err
+	}
 	if err := atomic.SyncFile(g.written()); err != nil {
 		return err
 	}

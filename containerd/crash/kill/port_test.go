@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -509,5 +510,37 @@ func TestKillInRemoval(t *testing.T) {
 			}
 			t.Logf("killed %d times", killed)
 		})
+	}
+}
+
+// What root leaves of a way back that is killed can be read by the owner of the store, to finish it.
+func TestKillLeavesOwner(t *testing.T) {
+	traced.Need(t)
+	if os.Geteuid() != 0 {
+		traced.Skip(t, "only root can give files away")
+	}
+	dir, w := traced.Memory(t), way{"", "goback", true}
+	world := filepath.Join(dir, "world")
+	w.begin(t, dir)
+	owned := func(path string, _ os.DirEntry, err error) error {
+		return errors.Join(err, os.Lchown(path, 12345, 12345))
+	}
+	if err := filepath.WalkDir(world, owned); err != nil {
+		t.Fatal(err)
+	}
+	r, err := w.run(t, dir, world, func(c traced.Call, made bool) traced.Do {
+		return traced.Do{Kill: made && c.Kind == "renameat2" && strings.HasSuffix(c.Path, " and metadata.db")}
+	})
+	if err != nil || !r.Killed() {
+		t.Fatalf("it was not killed: %v", err)
+	}
+	entries, err := os.ReadDir(filepath.Join(world, ".metadata.db.goback"))
+	if err != nil || len(entries) != 2 {
+		t.Errorf("the stage has %v: %v", entries, err)
+	}
+	for _, e := range entries {
+		if info, err := e.Info(); err != nil || info.Sys().(*syscall.Stat_t).Uid != 12345 {
+			t.Errorf("%s is not its owner's: %v", e.Name(), err)
+		}
 	}
 }
