@@ -111,8 +111,8 @@ func syncInterrupted(path string) error {
 	}
 	for _, work := range []string{importWork, backWork} {
 		stage := stageOf(path, work)
-		there, err := exists(stage)
-		if there && err == nil {
+		info, err := os.Lstat(stage)
+		if err == nil && info.IsDir() {
 			err = syncDirs(filepath.Dir(path), stage)
 		}
 		if err != nil && !errors.Is(err, fs.ErrNotExist) { // the process that has removed it has synced

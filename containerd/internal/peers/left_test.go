@@ -111,6 +111,19 @@ func TestPipeInTheWay(t *testing.T) {
 	}
 }
 
+// A store can be used though what is no stage has the name of one.
+func TestNoStageOpens(t *testing.T) {
+	path := boltFile(t)
+	must(t, storage.TakeOver(t.Context(), path, nil))
+	must(t, os.WriteFile(stageOf(path, "import"), nil, 0o600))
+	ms, err := storage.NewMetaStore(path)
+	must(t, err)
+	if names := walk(t, ms); len(names) != 4 {
+		t.Errorf("the store has %q", names)
+	}
+	must(t, ms.Close())
+}
+
 // Root that leaves snapshots out of an import into a store of another user gives away nothing but what is in the store.
 func TestRecordsFollowNoSymlink(t *testing.T) {
 	if os.Geteuid() != 0 {
