@@ -26,10 +26,10 @@ import (
 // Export writes boltFile, a metadata.db that containerd's package opens, with all that is in a
 // store as of one moment: identifiers, kinds, parents, labels, times and usage stay as they are,
 // so that the driver's content directories stay valid. It is the way back. The store may be in
-// use; it is only read.
+// use; it is only read. What is exported is what is committed, whatever transaction ctx carries.
 //
 // The file hands out identifiers from there on up to which the store has reserved them. So
-// none that was handed out before Export returned is handed out again. A store that goes on being
+// none is handed out again that was handed out before that moment. A store that goes on being
 // used hands out those that the file does, too, and a process that has it open has reserved up
 // to 256 more than it has handed out. So for going back, stop the driver first, and put the file where
 // it looks for it before it is started.
@@ -67,7 +67,8 @@ func export(ctx context.Context, store *MetaStore, place string, progress func(d
 	if there, err := exists(place); there || err != nil {
 		return errors.Join(err, fmt.Errorf("it exists: %w", fs.ErrExist))
 	}
-	content, err := contentOf(ctx, store)
+	// What is committed, also where ctx carries a transaction that has more, or has ended.
+	content, err := contentOf(fsmeta.WithoutTransaction(ctx), store)
 	if err != nil {
 		return err
 	}
@@ -132,12 +133,6 @@ func contentOf(ctx context.Context, store *MetaStore) (*content, error) {
 	if err != nil {
 		return nil, err
 	}
-	if aside, err := setAside(store.dir); err != nil {
-		return nil, err
-	} else if len(aside) > 0 {
-		return nil, fmt.Errorf("%s has records of %d snapshots that a repair has set aside, or an import left out; the file would not have them, and a driver that uses it would delete their content: look at them, and move that directory away first: %w",
-			filepath.Join(store.dir, "damaged"), len(aside), errdefs.ErrFailedPrecondition)
-	}
 	c := &content{}
 	for range attempts {
 		if c.infos, err = infosOf(ctx, s); !errors.Is(err, fsmeta.ErrOutdated) {
@@ -146,6 +141,13 @@ func contentOf(ctx context.Context, store *MetaStore) (*content, error) {
 	}
 	if err != nil {
 		return nil, err
+	}
+	// After the snapshots: an import that has just filled the store has recorded first what it has left out.
+	if aside, err := setAside(store.dir); err != nil {
+		return nil, err
+	} else if len(aside) > 0 {
+		return nil, fmt.Errorf("%s has records of %d snapshots that a repair has set aside, or an import left out; the file would not have them, and a driver that uses it would delete their content: look at them, and move that directory away first: %w",
+			filepath.Join(store.dir, "damaged"), len(aside), errdefs.ErrFailedPrecondition)
 	}
 	// After the snapshots: these are of identifiers that are reserved by now.
 	next, err := nextID(store.dir)

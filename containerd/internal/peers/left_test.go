@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
 	"github.com/fsmeta/fsmeta/containerd/internal/peers"
 	"github.com/fsmeta/fsmeta/containerd/storage"
@@ -120,6 +121,29 @@ func TestNoStageOpens(t *testing.T) {
 	must(t, err)
 	if names := walk(t, ms); len(names) != 4 {
 		t.Errorf("the store has %q", names)
+	}
+	must(t, ms.Close())
+}
+
+// An export has what is committed, though its context carries a transaction that has more, or has ended.
+func TestExportInTransaction(t *testing.T) {
+	path := boltFile(t)
+	want := contentOf(t, peers.Bolt, path)
+	must(t, storage.TakeOver(t.Context(), path, nil))
+	ms, err := storage.NewMetaStore(path)
+	must(t, err)
+	ctx, tx, err := ms.TransactionContext(t.Context(), true)
+	must(t, err)
+	_, err = storage.CreateSnapshot(ctx, snapshots.KindActive, "not yet", "")
+	must(t, err)
+	for _, back := range []string{path + ".open", path + ".ended"} {
+		must(t, storage.Export(ctx, ms, back, nil))
+		if diff := cmp.Diff(want, contentOf(t, peers.Bolt, back)); diff != "" {
+			t.Errorf("committed is -, the export has +:\n%s", diff)
+		}
+		if err := tx.Rollback(); err != nil && back == path+".open" {
+			t.Error(err)
+		}
 	}
 	must(t, ms.Close())
 }
