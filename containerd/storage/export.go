@@ -58,7 +58,7 @@ func Export(ctx context.Context, store *MetaStore, boltFile string, progress fun
 		err = export(ctx, store, place, progress)
 	}
 	if err != nil {
-		return fmt.Errorf("export %s to %s: %w", store.dir, boltFile, err)
+		return fmt.Errorf("export %s to %s: %w", store.dir, boltFile, advised(err, boltFile))
 	}
 	return nil
 }

@@ -39,7 +39,7 @@ func GoBack(ctx context.Context, path string, progress func(done, total int)) (e
 	}
 	defer func() {
 		if err != nil {
-			err = fmt.Errorf("put a bbolt file in the place of %s: %w", path, err)
+			err = fmt.Errorf("put a bbolt file in the place of %s: %w", path, advised(err, path))
 		}
 	}()
 	place, err := filepath.Abs(path)

@@ -68,7 +68,7 @@ func LeaveOut(report func(Unfit)) ImportOption {
 // damaged; errdefs.ErrInvalidArgument where it is no such file; and fs.ErrNotExist.
 func Import(ctx context.Context, boltFile string, store *MetaStore, progress func(done, total int), opts ...ImportOption) error {
 	if err := newImporting(progress, opts).into(ctx, store, boltFile); err != nil {
-		return fmt.Errorf("import %s into %s: %w", boltFile, store.dir, err)
+		return fmt.Errorf("import %s into %s: %w", boltFile, store.dir, advised(err, store.dir))
 	}
 	return nil
 }

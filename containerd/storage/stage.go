@@ -122,6 +122,14 @@ func syncInterrupted(path string) error {
 	return nil
 }
 
+// advised adds to an error for want of room what to do.
+func advised(err error, path string) error {
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return fmt.Errorf("%w: make room on the filesystem of %s, and do this again", err, path)
+	}
+	return err
+}
+
 // exists reports whether there is something at path, be it a symlink that leads nowhere.
 func exists(path string) (bool, error) {
 	_, err := os.Lstat(path)

@@ -119,7 +119,7 @@ func (imp *importing) takeOver(ctx context.Context, path string) (err error) {
 	}
 	defer func() {
 		if err != nil {
-			err = fmt.Errorf("put a store in the place of %s: %w", place, err)
+			err = fmt.Errorf("put a store in the place of %s: %w", place, advised(err, place))
 		}
 	}()
 	s, err := enterStage(ctx, dir, place)
