@@ -135,8 +135,9 @@ func imagesOf(snapshots []Info) (images map[string]*format.Snapshot, lowest, hig
 		images[m.Name], ids[id] = m, m.Name
 		lowest, highest = min(lowest, id), max(highest, id)
 	}
+	sound := make(map[string]bool, len(images))
 	for _, m := range images {
-		if err := checkAncestors(images, m); err != nil {
+		if err := checkAncestors(images, m, sound); err != nil {
 			return nil, 0, 0, fmt.Errorf("snapshot %.256q: %w", m.Name, err)
 		}
 	}
@@ -151,10 +152,10 @@ func imageOf(info Info) *format.Snapshot {
 	}
 }
 
-// checkAncestors returns what is wrong with those that m stands on.
-func checkAncestors(images map[string]*format.Snapshot, m *format.Snapshot) error {
+// checkAncestors returns what is wrong with those that m stands on. It adds to sound those that it has looked at.
+func checkAncestors(images map[string]*format.Snapshot, m *format.Snapshot, sound map[string]bool) error {
 	seen := map[string]bool{}
-	for m.Parent != "" {
+	for m.Parent != "" && !sound[m.Name] {
 		if seen[m.Name] {
 			return fmt.Errorf("its parents lead back to %.256q: %w", m.Name, ErrInvalidName)
 		}
@@ -168,5 +169,6 @@ func checkAncestors(images map[string]*format.Snapshot, m *format.Snapshot) erro
 		}
 		m = parent
 	}
+	maps.Copy(sound, seen)
 	return nil
 }
