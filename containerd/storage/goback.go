@@ -3,10 +3,8 @@ package storage
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -74,45 +72,22 @@ func (g *goback) made() string { return madeAt(g.dir) }
 
 func madeAt(stage string) string { return filepath.Join(stage, "metadata.db") }
 
-// written is where it stands what was written to the file, by its checksum: an exchange that a power cut undoes
-// leaves in the stage what a driver has made of the file meanwhile.
-func (g *goback) written() string { return g.path("written") }
-
-// checksum returns that of the file.
-func (g *goback) checksum() (sum []byte, err error) {
-	f, err := os.Open(g.made())
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	h := sha256.New()
-	if _, err := io.Copy(h, f); err != nil {
-		return nil, err
-	}
-	return fmt.Appendf(nil, "%x\n", h.Sum(nil)), nil
-}
-
 // clear removes what a killed process has left in the stage, but not a file that a driver has used. A crash leaves a
 // part of it.
 func (g *goback) clear() error {
-	want, err := os.ReadFile(g.written())
-	there, terr := exists(g.made())
-	whole := bytes.HasSuffix(want, []byte("\n")) // else there was no exchange, before which it is synced
-	if err == nil && terr == nil && there && whole {
-		sum, err := g.checksum()
-		if err != nil {
+	there, err := exists(g.made())
+	if err != nil {
+		return err
+	}
+	if there {
+		used, err := g.changed(g.made())
+		if err != nil && !errors.Is(err, fs.ErrNotExist) { // then it was not exchanged
 			return err
 		}
-		if !bytes.Equal(sum, want) {
+		if used {
 			return fmt.Errorf("the file %s was made from the store, and a driver has used it since: a power cut, say, has put the store back in its place, %s. "+
 				"To go on with the file, mv %[2]s %[3]s and mv %[1]s %[2]s; to go on with the store, delete the file: %[4]w", g.made(), g.place, g.kept, errdefs.ErrFailedPrecondition)
 		}
-	}
-	if errors.Is(err, fs.ErrNotExist) {
-		err = nil // it was not exchanged
-	}
-	if err = errors.Join(err, terr); err != nil {
-		return err
 	}
 	return g.drop()
 }
@@ -215,17 +190,7 @@ func (g *goback) write(ctx context.Context) (err error) {
 // put exchanges file and store. It is durable then. A crash before that leaves the store in place,
 // a crash after it the file, and the store in the stage, which keep renames.
 func (g *goback) put() error {
-	sum, err := g.checksum()
-	if err != nil {
-		return err
-	}
-	if err := os.WriteFile(g.written(), sum, 0o600); err != nil {
-		return err
-	}
-	if err := handOver(g.written(), g.dir); err != nil {
-		return err
-	}
-	if err := atomic.SyncFile(g.written()); err != nil {
+	if err := g.remember(g.made()); err != nil {
 		return err
 	}
 	// First: no exchange must be on disk before what it puts in place.

@@ -1,9 +1,12 @@
 package storage
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -92,14 +95,71 @@ func enterStage(ctx context.Context, dir, path string) (*stage, error) {
 // path is that of an entry.
 func (s *stage) path(name string) string { return filepath.Join(s.dir, name) }
 
+// written is where it stands what is in a bbolt file that is to be exchanged, by its checksum: one that comes back, or is
+// left after a kill, may have been used by a driver meanwhile.
+func (s *stage) written() string { return s.path("written") }
+
+// remember writes what is in a file, for changed, durably. A crash or an error leaves a part of that, without the
+// newline at its end.
+func (s *stage) remember(file string) error {
+	sum, err := checksum(file)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(s.written(), sum, 0o600); err != nil {
+		return err
+	}
+	if err := handOver(s.written(), s.dir); err != nil {
+		return err
+	}
+	return atomic.SyncFile(s.written())
+}
+
+// changed reports whether a file has another content than the one that was remembered. Where that was not done to
+// its end, there was no exchange after it.
+func (s *stage) changed(file string) (bool, error) {
+	want, err := os.ReadFile(s.written())
+	if err != nil || !bytes.HasSuffix(want, []byte("\n")) {
+		return false, err
+	}
+	sum, err := checksum(file)
+	return err == nil && !bytes.Equal(sum, want), err
+}
+
+// checksum returns that of a file, as a line.
+func checksum(file string) (sum []byte, err error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return nil, err
+	}
+	return fmt.Appendf(nil, "%x\n", h.Sum(nil)), nil
+}
+
 // leave removes the stage's directory, unless something is in it, and gives the lock back. A
 // crash leaves the directory, which the next process removes.
 func (s *stage) leave() error {
-	err := os.Remove(s.dir)
+	err := s.forget()
+	if err == nil {
+		err = os.Remove(s.dir)
+	}
 	if errors.Is(err, syscall.ENOTEMPTY) || errors.Is(err, syscall.EEXIST) {
 		err = nil // the error of the work says why
 	}
 	return errors.Join(err, s.unlock(), atomic.SyncDir(filepath.Dir(s.dir)))
+}
+
+// forget removes the checksum, where what it is of is not in the stage any more. A crash leaves it or not.
+func (s *stage) forget() error {
+	entries, err := os.ReadDir(s.dir)
+	if err != nil || len(entries) != 1 || entries[0].Name() != filepath.Base(s.written()) {
+		return err
+	}
+	return removeFile(s.written())
 }
 
 // syncInterrupted makes durable what is at path, where a process may have been killed after it has put it

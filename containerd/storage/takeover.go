@@ -160,7 +160,7 @@ func builtAt(stage string) string { return filepath.Join(stage, "store") }
 // crash leaves see place and keep.
 func (t *takeover) run(ctx context.Context) error {
 	if info, err := os.Lstat(t.built()); err == nil && !info.IsDir() {
-		if err := t.keepLeft(ctx); err != nil { // exchanged, and not renamed
+		if err := t.keepLeft(); err != nil { // exchanged, and not renamed
 			return err
 		}
 	}
@@ -311,8 +311,11 @@ func (t *takeover) put(src *source) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, unlock()) }()
-	// First: no exchange must be on disk before what it puts in place.
-	err = syncDirs(t.dir, filepath.Dir(t.place))
+	err = t.remember(t.place)
+	if err == nil {
+		// First: no exchange must be on disk before what it puts in place.
+		err = syncDirs(t.dir, filepath.Dir(t.place))
+	}
 	if err == nil {
 		err = src.alone(t.place)
 	}
@@ -384,42 +387,24 @@ func (t *takeover) undo(err error) error {
 
 // keepLeft is keep for a file that a killed process has left. That process had it locked; one that has waited for
 // the lock got it then, and may have written to the file.
-func (t *takeover) keepLeft(ctx context.Context) (err error) {
-	src, err := t.openLeft(ctx, t.built())
+func (t *takeover) keepLeft() (err error) {
+	left, err := openBolt(t.built())
 	if err != nil {
 		return fmt.Errorf("%s, from which the store was made: %w", t.built(), err)
 	}
-	defer func() { err = errors.Join(err, src.Close()) }()
-	if err := src.alone(t.built()); err != nil {
+	defer func() { err = errors.Join(err, left.Close()) }()
+	if err := left.alone(t.built()); err != nil {
 		return err
 	}
-	if found(t.place) == aDirectory {
-		if err := t.checkLeft(ctx, src); err != nil {
-			return err
-		}
+	used, err := t.changed(t.built())
+	if err != nil {
+		return err
+	}
+	if used {
+		return fmt.Errorf("another process has written to the file %s since the store in place was made from it: "+
+			"to import the file anew, move the store %s away and mv %[1]s %[2]s; to keep the store, move the file away: %[3]w", t.built(), t.place, errdefs.ErrDataLoss)
 	}
 	return t.keep()
-}
-
-// checkLeft compares the store in place with the file that a killed process has left, unless a driver has
-// used the store: then it need not be the same. It writes nothing.
-func (t *takeover) checkLeft(ctx context.Context, src *source) error {
-	only, err := t.onlyImported(t.place)
-	if err != nil || !only {
-		return err
-	}
-	if err := t.check(ctx, src, t.place); err != nil {
-		return fmt.Errorf("%w: the store in place is not that of %s, to which another process has written meanwhile: "+
-			"to import the file anew, move the store %s away and mv %[2]s %[3]s; to keep the store, move the file away", err, t.built(), t.place)
-	}
-	return nil
-}
-
-// openLeft opens a bbolt file that was imported before. What was left out then was reported.
-func (t *takeover) openLeft(ctx context.Context, path string) (*source, error) {
-	imp := *t.importing
-	imp.leaveOut = func(Unfit) {}
-	return imp.open(ctx, path, 3)
 }
 
 // keep renames the file, which an exchange has left in the stage. A crash leaves it at the one
@@ -466,7 +451,9 @@ func (t *takeover) finish(ctx context.Context) (err error) {
 	if found(t.kept) != aFile || found(t.built()) != aDirectory {
 		return t.clear()
 	}
-	src, err := t.openLeft(ctx, t.kept)
+	imp := *t.importing
+	imp.leaveOut = func(Unfit) {} // that was reported
+	src, err := imp.open(ctx, t.kept, 3)
 	if err != nil {
 		return err
 	}

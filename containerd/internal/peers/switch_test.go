@@ -389,6 +389,14 @@ func TestTakeOverChild(t *testing.T) {
 	must(t, ms.Close())
 }
 
+// remember makes what a stage has of a file that is exchanged: its checksum.
+func remember(t *testing.T, stage, file string) {
+	t.Helper()
+	data, err := os.ReadFile(file)
+	must(t, err)
+	must(t, os.WriteFile(filepath.Join(stage, "written"), fmt.Appendf(nil, "%x\n", sha256.Sum256(data)), 0o600))
+}
+
 // What a crash has left is finished or begun anew, and the file stays.
 func TestTakeOverFinishes(t *testing.T) {
 	stage := func(path string) string { return filepath.Join(filepath.Dir(path), ".metadata.db.import") }
@@ -408,7 +416,13 @@ func TestTakeOverFinishes(t *testing.T) {
 		"exchanged": func(t *testing.T, path string) {
 			must(t, storage.TakeOver(t.Context(), path, nil))
 			must(t, os.Mkdir(stage(path), 0o700))
+			remember(t, stage(path), path+".bolt")
 			must(t, os.Rename(path+".bolt", built(path)))
+		},
+		"exchanged and put aside": func(t *testing.T, path string) {
+			must(t, storage.TakeOver(t.Context(), path, nil))
+			must(t, os.Mkdir(stage(path), 0o700))
+			remember(t, stage(path), path+".bolt")
 		},
 		"done, but for the stage": func(t *testing.T, path string) {
 			must(t, storage.TakeOver(t.Context(), path, nil))
@@ -502,45 +516,47 @@ func TestTakeOverKeepsUsedStore(t *testing.T) {
 	}
 }
 
-// A file that a killed take-over has left is not put aside where a process has written to it since, or may do so; unless a
-// driver has gone on with the store: then it is of an earlier time.
+// A file that a killed take-over has left is not put aside where a process has written to it since, or may do so,
+// whether a driver has gone on with the store or not.
 func TestTakeOverLooksAtLeftFile(t *testing.T) {
-	path := boltFile(t)
-	must(t, storage.TakeOver(t.Context(), path, nil))
-	stage := filepath.Join(filepath.Dir(path), ".metadata.db.import")
-	file := filepath.Join(stage, "store")
-	must(t, os.Mkdir(stage, 0o700))
-	must(t, os.Rename(path+".bolt", file))
-	db, err := bolt.Open(file, 0, nil)
-	must(t, err)
-	if err := storage.TakeOver(t.Context(), path, nil); !errdefs.IsUnavailable(err) || !strings.Contains(err.Error(), file) {
-		t.Errorf("in use: got %v", err)
+	for _, used := range []bool{false, true} {
+		t.Run(fmt.Sprint("the store was used: ", used), func(t *testing.T) {
+			path := boltFile(t)
+			must(t, storage.TakeOver(t.Context(), path, nil))
+			stage := filepath.Join(filepath.Dir(path), ".metadata.db.import")
+			file := filepath.Join(stage, "store")
+			must(t, os.Mkdir(stage, 0o700))
+			remember(t, stage, path+".bolt")
+			must(t, os.Rename(path+".bolt", file))
+			if used {
+				ms, err := storage.NewMetaStore(path)
+				must(t, err)
+				must(t, ms.WithTransaction(t.Context(), true, func(ctx context.Context) error {
+					_, err := storage.CreateSnapshot(ctx, snapshots.KindActive, "since", "")
+					return err
+				}))
+				must(t, ms.Close())
+			}
+			db, err := bolt.Open(file, 0, nil)
+			must(t, err)
+			if err := storage.TakeOver(t.Context(), path, nil); !errdefs.IsUnavailable(err) || !strings.Contains(err.Error(), file) {
+				t.Errorf("in use: got %v", err)
+			}
+			must(t, db.Close())
+			before, err := os.ReadFile(file)
+			must(t, err)
+			change(t, file, 3, 5)
+			for range 2 {
+				if err := storage.TakeOver(t.Context(), path, nil); !errdefs.IsDataLoss(err) || !strings.Contains(err.Error(), "mv "+file+" "+path) {
+					t.Errorf("written to: got %v", err)
+				}
+			}
+			wantEntries(t, path, ".metadata.db.import", "metadata.db")
+			must(t, os.WriteFile(file, before, 0o600))
+			must(t, storage.TakeOver(t.Context(), path, nil))
+			wantEntries(t, path, "metadata.db", "metadata.db.bolt")
+		})
 	}
-	must(t, db.Close())
-	before, err := os.ReadFile(file)
-	must(t, err)
-	change(t, file, 3, 5)
-	for range 2 {
-		if err := storage.TakeOver(t.Context(), path, nil); !errdefs.IsDataLoss(err) || !strings.Contains(err.Error(), "mv "+file+" "+path) {
-			t.Errorf("written to: got %v", err)
-		}
-	}
-	wantEntries(t, path, ".metadata.db.import", "metadata.db")
-	must(t, os.WriteFile(file, before, 0o600))
-	must(t, storage.TakeOver(t.Context(), path, nil))
-	wantEntries(t, path, "metadata.db", "metadata.db.bolt")
-
-	ms, err := storage.NewMetaStore(path)
-	must(t, err)
-	must(t, ms.WithTransaction(t.Context(), true, func(ctx context.Context) error {
-		_, err := storage.CreateSnapshot(ctx, snapshots.KindActive, "since", "")
-		return err
-	}))
-	must(t, ms.Close())
-	must(t, os.Mkdir(stage, 0o700))
-	must(t, os.Rename(path+".bolt", file))
-	must(t, storage.TakeOver(t.Context(), path, nil))
-	wantEntries(t, path, "metadata.db", "metadata.db.bolt")
 }
 
 // Where the path is a symlink, what it leads to is switched and goes back, and the symlink stays.
@@ -627,14 +643,14 @@ func TestGoBackKeepsUsedFile(t *testing.T) {
 	path := boltFile(t)
 	must(t, storage.TakeOver(t.Context(), path, nil))
 	stage := filepath.Join(filepath.Dir(path), ".metadata.db.goback")
-	file, sum := filepath.Join(stage, "metadata.db"), filepath.Join(stage, "written")
+	file := filepath.Join(stage, "metadata.db")
 	// What a way back that is killed just before the exchange leaves.
 	var data []byte
 	leave := func() {
 		t.Helper()
 		must(t, os.MkdirAll(stage, 0o700))
 		must(t, os.WriteFile(file, data, 0o600))
-		must(t, os.WriteFile(sum, fmt.Appendf(nil, "%x\n", sha256.Sum256(data)), 0o600))
+		remember(t, stage, file)
 	}
 	data, err := os.ReadFile(path + ".bolt")
 	must(t, err)
