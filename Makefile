@@ -82,5 +82,5 @@ crash: ## run the tests of kills, failing calls and power cuts; docs/crash-tests
 check: ## run every check that there is, as CI does
 	@.ci/run
 
-release: ## tag a release of all modules, VERSION=v0.1.0; docs/releasing is in .github/CONTRIBUTING.md
+release: ## tag a release of all modules, VERSION=v0.1.0, and publish nothing yet
 	@.ci/release $(VERSION)
