@@ -140,7 +140,7 @@ func TestDiskGone(t *testing.T) {
 	for filesystem, options := range map[string]string{"ext4": "loop", "xfs": "loop,nouuid"} {
 		t.Run(filesystem, func(t *testing.T) {
 			image, disk := newDisk(t, filesystem)
-			s := serve(t, filepath.Join(disk, "root"), plugin.Times{Retry: 10 * time.Millisecond, Interval: limit, Grace: limit})
+			s := serve(t, filepath.Join(disk, "root"), plugin.Times{Retry: 10 * time.Millisecond, Interval: time.Hour, Grace: limit})
 			t.Cleanup(func() { must(t, s.Close()) }) // before the disk is unmounted
 			layer(t, s, "before")
 			shutdown(t, disk)
