@@ -220,19 +220,27 @@ func (p *Probe) writeDisk(ctx context.Context) error {
 		p.write = &diskWrite{time.Now(), make(chan error, 1)}
 		go func(w *diskWrite) { w.ended <- changeRoot(p.root) }(p.write)
 	}
-	select {
-	case err := <-p.write.ended:
+	ended, err := p.write.wait(ctx, p.write.begin.Add(p.hooks.Interval/2)) // within probeLimit, and in time for the watchdog
+	if ended {
 		p.write = nil
-		return err
-	case <-time.After(time.Until(p.write.begin.Add(p.hooks.Interval / 2))): // within probeLimit, and in time for the watchdog
+	}
+	return err
+}
+
+// wait returns what the write has ended with, where it ends in time. One that has ended
+// before counts, though the time is up.
+func (w *diskWrite) wait(ctx context.Context, until time.Time) (ended bool, err error) {
+	select {
+	case err = <-w.ended:
+		return true, err
+	case <-time.After(time.Until(until)):
 	case <-ctx.Done():
 	}
 	select {
-	case err := <-p.write.ended: // where the time is up as well
-		p.write = nil
-		return err
+	case err = <-w.ended:
+		return true, err
 	default:
-		return nil
+		return false, nil
 	}
 }
 

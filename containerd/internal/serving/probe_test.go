@@ -84,11 +84,10 @@ func TestSlowWrite(t *testing.T) {
 		t.Error("the steps behind the write wait for it")
 	}
 	write.ended <- unix.EIO
-	write.begin, p.hooks.Interval = time.Now(), 2*limit // it waits for the end
 	if err := p.once(t.Context()); !hopeless(err) || p.write != nil {
 		t.Errorf("a write that has failed: %v; another is under way: %v", err, p.write != nil)
 	}
-	p.writes = 0
+	p.writes, p.hooks.Interval = 0, 2*limit
 	if err := p.once(t.Context()); err != nil || p.writes != probeWrites || p.write != nil {
 		t.Errorf("the next write: %v, begun: %v, ended: %v", err, p.writes == probeWrites, p.write == nil)
 	}
