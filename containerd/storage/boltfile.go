@@ -131,10 +131,10 @@ type row struct {
 
 // readBolt returns all snapshots in a bbolt file, in the order of their names, and the first
 // identifier that was not handed out there, 0 where nothing was ever written to it.
-func readBolt(ctx context.Context, db *boltFile, progress func(done, total int)) (rows []*row, nextID uint64, err error) {
+func readBolt(ctx context.Context, db *boltFile) (rows []*row, nextID uint64, err error) {
 	err = guard(func() error {
 		return db.View(func(tx *bolt.Tx) error {
-			if err := checkPages(tx); err != nil {
+			if err := checkPages(tx, db.file); err != nil {
 				return err
 			}
 			version := tx.Bucket(bucketVersion)
@@ -146,7 +146,7 @@ func readBolt(ctx context.Context, db *boltFile, progress func(done, total int))
 			}
 			bucket := version.Bucket(bucketSnapshots)
 			nextID = bucket.Sequence() + 1
-			rows, err = readRows(ctx, bucket, progress)
+			rows, err = readRows(ctx, bucket)
 			return err
 		})
 	})
@@ -158,7 +158,7 @@ func firstBucket(tx *bolt.Tx) []byte {
 	return name
 }
 
-func readRows(ctx context.Context, bucket *bolt.Bucket, progress func(done, total int)) ([]*row, error) {
+func readRows(ctx context.Context, bucket *bolt.Bucket) ([]*row, error) {
 	var names [][]byte
 	if err := bucket.ForEachBucket(func(name []byte) error { names = append(names, name); return nil }); err != nil {
 		return nil, err
@@ -171,7 +171,6 @@ func readRows(ctx context.Context, bucket *bolt.Bucket, progress func(done, tota
 		r := &row{Info: fsmeta.Info{Name: string(name)}}
 		r.err = r.read(bucket.Bucket(name))
 		rows = append(rows, r)
-		progress(len(rows), len(names))
 	}
 	return rows, nil
 }

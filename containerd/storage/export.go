@@ -320,7 +320,7 @@ func (c *content) checkRows(ctx context.Context, file string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	rows, next, err := readBolt(ctx, db, func(int, int) {})
+	rows, next, err := readBolt(ctx, db)
 	if err != nil {
 		return err
 	}

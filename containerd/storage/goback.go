@@ -136,7 +136,7 @@ func (g *goback) inPlace(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	rows, _, err := readBolt(ctx, db, func(int, int) {})
+	rows, _, err := readBolt(ctx, db)
 	if err == nil {
 		g.progress(2*len(rows), 2*len(rows))
 	}

@@ -116,9 +116,12 @@ func (imp *importing) open(ctx context.Context, boltFile string, parts int) (*so
 	if err != nil {
 		return nil, err
 	}
-	rows, nextID, err := readBolt(ctx, db, func(done, n int) { imp.step(done, parts*n) })
+	rows, nextID, err := readBolt(ctx, db)
 	if err != nil {
 		return nil, errors.Join(err, db.Close())
+	}
+	for i := range rows {
+		imp.step(i+1, parts*len(rows)) // not while bbolt reads: a panic of the caller's is no damage of the file
 	}
 	src := &source{boltFile: db, rows: len(rows), nextID: nextID}
 	src.infos, src.unfit = sortOut(rows)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 
 	"github.com/containerd/errdefs"
 	bolt "go.etcd.io/bbolt"
@@ -23,18 +22,13 @@ const (
 
 // checkPages returns an error where the pages of a file don't form a tree. bbolt follows pages that refer
 // to themselves until the memory is used up.
-func checkPages(tx *bolt.Tx) error {
-	f, err := os.Open(tx.DB().Path())
-	if err != nil {
-		return err
-	}
+func checkPages(tx *bolt.Tx, file io.ReaderAt) error {
 	size := int64(tx.DB().Info().PageSize)
-	p := &pages{file: f, size: size, count: uint64(tx.Size() / size), seen: map[uint64]bool{}}
-	err = p.tree(uint64(tx.Cursor().Bucket().RootPage()))
-	if err != nil {
-		err = fmt.Errorf("the file is damaged: %w: %w", err, errdefs.ErrDataLoss)
+	p := &pages{file: file, size: size, count: uint64(tx.Size() / size), seen: map[uint64]bool{}}
+	if err := p.tree(uint64(tx.Cursor().Bucket().RootPage())); err != nil {
+		return fmt.Errorf("the file is damaged: %w: %w", err, errdefs.ErrDataLoss)
 	}
-	return errors.Join(err, f.Close())
+	return nil
 }
 
 // pages are those of a bbolt file.

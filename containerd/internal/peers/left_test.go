@@ -179,3 +179,15 @@ func TestRecordsFollowNoSymlink(t *testing.T) {
 		})
 	}
 }
+
+// A panic of the caller's progress is the caller's, and no damage of the file.
+func TestProgressPanics(t *testing.T) {
+	path := boltFile(t)
+	defer func() {
+		if r := recover(); r != "stop" {
+			t.Errorf("got %v", r)
+		}
+		wantEntries(t, path, "metadata.db")
+	}()
+	t.Error(storage.TakeOver(t.Context(), path, func(int, int) { panic("stop") }))
+}
