@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/fsmeta/fsmeta/containerd/cmd/internal/tool"
+	"github.com/fsmeta/fsmeta/containerd/storage"
 	"github.com/fsmeta/fsmeta/fsmeta"
 	"github.com/urfave/cli/v3"
 )
@@ -203,6 +204,8 @@ func explain(err error, dir string) error {
 	switch {
 	case err == nil:
 		return nil
+	case errors.Is(err, fsmeta.ErrNotStore) && isFile(dir):
+		return adviseFile(err, dir)
 	case errors.Is(err, fsmeta.ErrNotStore) && !allThere(dir): // else it is of another version
 		advice = "give the directory that has layout, journal and snapshots in it"
 		inside := filepath.Join(dir, "meta")
@@ -218,4 +221,18 @@ func explain(err error, dir string) error {
 		return err
 	}
 	return fmt.Errorf("%w: %s", err, advice)
+}
+
+// adviseFile says what to do with a file that is where a store should be: the drop-in tells bbolt's
+// from others.
+func adviseFile(err error, path string) error {
+	if _, refused := storage.NewMetaStore(path); refused != nil {
+		return refused
+	}
+	return err
+}
+
+func isFile(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode().IsRegular()
 }

@@ -90,12 +90,19 @@ func takeOver(ctx context.Context, file, store string, partly bool, p tool.Print
 	} else {
 		err = p.Say("%d snapshots are in %s, left out: %d", done.Snapshots, store, len(lines))
 	}
+	if kept := beside(store, ".bolt"); err == nil && onePath(store, file) && kept != "" {
+		err = p.Say("the file that was there is %s", kept)
+	}
 	return tool.Found(len(lines), err)
 }
 
 func importFile(ctx context.Context, file, store string, progress func(done, total int), opts ...storage.ImportOption) (err error) {
 	if onePath(store, file) {
-		return storage.TakeOver(ctx, store, progress, opts...)
+		if err := storage.TakeOver(ctx, store, progress, opts...); err != nil {
+			return err
+		}
+		_, err := os.Stat(store) // a take-over does nothing where nothing is
+		return err
 	}
 	ms, err := storage.NewMetaStore(store)
 	if err != nil {
@@ -165,7 +172,30 @@ func export(ctx context.Context, store, file string, p tool.Printer) error {
 	if made.Snapshots == nil {
 		return p.Say("%s is a file already, and in use", file)
 	}
-	return p.Say("%d snapshots are in %s", *made.Snapshots, file)
+	if err := p.Say("%d snapshots are in %s", *made.Snapshots, file); err != nil || !onePath(store, file) {
+		return err
+	}
+	if kept := beside(file, ".fsmeta"); kept != "" {
+		if err := p.Say("the store that was there is %s", kept); err != nil {
+			return err
+		}
+	}
+	if old := beside(file, ".bolt"); old != "" {
+		return p.Say("%s is of an earlier time: delete it before the next import", old)
+	}
+	return nil
+}
+
+// beside returns what a switch has put beside a path, or beside what that leads to; "" where it is not there.
+func beside(path, end string) string {
+	place, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return ""
+	}
+	if _, err := os.Lstat(place + end); err != nil {
+		return ""
+	}
+	return place + end
 }
 
 func onePath(store, file string) bool { return filepath.Clean(store) == filepath.Clean(file) }

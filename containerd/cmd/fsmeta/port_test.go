@@ -48,15 +48,15 @@ func TestImportAndExport(t *testing.T) {
 		{[]string{"ls", path}, "", 2},
 		{[]string{"import", path}, "", 2},
 		{[]string{"import", "--json", path, path}, `{"file":"PATH","store":"PATH","snapshots":2,"leftOut":[]}` + "\n", 0},
-		{[]string{"import", path, path}, "2 snapshots are in PATH, left out: 0\n", 0},
+		{[]string{"import", path, path}, "2 snapshots are in PATH, left out: 0\nthe file that was there is PATH.bolt\n", 0},
 		{[]string{"check", path}, "the metadata is in order\n", 0},
 		{[]string{"export", path, path + ".back"}, "2 snapshots are in PATH.back\n", 0},
 		{[]string{"export", path, path + ".back"}, "", 2},
 		{[]string{"export", "--json", path, path + ".more"}, `{"store":"PATH","file":"PATH.more","snapshots":2}` + "\n", 0},
 		{[]string{"import", path + ".back", path + ".store"}, "2 snapshots are in PATH.store, left out: 0\n", 0},
 		{[]string{"export", path + ".bolt", path + ".none"}, "", 2},
-		{[]string{"export", path, path}, "2 snapshots are in PATH\n", 0},
-		{[]string{"export", path, path}, "2 snapshots are in PATH\n", 0},
+		{[]string{"export", path, path}, "2 snapshots are in PATH\nthe store that was there is PATH.fsmeta\nPATH.bolt is of an earlier time: delete it before the next import\n", 0},
+		{[]string{"export", path, path}, "2 snapshots are in PATH\nthe store that was there is PATH.fsmeta\nPATH.bolt is of an earlier time: delete it before the next import\n", 0},
 		{[]string{"check", path + ".fsmeta"}, "the metadata is in order\n", 0},
 		{[]string{"import", path, path}, "", 2}, // PATH.bolt is there
 		{[]string{"import", path + ".none", path + ".none"}, "", 2},
@@ -82,7 +82,29 @@ func TestImportLeaveOut(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 	r = on(t, 0, "import", "--leave-out", path, path)
-	if !strings.HasPrefix(r.out, line) || !strings.HasSuffix(r.out, "2 snapshots are in "+path+", left out: 1\n") || r.status != 1 {
+	if !strings.HasPrefix(r.out, line) || !strings.HasSuffix(r.out, "2 snapshots are in "+path+", left out: 1\nthe file that was there is "+path+".bolt\n") || r.status != 1 {
+		t.Errorf("%+v", r)
+	}
+}
+
+// A file where a store should be is told from a directory that is none, and nothing from both.
+func TestNotImported(t *testing.T) {
+	path := metadata(t, false)
+	for _, command := range [][]string{
+		{"ls", path}, {"info", path}, {"check", path}, {"repair", path}, {"backup", path, path + ".copy"}, {"export", path, path + ".out"},
+	} {
+		r := on(t, 0, command...)
+		if want := "run: fsmeta import " + path + " " + path; r.status != 2 || !strings.Contains(r.errs, want) || strings.Contains(r.errs, "directory") {
+			t.Errorf("fsmeta %q: %+v", command, r)
+		}
+	}
+	other := filepath.Join(t.TempDir(), "other")
+	succeed(t, os.WriteFile(other, []byte("text"), 0o600))
+	if r := on(t, 0, "info", other); r.status != 2 || !strings.Contains(r.errs, "is a file and no store") {
+		t.Errorf("%+v", r)
+	}
+	none := path + ".none"
+	if r := on(t, 0, "import", none, none); r.status != 2 || r.errs != "fsmeta: stat "+none+": no such file or directory\n" {
 		t.Errorf("%+v", r)
 	}
 }
