@@ -1,7 +1,8 @@
 // Package storage keeps the metadata of containerd snapshot drivers in an fsmeta
 // store. It has the exported surface of
 // github.com/containerd/containerd/v2/core/snapshots/storage, which keeps it in a
-// bbolt file, and behaves the same: a driver switches by changing the import path.
+// bbolt file, and behaves the same: a driver switches by changing the import path. README.md in the directory
+// above has the commands, and what they do to a go.mod.
 //
 // The path that [NewMetaStore] is given becomes a directory. Where it is a bbolt file
 // already, [WithImport] puts a store with the same content in its place, and [GoBack] is the
@@ -12,7 +13,7 @@
 // A driver that passes WithImport at every start switches by itself when it is updated. At every
 // moment, also after a power cut, the path is the file as it was or the whole store, so no driver
 // that is started meanwhile finds an empty one, and deletes what it takes for garbage. The file stays, as
-// PATH.bolt. Without the option, or to see what a file has before, an operator runs
+// PATH.bolt. Without the option NewMetaStore fails, and changes nothing: an operator runs
 //
 //	fsmeta import PATH PATH        # with the driver stopped
 //
@@ -22,7 +23,7 @@
 //
 // which puts a file that containerd's package opens in the place of the store, in the same way. The
 // store stays, as PATH.fsmeta. Delete PATH.bolt then: it is of an earlier time, and the next switch
-// refuses to replace it. [Export] writes such a file anywhere, also of a store in use.
+// refuses to replace it, as the next way back refuses to replace PATH.fsmeta. [Export] writes such a file anywhere, also of a store in use.
 //
 // Identifiers, kinds, parents, labels, times and usage stay as they are both ways, and no identifier
 // that was handed out is handed out again. What can't be in the file are records of snapshots that a repair
@@ -63,6 +64,7 @@
 //
 // And what can't be the same:
 //
+//   - A program that opens the driver's file with bbolt itself finds a directory: [Export] writes it a file.
 //   - It does not build on Windows, where containerd's package does: the store needs POSIX renames,
 //     symbolic links and flock.
 //   - A transaction with a thousand changes takes several times as long to commit, since each

@@ -21,7 +21,7 @@ import (
 // WithImport is an option of [NewMetaStore], which makes that call [TakeOver] where path is a
 // bbolt file, or where a take-over was interrupted. Else it does nothing, so a driver can give it
 // at every start. It can't be given to containerd's own NewMetaStore, which fails with it. With
-// ReadOnly, nothing is taken over.
+// ReadOnly, nothing is taken over. Progress may be nil, see [TakeOver].
 func WithImport(progress func(done, total int), opts ...ImportOption) Opt {
 	return func(*bolt.Options) error {
 		return setting(func(ms *MetaStore) { ms.importing = newImporting(progress, opts) })
