@@ -34,6 +34,7 @@ drivers() {
 		soci github.com/awslabs/soci-snapshotter@v0.16.1 ./snapshot
 		nydus github.com/containerd/nydus-snapshotter@v0.16.1 ./snapshot ./pkg/filesystem
 		stargz github.com/containerd/stargz-snapshotter@v0.19.1 ./snapshot
+		overlaybd github.com/containerd/accelerated-container-image@v1.4.5 ./pkg/snapshot
 		containerd github.com/containerd/containerd/v2@$containerd ./core/snapshots/storage $(printf './plugins/snapshots/%s ' native overlay blockfile btrfs erofs)
 	END
 }
@@ -61,8 +62,9 @@ swap() {
 		ours_beside_theirs "$from"
 	fi
 	grep -rl --include='*.go' "\"$theirs\"" . | xargs -r sed -i "s|\"$theirs\"|\"$ours\"|"
-	go mod edit -require="$ours@v0.0.0" -replace="$ours=$from" -replace="github.com/fsmeta/fsmeta=$root"
+	go mod edit -replace="github.com/fsmeta/fsmeta=$root" -replace="$ours=$from"
 	if [ -d core/snapshots/storage ]; then
+		go mod edit -require="$ours@v0.0.0" # which nothing imports
 		find core/snapshots/storage -name '*.go' -not -name '*_test.go' -delete
 		find "$from" -maxdepth 1 -name '*.go' -not -name '*_test.go' -exec cp {} core/snapshots/storage \;
 	else
