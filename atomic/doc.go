@@ -14,4 +14,7 @@
 // crash left is for the caller to remove, under a lock, from the directory
 // that was given for temporary files, and from those in which [Symlink] or
 // [Exchange] was at work.
+//
+// Package fsmeta is built on this one. Drivers may use it by itself: its interface
+// is as stable as that of fsmeta.
 package atomic

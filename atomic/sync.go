@@ -48,13 +48,13 @@ func SyncData(f *os.File) error {
 	return syncData(f)
 }
 
-// SyncFilesystem makes everything on the filesystem that f is on durable, whosever it
-// is: the cheaper the more files there are to sync, the dearer the more others write.
+// SyncFilesystem makes everything on the filesystem that f is on durable, of all
+// programs: the cheaper the more files there are to sync, the dearer the more others write.
 //
 // If the error is nil, a crash leaves everything as it was when SyncFilesystem was
 // called, or as changed since. f must have been open since before the first write that
-// it is to vouch for. An error, an *os.PathError, may be about anybody's files: sync
-// one's own with [SyncFile] and [SyncDir] to know of those. It is
+// it is to vouch for. An error, an *os.PathError, may be about files of other programs:
+// sync your own with [SyncFile] and [SyncDir] to know of those. It is
 // [errors.ErrUnsupported] where the system has no such call or it does not tell of all
 // failures: everywhere but on ext4, xfs and btrfs on Linux 5.17 and later, or where it can't
 // be told which filesystem it is. A failure is told once for each f: after one, nil means

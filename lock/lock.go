@@ -20,6 +20,9 @@
 // filesystem the lock may reach no further than the host, may need a file that
 // can be opened for writing, or may not be had at all. Nor is the order in
 // which waiters are served.
+//
+// Package fsmeta is built on this one. Drivers may use it by itself: its interface
+// is as stable as that of fsmeta.
 package lock
 
 import (
