@@ -99,7 +99,7 @@ func (i *Inspection) Removed() []Sight {
 	return all
 }
 
-// errStop ends a walk whose caller wants no more.
+// errStop ends a walk when its caller wants no more.
 var errStop = errors.New("stop")
 
 func sightOf(s fsck.Sight) Sight {

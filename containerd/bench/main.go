@@ -61,7 +61,7 @@ func parse(args []string, stderr io.Writer) (o options, err error) {
 	flags.StringVar(&o.markdown, "markdown", "", "write the tables to `FILE` (default: standard output)")
 	rounds := flags.Int("rounds", 0, "measure `N` pairs of batches (default 15, with -quick 2)")
 	quick := flags.Bool("quick", false, "only show that everything works: small stores, few rounds")
-	pattern := flags.String("run", "", "measure only the operations whose names match `REGEXP`")
+	pattern := flags.String("run", "", "measure only the operations with names that match `REGEXP`")
 	if err := flags.Parse(args); err != nil {
 		return o, err
 	}

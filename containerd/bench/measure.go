@@ -15,7 +15,7 @@ type batch struct {
 	run     func() ([]float64, error) // returns a time in nanoseconds for every row
 }
 
-// interleave runs a batch of a and one of b in every round, and who goes first takes
+// interleave runs a batch of a and one of b in every round, and they take turns at being the first
 // turns: A B, B A, A B … What one of them leaves behind and what the machine does
 // meanwhile hits both alike. settle runs in front of every timed part. It returns
 // samples for each of the rows.

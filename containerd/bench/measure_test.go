@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// recorder notes who does what, and returns a time that tells the round.
+// recorder notes which batch does what, and returns a time that tells the round.
 type recorder struct{ log []string }
 
 func (r *recorder) batch(name string, unit float64) batch {

@@ -136,7 +136,7 @@ func (r read) times(ctx context.Context, s *subject, n int) (_ []float64, err er
 // writer gets on.
 const pause = 200 * time.Microsecond
 
-// besideWriter measures reads while somebody else in the process writes all the time.
+// besideWriter measures reads while another goroutine writes all the time.
 func besideWriter(b *bench) ([]samples, error) {
 	return b.onBoth(b.fresh(b.small), b.rounds, 2, func(s *subject) (batch, error) {
 		r := getInfoAlone(s)

@@ -31,7 +31,7 @@ func spreadOf(values []float64) spread {
 
 // quantile returns the value below which the share q of all values lies. Between two
 // it interpolates linearly, as R, NumPy and spreadsheets do by default. Of no values it
-// is NaN, so that nobody takes it for a result.
+// is NaN, so that it is not taken for a result.
 func quantile(values []float64, q float64) float64 {
 	if len(values) == 0 {
 		return math.NaN()

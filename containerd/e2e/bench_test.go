@@ -144,7 +144,7 @@ func newResults(what string) *results {
 	return &results{what, make([][]time.Duration, len(contestants))}
 }
 
-// round measures each contestant once. Who is the first takes turns.
+// round measures each contestant once. They take turns at being the first.
 func (r *results) round(measure func(plugin string) time.Duration) {
 	first := len(r.times[0])
 	for turn := range contestants {

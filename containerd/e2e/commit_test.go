@@ -119,7 +119,7 @@ func (s *stand) find(key string) listed {
 	return listed{}
 }
 
-// runOn runs a script in a container whose root directory is a snapshot, read-only, and
+// runOn runs a script in a container that has a snapshot as its root directory, read-only, and
 // returns what it prints.
 func (s *stand) runOn(key, script string) string {
 	s.Helper()

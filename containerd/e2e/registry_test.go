@@ -36,7 +36,7 @@ func (im *image) serveRegistry(t testing.TB) (name string) {
 			w.Header().Set("Content-Type", ocispec.MediaTypeImageManifest)
 		}
 		w.Header().Set("Docker-Content-Digest", digest.FromBytes(data).String())
-		_, _ = w.Write(data) // who asks notices what is missing
+		_, _ = w.Write(data) // the client notices what is missing
 	}))
 	t.Cleanup(server.Close)
 	return strings.TrimPrefix(server.URL, "http://") + "/pulled:1"

@@ -184,7 +184,7 @@ func (p *place) remove() error {
 	return leftOutside(p.dir, string(namespace))
 }
 
-// sweep removes what is left of runs whose supervisor was killed.
+// sweep removes what is left of runs with a killed supervisor.
 func sweep(base string) error {
 	dirs, err := filepath.Glob(filepath.Join(base, placePrefix+"*"))
 	if err != nil {

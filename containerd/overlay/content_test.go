@@ -34,7 +34,7 @@ func mapping(uids, gids string) snapshots.Opt {
 	})
 }
 
-// The upper directory belongs to whom the labels map root to, else to whom the parent's
+// The upper directory belongs to the user that the labels map root to, else to the owner of the parent's
 // belongs, by now, else to root; the work directory to root. All as with containerd.
 func TestOwnership(t *testing.T) {
 	p := openPair(t, config{})
@@ -66,7 +66,7 @@ func TestOwnership(t *testing.T) {
 	}
 }
 
-// A parent whose directory was given to somebody else since carries that on, to views too.
+// A parent with a directory that was given to another user since carries that on, to views too.
 func TestOwnershipOfTheParentNow(t *testing.T) {
 	p := openPair(t, config{})
 	p.each(func(s side) {

@@ -11,7 +11,7 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-// mappedRoot returns whom the mapping in a snapshot's labels makes root, -1 for both where
+// mappedRoot returns the user that the mapping in a snapshot's labels makes root, -1 for both where
 // there is none.
 func mappedRoot(labels map[string]string) (uid, gid int, err error) {
 	uids, gids := labels[snapshots.LabelSnapshotUIDMapping], labels[snapshots.LabelSnapshotGIDMapping]

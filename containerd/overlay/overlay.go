@@ -1,6 +1,6 @@
 //go:build linux
 
-// Package overlay is a snapshotter over overlayfs whose metadata is in an fsmeta store. It
+// Package overlay is a snapshotter over overlayfs with its metadata in an fsmeta store. It
 // can be embedded in place of containerd's plugins/snapshots/overlay.
 //
 // Its root directory holds the store, meta/, beside the content: snapshots/ID/fs is what a
@@ -97,7 +97,7 @@ func WithMountOptions(options []string) Opt {
 // overlay snapshotter can be used, with ms made of its metadata.db. As with that snapshotter, the driver
 // may look in a writable transaction which directories in snapshots/ belong to no snapshot, and delete
 // these; a snapshot's own comes there in the transaction that creates it. All of root must be one filesystem.
-// [NewSnapshotter] refuses content beside a store to which nothing was ever written, and a root whose store has
+// [NewSnapshotter] refuses content beside a store to which nothing was ever written, and a root that has lost its store
 // gone since.
 func WithMetaStore(ms *storage.MetaStore) Opt {
 	return func(c *SnapshotterConfig) error {
@@ -113,7 +113,7 @@ func WithMetaStore(ms *storage.MetaStore) Opt {
 // After a crash or a power cut, at any point, every snapshot in the store has its
 // directory, and every committed one all of its content, unless [WithoutSync] is given:
 // content is synced before the transaction that promises it, and outside of it, so that
-// nobody waits for another's files. Directories that belong to no snapshot may be left;
+// no call waits for another's files. Directories that belong to no snapshot may be left;
 // Cleanup deletes them. All methods may be called concurrently.
 //
 // The filesystem of root must support d_type, and overlayfs on it: see

@@ -59,7 +59,7 @@ func tree(t *testing.T, dir string) map[string]string {
 	return found
 }
 
-// write writes files, whose content is the second of each two.
+// write writes files: each two strings are a name and a content.
 func write(t *testing.T, dir string, files ...string) {
 	t.Helper()
 	for i := 0; i < len(files); i += 2 {
@@ -200,14 +200,14 @@ func TestRebaseThatIsRefused(t *testing.T) {
 	compare(t, p, "what is there", func(s side) []snapshots.Info { return s.infos(t) })
 }
 
-// With WithRemapIDs, a container whose root is somebody else sees the layers below, which
+// With WithRemapIDs, a container with another user as root sees the layers below, which
 // belong to root, and what it writes itself, as its own, as with containerd.
 func TestRemappedMount(t *testing.T) {
 	p := openPair(t, config{remapIDs: true})
 	if ok, err := overlayutils.SupportsIDMappedMounts(); !ok {
 		t.Skipf("the kernel can't map identifiers in mounts of overlayfs: %v", err)
 	}
-	compare(t, p, "who owns what", func(s side) map[string]owned {
+	compare(t, p, "the owners", func(s side) map[string]owned {
 		mounts, err := s.Prepare(t.Context(), "unpacking", "")
 		must(t, err)
 		unpacking["low"](t, upperOf(mounts))

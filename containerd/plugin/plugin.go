@@ -35,7 +35,7 @@
 //
 // # What goes wrong
 //
-// Where overlayfs is not supported, the plugin is skipped, as others are whose filesystem is missing; but where an option asks for
+// Where overlayfs is not supported, the plugin is skipped, as others are without their filesystem; but where an option asks for
 // it, or its root directory has been used before, that is an error. An error of a plugin does not end containerd: it logs
 // a warning, and has no such snapshotter.
 //

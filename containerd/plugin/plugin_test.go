@@ -64,7 +64,7 @@ func requireRoot(t testing.TB) {
 	}
 }
 
-// tempDir returns a directory whose path can be one of an overlay: a test's own may have a comma in it.
+// tempDir returns a directory with a path that can be one of an overlay: a test's own may have a comma in it.
 func tempDir(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "plugin")
@@ -112,7 +112,7 @@ func newContainerd(t testing.TB, toml string) *containerd {
 	return &containerd{filepath.Join(tempDir(t), "containerd"), toml, &lines{}}
 }
 
-// context returns one whose log is caught.
+// context returns one with a log that is caught.
 func (c *containerd) context(ctx context.Context) context.Context {
 	logger := logrus.New()
 	logger.SetOutput(c.log)
@@ -351,7 +351,7 @@ func TestMountOptions(t *testing.T) {
 	}
 }
 
-// With no_sync a power cut can lose content, so a root directory whose content is gone is opened; without, it is refused.
+// With no_sync a power cut can lose content, so a root directory without its content is opened; without, it is refused.
 func TestNoSync(t *testing.T) {
 	requireRoot(t)
 	for _, kind := range []string{"overlay", "native"} {

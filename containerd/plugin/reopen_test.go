@@ -17,7 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// opened is a snapshotter whose syncs a test can fail.
+// opened is a snapshotter with syncs that a test can fail.
 type opened struct {
 	snapshots.Snapshotter
 	failed chan struct{}

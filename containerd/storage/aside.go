@@ -20,7 +20,7 @@ import (
 // its identifier.
 const unfitDir = "damaged/import/foreign"
 
-// unfitHigh is where the records are of those whose identifier is too high for a store to read. The names of the
+// unfitHigh is where the records are of those with an identifier too high for a store to read. The names of the
 // directories in it are all that counts.
 const unfitHigh = "damaged/import/high"
 

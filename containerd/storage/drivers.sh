@@ -27,7 +27,7 @@ clean() {
 	rm -rf "$tmp"
 }
 
-# The name of a driver, its module, and the packages whose tests are run.
+# The name of a driver, its module, and the packages with the tests that are run.
 drivers() {
 	cat <<-END
 		fuse-overlayfs github.com/containerd/fuse-overlayfs-snapshotter/v2@v2.1.7 .

@@ -11,7 +11,7 @@ import (
 	errbolt "go.etcd.io/bbolt/errors"
 )
 
-// ErrNoTransaction is returned, as it is, by every function whose context carries no
+// ErrNoTransaction is returned, as it is, by every function with a context that carries no
 // transaction.
 var ErrNoTransaction = errors.New("no transaction in context")
 
@@ -62,7 +62,7 @@ func classify(err error) error {
 	return err
 }
 
-// classifyLookup is classify for a call that looks for a snapshot: one whose name is
+// classifyLookup is classify for a call that looks for a snapshot: one with a name that is
 // not possible is not there.
 func classifyLookup(err error) error {
 	if errors.Is(err, fsmeta.ErrInvalidName) {

@@ -31,7 +31,7 @@ type Transactor interface {
 }
 
 // Snapshot is what a driver needs to mount an active snapshot or a view. It belongs
-// to whom it was returned to.
+// to the caller.
 type Snapshot struct {
 	Kind snapshots.Kind
 	ID   string
@@ -129,7 +129,7 @@ func (ms *MetaStore) open() (*fsmeta.Store, error) {
 }
 
 // make makes the store where there is none, as bbolt makes a file: the directory above
-// must exist. Who forgot to mount a filesystem must not get an empty store.
+// must exist. Where a filesystem was not mounted, there must be no empty store.
 func (ms *MetaStore) make(opts []fsmeta.Option) (*fsmeta.Store, error) {
 	if _, err := os.Stat(filepath.Dir(ms.dir)); err != nil {
 		return nil, fmt.Errorf("open metadata store %s: %w", ms.dir, err)
@@ -158,7 +158,7 @@ func (ms *MetaStore) make(opts []fsmeta.Option) (*fsmeta.Store, error) {
 // ErrDatabaseNotOpen. With an error it returns ctx as it was.
 //
 // A context matters while a writable transaction waits for its turn, and for nothing else: it ends
-// that wait, but not before a quarter of a second has passed. So a call whose context has ended
+// that wait, but not before a quarter of a second has passed. So a call with a context that has ended
 // before it fails only where another writer keeps the turn for that long. A driver that
 // must have its transaction, however long that takes, passes [context.WithoutCancel].
 func (ms *MetaStore) TransactionContext(ctx context.Context, writable bool) (context.Context, Transactor, error) {
@@ -260,7 +260,7 @@ func (ms *MetaStore) WithTransaction(ctx context.Context, writable bool, fn Tran
 	return nil
 }
 
-// NewID returns an identifier for [CreateSnapshotWithID], which nobody else gets: a driver
+// NewID returns an identifier for [CreateSnapshotWithID], which no other call gets: a driver
 // can make content under it, and sync it, before the transaction that creates the snapshot.
 // containerd's package has no such method. See [fsmeta.Store.NewID], and
 // [MetaStore.TransactionContext] for what ctx is heeded for.

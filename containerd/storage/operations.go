@@ -51,7 +51,7 @@ func kindOf(kind fsmeta.Kind, readonly bool) snapshots.Kind {
 
 // UpdateInfo sets labels of the snapshot info.Name and returns what it is then. Each
 // field path says what to take from info: "labels" all of them, "labels.KEY" that one;
-// without any all labels are taken. A label whose value is empty, or that info doesn't
+// without any all labels are taken. A label with an empty value, or that info doesn't
 // have, is deleted.
 //
 // Errors, in this order: [ErrNoTransaction], errdefs.ErrNotFound,
@@ -145,7 +145,7 @@ func WalkInfo(ctx context.Context, fn snapshots.WalkFunc, fs ...string) error {
 	return ended
 }
 
-// usedStore returns the store whose transaction ctx carries, or an error where nothing
+// usedStore returns the store of the transaction that ctx carries, or an error where nothing
 // was ever written to it.
 func usedStore(ctx context.Context, what string) (*fsmeta.Store, error) {
 	s := fsmeta.FromContext(ctx)

@@ -20,7 +20,7 @@ import (
 //     ErrTimeout. Without, that is ten seconds and [fsmeta.ErrInUse]; bbolt waits forever. Other
 //     drivers that have the store open are no reason to wait here.
 //
-// The others have no counterpart. A [NewMetaStore] whose options set some of them to other
+// The others have no counterpart. A [NewMetaStore] with options that set some of them to other
 // than their defaults logs one warning that names them.
 type Opt func(*bolt.Options) error
 

@@ -180,7 +180,7 @@ func checkContent(ctx context.Context, root string, p tool.Printer) (snapshots, 
 		if removed := driver.RemovedName(info.ID); slices.Contains(names, removed) {
 			f.Meaning, f.Advice, f.Harmless = "it was removed, and restored from a backup; its content is in "+removed+", and gets its name back at the next start or garbage collection", adviseNothing, true
 		} else if unsettled && info.Kind != fsmeta.KindCommitted && isGone(filepath.Dir(path)) {
-			f.Meaning, f.Advice, f.Harmless = "it is an active snapshot or a view, whose directory a crash can take; the next start of the daemon makes it anew", "start the daemon, or restart it", true
+			f.Meaning, f.Advice, f.Harmless = "it is an active snapshot or a view, and a crash can take its directory; the next start of the daemon makes it anew", "start the daemon, or restart it", true
 		}
 		n, err := p.Findings(f)
 		if err != nil {

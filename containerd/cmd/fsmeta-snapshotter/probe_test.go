@@ -76,7 +76,7 @@ func (s *systemd) forget() {
 	}
 }
 
-// probing starts a daemon on a root directory under a systemd whose watchdog makes it probe
+// probing starts a daemon on a root directory under a systemd with a watchdog that makes it probe
 // every hundred milliseconds, and returns when it has done so once.
 func probing(t testing.TB, root string) (p *process, s *systemd, address string) {
 	t.Helper()
@@ -268,7 +268,7 @@ func awaitHealth(t *testing.T, c *grpc.ClientConn, ok bool) {
 	}
 }
 
-// A daemon whose disk does not write feeds the watchdog, and goes on when it does again.
+// A daemon on a disk that does not write feeds the watchdog, and goes on when it does again.
 func TestDiskFrozen(t *testing.T) {
 	disk := newDisk(t, "ext4")
 	p, s, address := probing(t, filepath.Join(disk, "root"))
@@ -289,7 +289,7 @@ func TestDiskFrozen(t *testing.T) {
 	p.stop()
 }
 
-// A daemon whose store does not answer lets the watchdog starve, and feeds it again when it
+// A daemon with a store that does not answer lets the watchdog starve, and feeds it again when it
 // does.
 func TestStoreHangs(t *testing.T) {
 	root := filepath.Join(t.TempDir(), "root")

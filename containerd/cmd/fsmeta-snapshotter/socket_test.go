@@ -80,7 +80,7 @@ func TestListenAtOnce(t *testing.T) {
 	}
 }
 
-// A socket whose queue of connections is full, or whose connections are closed, is there: it is
+// A socket with a full queue of connections, or with closed ones, is there: it is
 // neither made again nor said to be another program's.
 func TestKeepUnderLoad(t *testing.T) {
 	for name, load := range map[string]func(t *testing.T, address string){"queue full": fillQueue, "connections closed": closeAll} {

@@ -39,7 +39,7 @@ func newDesc(name, help string, labels ...string) *prometheus.Desc {
 
 var (
 	descSnapshots   = newDesc("snapshots", "Snapshots that can be read, by kind.", "kind")
-	descLagging     = newDesc("snapshots_lagging", "Names whose directory in meta/snapshots could not be brought up to the journal, at most ten minutes ago.")
+	descLagging     = newDesc("snapshots_lagging", "Names with a directory in meta/snapshots that could not be brought up to the journal, at most ten minutes ago.")
 	descDamaged     = newDesc("snapshots_damaged", "Snapshots that can't be read, at most ten minutes ago.")
 	descAside       = newDesc("snapshots_set_aside", "Snapshots that repairs have set aside in meta/damaged.")
 	descMissing     = newDesc("snapshots_missing", "1 where snapshots are missing, or others are there than the store has counted, as the last cleanup has found; else 0.")

@@ -36,8 +36,8 @@ var errnos = map[string][]syscall.Errno{
 	"close":            {unix.ENOSPC, unix.EIO, unix.EDQUOT, unix.EINTR},
 }
 
-// givesUp are the kinds of calls after whose failure a store may have to be opened anew:
-// syncs, and closing a file, whose error may be that of a write that came late. (That of an
+// givesUp are the kinds of calls that may make a store take no writes until it is opened anew when they fail:
+// syncs, and closing a file, which may return the error of a write that came late. (That of an
 // interrupted close is passed on by the standard library.)
 var givesUp = map[string]bool{"fsync": true, "fdatasync": true, "syncfs": true, "close": true}
 
@@ -92,7 +92,7 @@ func orKilled(faults []fault, random *rand.Rand) []fault {
 	return faults
 }
 
-// every returns every fault of a run whose calls are known, by their kinds and errors.
+// every returns every fault of a run with known calls, by their kinds and errors.
 func every(calls []traced.Call) map[string][]fault {
 	faults := map[string][]fault{}
 	for kind, n := range traced.Counts(calls) {

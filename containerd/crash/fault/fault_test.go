@@ -145,7 +145,7 @@ func (f fault) verdict(s traced.Scenario, r *traced.Result, met *traced.Call) er
 			return fmt.Errorf("it did not matter, and yet: %v", bad)
 		}
 	case f.kind == "fdatasync" && filepath.Base(met.Path) == "journal" && (len(bad) == 0 || !bad[0].syncFailed):
-		return fmt.Errorf("the journal was not synced, and nobody was told: %v", runs)
+		return fmt.Errorf("the journal was not synced, and no caller was told: %v", runs)
 	case len(bad) > 1 || len(bad) == 1 && bad[0].failed > 1:
 		return fmt.Errorf("it went on failing: %v", bad)
 	case len(bad) == 1 && bad[0].syncFailed && !givesUp[f.kind]:

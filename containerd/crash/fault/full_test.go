@@ -18,7 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A store whose disk is full for a while says so, and goes on when there is room.
+// A store says when its disk is full, and goes on when there is room.
 func TestFullForAWhile(t *testing.T) {
 	onDisks(t, func(t *testing.T, disk string) {
 		const from, to, all = 30, 60, 90
@@ -117,7 +117,7 @@ func TestFullStillRemoves(t *testing.T) {
 	})
 }
 
-// full is a run whose disk becomes full at a point, and has room again so many calls later.
+// full is a run on a disk that becomes full at a point, and has room again so many calls later.
 type full struct {
 	at    traced.Point
 	disk  string

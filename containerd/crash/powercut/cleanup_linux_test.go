@@ -14,7 +14,7 @@ import (
 )
 
 // However the test is ended, all of its processes end, and so do their mounts and loop
-// devices. A process that waits for a disk whose server waits for it would not.
+// devices. A process would not that waits for a disk with a server that waits for it.
 func TestNothingIsLeft(t *testing.T) {
 	f := filesystems[0]
 	need(t, f)

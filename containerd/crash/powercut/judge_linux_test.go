@@ -82,7 +82,7 @@ func makeIfNone(dir string, runs [][]workload.Note) error {
 	return s.Close()
 }
 
-// keep saves what was judged wrong, for who wants to know why.
+// keep saves what was judged wrong, to find out why.
 func (j judge) keep(dir string, c cut, m image, r *record) error {
 	f, err := os.Create(filepath.Join(dir, fmt.Sprintf("%s-%d.img", j.filesystem.name, c.at)))
 	if err != nil {

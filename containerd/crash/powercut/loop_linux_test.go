@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// attach makes a block device of a file. It is gone again when whoever has it open or
+// attach makes a block device of a file. It is gone again when the processes that have it open or
 // mounted has closed it; the caller closes it, too. If direct, nothing that is written to
 // it stays in memory.
 func attach(file int, direct bool) (*os.File, error) {
@@ -24,7 +24,7 @@ func attach(file int, direct bool) (*os.File, error) {
 		}
 		loop, err := configure(fmt.Sprintf("/dev/loop%d", n), file, direct)
 		if errors.Is(err, unix.EBUSY) {
-			continue // somebody was faster
+			continue // another process was faster
 		}
 		return loop, err
 	}

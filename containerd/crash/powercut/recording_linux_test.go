@@ -58,7 +58,7 @@ func (c recording) record(t *testing.T, base image, prior [][]workload.Note) *re
 	return rec
 }
 
-// run runs a machine, whose mounts nobody else sees, to its end.
+// run runs a machine, with mounts that no other process sees, to its end.
 func (c recording) run(ctx context.Context, m machine) error {
 	binary := c.binary
 	if binary == "" {

@@ -54,7 +54,7 @@ func runWorkload(r run) error {
 	return err
 }
 
-// told is a log whose every line is known to the witness when it is written.
+// told is a log: the witness knows each line when it is written.
 type told struct {
 	conn      net.Conn
 	rand      *rand.Rand

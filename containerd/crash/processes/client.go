@@ -93,7 +93,7 @@ func (c *client) run(ctx context.Context) error {
 }
 
 // transaction reads everything, and changes some of it. It logs what it is about to do
-// before it does it, so that the log of who was killed tells what may have taken effect.
+// before it does it, so that the log of a killed process tells what may have taken effect.
 func (c *client) transaction(ctx context.Context, op int) error {
 	e := event{Client: c.number, Op: op}
 	if err := c.log.add(e); err != nil {

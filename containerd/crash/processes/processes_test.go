@@ -82,7 +82,7 @@ func start(t *testing.T, dir string) *child {
 	return c
 }
 
-// end sends a signal and waits. Who has not ended by it, or in order, has failed.
+// end sends a signal and waits. A process that has not ended by it, or in order, has failed.
 func (c *child) end(t *testing.T, s syscall.Signal) {
 	t.Helper()
 	if err := c.cmd.Process.Signal(s); err != nil && !errors.Is(err, os.ErrProcessDone) {

@@ -8,7 +8,7 @@ import (
 )
 
 // moment is what may be there of each writer at some point between two transactions. It
-// is one state of each, but where nobody knows whether a killed process has committed.
+// is one state of each, but where it can't be known whether a killed process has committed.
 type moment [][]Names
 
 // AddCut takes in what several runs, one after the other on one store, have noted by the
@@ -32,7 +32,7 @@ func (h *History) AddCut(runs [][]Note, settled int) error {
 	h.moments = []moment{now}
 	first, count := 0, 0 // of moments, after the last settled transaction; of notes
 	for r, run := range runs {
-		from := len(h.moments) - 1 // the last moment whose transactions are all acknowledged
+		from := len(h.moments) - 1 // the last moment with all transactions acknowledged
 		for i, n := range run {
 			if !n.aboutTo() {
 				continue

@@ -16,7 +16,7 @@ func (l *logger) found(all []Names, first bool) {
 
 // foundBy judges what a run has found. Where it was killed, a transaction before it may
 // have been committed or not; once a run has begun with the one or the other, that is how
-// it stays. At its end that is open still: a transaction whose outcome is unknown is not
+// it stays. At its end that is open still: a transaction with an unknown outcome is not
 // seen by the program that was told so, and yet may be there when the store is opened anew.
 func (h *History) foundBy(n Note) error {
 	may := append(slices.Collect(maps.Values(h.pending[n.Writer])), h.acked[n.Writer])

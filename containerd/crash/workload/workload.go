@@ -415,7 +415,7 @@ func (h *History) match(found []Names) error {
 	return errs
 }
 
-// write makes and removes a snapshot, whose identifier must be new.
+// write makes and removes a snapshot, with an identifier that must be new.
 func (h *History) write(ctx context.Context, s *fsmeta.Store) error {
 	var id string
 	for _, do := range []func(ctx context.Context) error{

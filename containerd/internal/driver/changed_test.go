@@ -137,7 +137,7 @@ func TestPrepareWhenTheContextEnds(t *testing.T) {
 	}
 }
 
-// replace puts another active snapshot in the place of key, whose content has that size.
+// replace puts another active snapshot in the place of key, with content of that size.
 func replace(t *testing.T, s *Snapshotter, key string, size int) (dir string) {
 	t.Helper()
 	must(t, s.Remove(t.Context(), key))

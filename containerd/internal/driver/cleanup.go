@@ -210,7 +210,7 @@ func (s *Snapshotter) undeleted(ctx context.Context, dir string, err error) stri
 	return dir
 }
 
-// era is the identifiers from first on, up to those of the next era, whose content was begun when so
+// era is the identifiers from first on, up to those of the next era, with content that was begun when so
 // many syncs had failed, or more.
 type era struct {
 	first  uint64

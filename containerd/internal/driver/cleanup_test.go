@@ -30,7 +30,7 @@ func newOrphan(t *testing.T, s *Snapshotter) string {
 }
 
 // Cleanup deletes whatever can be a driver's and belongs to no snapshot, with its content,
-// and nothing whose name a driver doesn't give.
+// and nothing with a name that a driver doesn't give.
 func TestCleanupSweepsOrphans(t *testing.T) {
 	s, _ := openFake(t, Config{})
 	kept := filepath.Base(prepare(t, s, "active", ""))

@@ -80,7 +80,7 @@ func runs(t *testing.T, normally int) int {
 	return normally * n
 }
 
-// randomly returns a source of chance whose seed a failed test logs.
+// randomly returns a source of chance. A failed test logs its seed.
 func randomly(t *testing.T) *rand.Rand {
 	seed := rand.Uint64()
 	t.Cleanup(func() {
@@ -320,7 +320,7 @@ func newKnown() *known {
 }
 
 // hear takes a line of the child in. What it says late, after the power was cut, it has
-// begun, but nobody was told of: a kernel whose disk is gone may say that something is on
+// begun, but no caller was told of: a kernel without its disk may say that something is on
 // it.
 func (k *known) hear(line string, late bool) error {
 	words := strings.Fields(line)
@@ -365,7 +365,7 @@ func (k *known) compare(there map[string]bool) (problems []error) {
 	}
 	for name := range there {
 		if _, heard := k.certain[name]; !heard && !k.pending[name] {
-			problems = append(problems, fmt.Errorf("snapshot %q is there, and nobody has made it", name))
+			problems = append(problems, fmt.Errorf("snapshot %q is there, and was not made", name))
 		}
 	}
 	for names, line := range k.commits {

@@ -71,7 +71,7 @@ type Content interface {
 	Remakes() bool
 
 	// Upper returns where in the directory of a snapshot that is which was added to its
-	// parents, and whose size counts as its usage.
+	// parents, and of which the size counts as its usage.
 	Upper(dir string) string
 
 	// Rebases reports whether content that was made without a parent can get one when it
@@ -126,7 +126,7 @@ type Snapshotter struct {
 	failed  chan struct{}
 
 	mu      sync.Mutex
-	making  map[string]bool // identifiers whose snapshots are being made
+	making  map[string]bool // identifiers of snapshots that are being made
 	made    []era           // since Open
 	highest uint64          // identifier in these
 
@@ -137,7 +137,7 @@ type Snapshotter struct {
 
 // Open opens the root directory of a snapshotter, and makes what is missing in one that is
 // empty or does not exist. It returns [ErrInUse] where another process has it open. A root
-// whose store is gone, or that has content of another kind, is refused. A store that is shared
+// that has lost its store, or has content of another kind, is refused. A store that is shared
 // stays open after an error.
 //
 // A crash leaves a root that is not marked yet and has no snapshots, which the next

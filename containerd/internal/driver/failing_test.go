@@ -19,12 +19,12 @@ import (
 	"github.com/fsmeta/fsmeta/fsmeta"
 )
 
-// These tests run calls in a child process whose syncs strace makes fail.
+// These tests run calls in a child process. strace makes its syncs fail.
 
 func init() { Children["calls"] = makeCalls }
 
 // makeCalls makes an active snapshot, and for each line that it is given after that a
-// call, whose error it tells in a line.
+// call, and tells the error in a line.
 func makeCalls(arguments []string) error {
 	s, err := Open(arguments[0], &fake{}, Config{})
 	if err != nil {
@@ -62,7 +62,7 @@ type caller struct {
 	out  *bufio.Reader
 }
 
-// startCaller starts one on a new root, whose system calls of these names fail from when
+// startCaller starts one on a new root; its system calls of these names fail from when
 // it is ready.
 func startCaller(t *testing.T, failing string) *caller {
 	t.Helper()
@@ -122,7 +122,7 @@ func (c *caller) reopen() *Snapshotter {
 	return s
 }
 
-// Content of a snapshot whose transaction may have got to the disk, or not, stays: the
+// Content of a snapshot stays where its transaction may have got to the disk, or not: the
 // store may be found to have it when it is opened again. Until then Cleanup deletes nothing.
 func TestUnknownOutcomeKeepsContent(t *testing.T) {
 	c := startCaller(t, "fdatasync")
@@ -140,7 +140,7 @@ func TestUnknownOutcomeKeepsContent(t *testing.T) {
 	checkNothingLeft(t, s)
 }
 
-// A commit whose outcome is unknown keeps the content, under the one name or the other.
+// A commit with an unknown outcome keeps the content, under the one name or the other.
 func TestUnknownOutcomeOfACommit(t *testing.T) {
 	c := startCaller(t, "fdatasync")
 	if said := c.call("commit"); !strings.HasPrefix(said, "unknown true") {

@@ -21,7 +21,7 @@ import (
 	"github.com/sirupsen/logrus"
 )
 
-// fake is content whose making and measuring a test can take part in.
+// fake is content: a test can take part in its making and measuring.
 type fake struct {
 	filling   atomic.Pointer[func(dir, parent string) error] // called at the end of Fill
 	measuring atomic.Pointer[func()]                         // called by Upper, which Commit and Usage begin with
@@ -186,7 +186,7 @@ func (l *lines) String() string {
 	return l.buffer.String()
 }
 
-// withLog returns a context whose log is caught.
+// withLog returns a context with a log that is caught.
 func withLog(ctx context.Context) (context.Context, *lines) {
 	caught := &lines{}
 	logger := logrus.New()

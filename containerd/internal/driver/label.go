@@ -20,7 +20,7 @@ func (s *Snapshotter) label(info *snapshots.Info, id string) {
 	info.Labels[s.config.UpperLabel] = s.content.Upper(s.dir(id))
 }
 
-// labelling returns fn for a walk whose snapshots get the label of [Config.UpperLabel]. It leaves out one that is found
+// labelling returns fn for a walk that gives snapshots the label of [Config.UpperLabel]. It leaves out one that is found
 // to be damaged only now.
 func (s *Snapshotter) labelling(fn snapshots.WalkFunc) snapshots.WalkFunc {
 	if s.config.UpperLabel == "" {

@@ -35,7 +35,7 @@ func closedRoot(t *testing.T) string {
 	return s.root
 }
 
-// Open makes what is missing above the root too, and nobody but the owner can look into it.
+// Open makes what is missing above the root too, and only the owner can look into it.
 func TestOpenMakesTheRoot(t *testing.T) {
 	root := filepath.Join(t.TempDir(), "a", "b", "root")
 	s, err := Open(root, &fake{}, Config{})
@@ -201,8 +201,8 @@ func treeOf(t *testing.T, root string) []string {
 	return paths
 }
 
-// A root is served once, be it in this process or in two; who comes second is told which
-// and how to find who has it, and can have it when that has closed it or was killed.
+// A root is served once, be it in this process or in two; the second is told which
+// and how to find the process that has it, and can have it when that has closed it or was killed.
 func TestOpenIsExclusive(t *testing.T) {
 	root := closedRoot(t)
 	refused := func(t *testing.T) {
@@ -231,7 +231,7 @@ func TestOpenIsExclusive(t *testing.T) {
 	must(t, s.Close())
 }
 
-// A second Close returns what the first did, and does not take the root from who has
+// A second Close returns what the first did, and does not take the root from the process that has
 // opened it since. Every other call after the first is refused.
 func TestCloseTwice(t *testing.T) {
 	s, content := openFake(t, Config{})

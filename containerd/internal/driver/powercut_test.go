@@ -17,7 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// disk is a filesystem on a file, whose power can be cut.
+// disk is a filesystem on a file. Its power can be cut.
 type disk struct {
 	t           *testing.T
 	image, path string
@@ -223,7 +223,7 @@ func TestPowerCutWhereSyncfsFails(t *testing.T) {
 	})
 }
 
-// Without sync, a power cut takes content of a snapshot whose commit it leaves. It is what
+// Without sync, a power cut takes content of a snapshot, and leaves its commit. It is what
 // that option says, and shows that the other tests would see it.
 func TestPowerCutWithoutSync(t *testing.T) {
 	for _, filesystem := range []string{"ext4", "xfs"} {

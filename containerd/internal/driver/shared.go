@@ -20,7 +20,7 @@ import (
 // shared reports whether the store is that of the driver that embeds the snapshotter.
 func (s *Snapshotter) shared() bool { return s.config.Meta != nil }
 
-// openShared opens a root directory whose store is shared, of that kind of content, "" for one that is
+// openShared opens a root directory with a store that is shared, of that kind of content, "" for one that is
 // not marked. The rest of the directory is the driver's.
 //
 // A crash leaves a root that is not marked, or one that is. Content that was being made is

@@ -17,7 +17,7 @@ import (
 	errbolt "go.etcd.io/bbolt/errors"
 )
 
-// openShared opens a root whose store is metadata.db in it.
+// openShared opens a root with metadata.db in it as its store.
 func openShared(t *testing.T, root string) (*Snapshotter, *fake, *storage.MetaStore) {
 	t.Helper()
 	meta, err := storage.NewMetaStore(filepath.Join(root, "metadata.db"))

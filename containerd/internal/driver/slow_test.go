@@ -51,7 +51,7 @@ func awaitLine(t *testing.T, caught *lines, words ...string) {
 	t.Errorf("no line of the log has all of %q:\n%s", words, caught)
 }
 
-// Who waits long for the metadata transaction logs who has it, and who keeps it logs that
+// A call that waits long for the metadata transaction logs which has it, and the one that has it logs that
 // too, each with its own key; at the end, both how long it took.
 func TestSlowTransactionNamesItsHolder(t *testing.T) {
 	s, _ := openFake(t, Config{})
@@ -72,7 +72,7 @@ func TestSlowTransactionNamesItsHolder(t *testing.T) {
 	awaitLine(t, holderLog, "level=warning", "the metadata transaction of commit took", "key=keeping")
 }
 
-// Where another process keeps the store, no call of this one is named, but the file whose
+// Where another process keeps the store, no call of this one is named, but the file with the
 // lock it is.
 func TestSlowTransactionOfAnotherProcess(t *testing.T) {
 	for name, call := range map[string]func(context.Context, *Snapshotter) error{

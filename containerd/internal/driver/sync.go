@@ -22,7 +22,7 @@ import (
 // syncer brings content to the disk.
 //
 // Much of it is synced with the whole filesystem, which is what costs least while most of
-// what is unwritten is content anyway. Those who wait meanwhile share the next one. It is
+// what is unwritten is content anyway. Calls that wait meanwhile share the next one. It is
 // done through one open file, to which the kernel tells every failure to write since it
 // was opened, once: so one at a time. Only calls that sync wait for it.
 //

@@ -13,10 +13,10 @@ import (
 	"github.com/fsmeta/fsmeta/fsmeta"
 )
 
-// patience is how long a metadata transaction may take before the log says who keeps it.
+// patience is how long a metadata transaction may take before the log says which call keeps it.
 const patience = time.Second
 
-// holder is whose turn to write it is in this process.
+// holder is the call that has the turn to write in this process.
 type holder struct {
 	what, key string
 	since     time.Time

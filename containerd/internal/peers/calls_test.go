@@ -196,7 +196,7 @@ func TestContextOfTransaction(t *testing.T) {
 	})
 }
 
-// TestTransactionsOfTwoStores requires calls to go to the store whose transaction
+// TestTransactionsOfTwoStores requires calls to go to the store of the transaction that
 // is the innermost.
 func TestTransactionsOfTwoStores(t *testing.T) {
 	onBoth(t, func(t *testing.T, p *player) {
@@ -204,7 +204,7 @@ func TestTransactionsOfTwoStores(t *testing.T) {
 		p.prepare("begin w write\n w: create active outer")
 		ctx, tx, err := q.store.TransactionContext(p.context("w"), true)
 		noError(t, err)
-		// Whose function it is does not matter.
+		// Of which store the function is does not matter.
 		_, err = p.store.CreateSnapshot(ctx, snapshots.KindActive, "inner", "")
 		noError(t, err)
 		equal(t, "in the inner one", p.classOf(q.store.GetInfo(ctx, "outer")), "NotFound")
@@ -478,7 +478,7 @@ func openOurs(path string, opts ...func(*bolt.Options) error) (*opened, error) {
 }
 
 // TestOptionsOfTheStore requires NewMetaStore to call every option once, on bbolt's
-// defaults, up to the first that fails, whose error it returns.
+// defaults, up to the first that fails, and returns its error.
 func TestOptionsOfTheStore(t *testing.T) {
 	saw := map[string]string{}
 	for name, open := range openers {

@@ -919,7 +919,7 @@ var scripts = []script{
 		w: update a :labels.x :labels +x=1 +z=4 => active a {x=1 z=4} t1 t4
 		w: update a :labels :labels.z +x=1 +z=5 => active a {x=1 z=5} t1 t5
 		commit w`},
-	{"update labels whose keys have dots", `
+	{"update labels with dots in their keys", `
 		begin w write
 		w: create active a +containerd.io/gc.root=1 +.=2   => #1 active
 		w: update a :labels.containerd.io/gc.root +containerd.io/gc.root=3  => active a {.=2 containerd.io/gc.root=3} t1 t2
@@ -1286,7 +1286,7 @@ var scripts = []script{
 		begin r read
 		r: info a                         => #1 active a {$long=$longest} t1 t2
 		rollback r`},
-	{"labels whose keys are too long", `
+	{"labels with keys that are too long", `
 		begin w write
 		w: create active a +x=1              => #1 active
 		commit w

@@ -110,7 +110,7 @@ var differences = []struct {
 		w: walk                   => a b v || a v
 		w: commit a as b          => AlreadyExists || #1
 		rollback w`, false},
-	{"what a commit whose parent is wrong leaves", `
+	{"what a commit with a wrong parent leaves", `
 		begin w write
 		w: create active a        => #1 active
 		commit w
@@ -425,7 +425,7 @@ func TestReadersDoNotBlock(t *testing.T) {
 	p.prepare("rollback r")
 }
 
-// TestPanicRollsBack panics in WithTransaction. With bbolt nobody could write afterwards.
+// TestPanicRollsBack panics in WithTransaction. With bbolt no call could write afterwards.
 func TestPanicRollsBack(t *testing.T) {
 	p := newPlayer(t, peers.FS)
 	for _, writable := range []bool{true, false} {

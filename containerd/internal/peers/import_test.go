@@ -333,7 +333,7 @@ func TestImportDamagedFile(t *testing.T) {
 	}
 }
 
-// A file whose pages refer to themselves is damaged, and no reason to use up the memory.
+// A file with pages that refer to themselves is damaged, and no reason to use up the memory.
 func TestImportCircularFile(t *testing.T) {
 	file := randomBolt(t, 1, 300)
 	data, err := os.ReadFile(file)

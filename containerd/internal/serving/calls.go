@@ -19,12 +19,12 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// Calls is a snapshotter whose calls are logged, counted, and, where they fail for the
+// Calls is a snapshotter with calls that are logged, counted, and, where they fail for the
 // disk's sake, a reason to probe.
 type Calls struct {
 	snapshots.Snapshotter // a snapshots.Cleaner, too
 
-	Root   string                                                   // whose filesystem is looked at when there is no room
+	Root   string                                                   // its filesystem is looked at when there is no room
 	Fields log.Fields                                               // of each line in the log; may be nil
 	Count  func(method string, code codes.Code, took time.Duration) // is told of each call
 	Probe  func()                                                   // is called where a call has failed for the disk's sake

@@ -32,7 +32,7 @@ func openMeta(path string) (*bolt.DB, error) {
 	return open(path, bolt.Options{NoFreelistSync: true, NoStatistics: true})
 }
 
-// openRead opens a bbolt file for reading, which nobody can open for writing meanwhile, if all
+// openRead opens a bbolt file for reading, which no process can open for writing meanwhile, if all
 // of it is as bbolt writes it.
 func openRead(path string) (*bolt.DB, error) {
 	db, err := open(path, bolt.Options{ReadOnly: true, NoStatistics: true})
@@ -61,7 +61,7 @@ func open(path string, o bolt.Options) (db *bolt.DB, err error) {
 	})
 	switch {
 	case errors.Is(err, errbolt.ErrTimeout):
-		return nil, fmt.Errorf("%s is in use: containerd has to be stopped first (fuser -v %[1]s shows who has it open): %w", path, errdefs.ErrUnavailable)
+		return nil, fmt.Errorf("%s is in use: containerd has to be stopped first (fuser -v %[1]s shows the process): %w", path, errdefs.ErrUnavailable)
 	case errors.Is(err, errbolt.ErrInvalid), errors.Is(err, errbolt.ErrChecksum), errors.Is(err, errbolt.ErrVersionMismatch):
 		return nil, fmt.Errorf("%s is not a bbolt file, or it is damaged: %w: %w", path, err, errdefs.ErrInvalidArgument)
 	case err != nil:

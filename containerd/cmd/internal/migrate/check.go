@@ -164,7 +164,7 @@ func (m *migration) countSnapshots(snapshotter string) (n int, err error) {
 	return n, err
 }
 
-// checkOld looks at the built-in snapshotter, whose content is not moved yet.
+// checkOld looks at the built-in snapshotter: its content is not moved yet.
 func (m *migration) checkOld() error {
 	if exists(m.retired()) {
 		return fmt.Errorf("%s is left by an earlier run, and %s is there all the same: move the one away that is not wanted: %w", m.retired(), m.oldMeta(), errdefs.ErrFailedPrecondition)

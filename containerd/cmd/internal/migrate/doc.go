@@ -19,7 +19,7 @@
 //	META/meta.db.before-NAME  is new: what meta.db was before
 //
 // ROOT gets meta/, the fsmeta store; snapshots/; the file "imported", which says where it is
-// all from; and the file "snapshotter", whose content is
+// all from; and the file "snapshotter" with
 // one line: what kind of content there is. As long as the work is not finished, that line is
 // "unfinished migration of …", which the snapshotter refuses.
 //

@@ -76,7 +76,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// newNode returns a node whose containerd was used with a snapshotter and has stopped.
+// newNode returns a node with a containerd that was used with a snapshotter and has stopped.
 func newNode(t testing.TB, from string) node {
 	t.Helper()
 	dir, err := built[from]()

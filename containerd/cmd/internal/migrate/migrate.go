@@ -232,7 +232,7 @@ func (m *migration) makeRoot(context.Context) error {
 	if err := m.lockRoot(); err != nil {
 		return err
 	}
-	_, err = m.checkRoot() // once more: somebody else may have made it
+	_, err = m.checkRoot() // once more: another process may have made it
 	return err
 }
 
@@ -313,7 +313,7 @@ func (m *migration) mark(line string) error {
 }
 
 // fill makes the store and fills it. What was there is of a snapshotter that was never used,
-// or of an earlier run: nobody else can have written to it, as the root directory is marked.
+// or of an earlier run: no other process can have written to it, as the root directory is marked.
 // A crash leaves a part of the store.
 func (m *migration) fill(ctx context.Context) (err error) {
 	m.progress("import the metadata", 0, 0)

@@ -477,7 +477,7 @@ func TestRefuses(t *testing.T) {
 			n.serve(t, func(ctx context.Context) error { return nil })
 			must(t, os.Mkdir(filepath.Join(n.paths().content(), "1"), 0o700))
 		}, isUsed, []string{"in use by a snapshotter"}},
-		{"a root whose store is gone", func(t *testing.T, n node) {
+		{"a root without its store", func(t *testing.T, n node) {
 			n.serve(t, func(ctx context.Context) error { return nil })
 			must(t, os.RemoveAll(n.paths().store()))
 		}, func(err error) bool { return errors.Is(err, fs.ErrNotExist) }, []string{"meta"}},

@@ -19,7 +19,7 @@ var (
 	keyDefault      = []byte("containerd.io/defaults/snapshotter")
 )
 
-// labelled are the paths, in a namespace, to buckets whose buckets are objects with labels.
+// labelled are the paths, in a namespace, to buckets of buckets that are objects with labels.
 // Snapshots are one level deeper.
 var labelled = [][]string{{"images"}, {"containers"}, {"content", "blob"}, {"content", "ingests"}, {"sandboxes"}, {"leases"}}
 

@@ -141,7 +141,7 @@ type Stand struct {
 	Links  bool   // calls on parent links fail, see workload.History
 }
 
-// world is the directory whose files are watched.
+// world is the directory with the files that are watched.
 func (s Stand) world() string {
 	if s.World != "" {
 		return s.World

@@ -20,7 +20,7 @@ func TestMain(m *testing.M) {
 var tiny = Scenario{Seed: 1, Writers: 1, Runs: []int{1}}
 
 // A process that is killed before a call has not made it, one that is killed after it has,
-// and one whose call fails is told so, and goes on.
+// and one is told that a call of its fails, and goes on.
 func TestDecide(t *testing.T) {
 	Need(t)
 	for name, c := range map[string]struct {

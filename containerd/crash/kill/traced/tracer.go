@@ -33,7 +33,7 @@ type thread struct {
 // tracer traces one process. All of it happens on one thread, as the kernel wants it.
 type tracer struct {
 	pid     int
-	dir     string // whose files are of interest
+	dir     string // with the files of interest
 	decide  Decide
 	threads map[int]*thread
 	counts  map[string]int
@@ -44,7 +44,7 @@ type tracer struct {
 func trace(ctx context.Context, binary, dir string, attr *os.ProcAttr, decide Decide) (syscall.WaitStatus, error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	// A group of its own, so that nobody else's children are waited for.
+	// A group of its own, so that no other process's children are waited for.
 	attr.Sys = &syscall.SysProcAttr{Ptrace: true, Setpgid: true}
 	process, err := os.StartProcess(binary, []string{binary}, attr)
 	if err != nil {
