@@ -93,8 +93,8 @@ func refuseFile(path string) error {
 	if err != nil {
 		return err
 	}
-	return fmt.Errorf("%s is a bbolt file: to put a store in its place, give NewMetaStore the option WithImport, "+
-		"or stop what uses the file and run: fsmeta import %[1]s %[1]s: %w", path, fsmeta.ErrNotStore)
+	return fmt.Errorf("%s is a bbolt file: to put a store in its place, stop what uses the file and run: fsmeta import %[1]s %[1]s; "+
+		"or give NewMetaStore the option WithImport: %w", path, fsmeta.ErrNotStore)
 }
 
 // open returns the store, and opens it first if that has not been done.
