@@ -30,11 +30,11 @@ type actor interface {
 
 // commands are the commands of an actor.
 var commands = map[string]func(x *local, args []string) (string, error){
-	"open": func(x *local, args []string) (_ string, err error) { // DIR [readonly|relaxed|existing]
+	"open": func(x *local, args []string) (_ string, err error) { // DIR [readonly|relaxed|existing|hurried]
 		var opts []fsmeta.Option
 		for _, arg := range args[1:] {
 			opts = append(opts, map[string]fsmeta.Option{
-				"readonly": fsmeta.ReadOnly(), "relaxed": fsmeta.Relaxed(), "existing": fsmeta.MustExist()}[arg])
+				"readonly": fsmeta.ReadOnly(), "relaxed": fsmeta.Relaxed(), "existing": fsmeta.MustExist(), "hurried": fsmeta.Patience(100 * time.Millisecond)}[arg])
 		}
 		x.store, err = fsmeta.Open(args[0], opts...)
 		return "", err

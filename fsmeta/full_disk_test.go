@@ -24,7 +24,15 @@ type disk struct {
 	make func(t *testing.T) string
 }
 
-var disks = []disk{
+// disks are one of each kind; with -short, one.
+func disks() []disk {
+	if testing.Short() {
+		return allDisks[:1]
+	}
+	return allDisks
+}
+
+var allDisks = []disk{
 	{"ext4", func(t *testing.T) string { return image(t, 64, "mkfs.ext4 -q -b 1024") }},
 	{"xfs", func(t *testing.T) string { return image(t, 320, "mkfs.xfs -q") }},
 	{"btrfs", func(t *testing.T) string { return image(t, 256, "mkfs.btrfs -q") }},
@@ -72,7 +80,7 @@ func removeAll(t *testing.T, a actor, from, to int, format string, pause time.Du
 }
 
 func TestRemoveOnAFullDisk(t *testing.T) {
-	for _, disk := range disks {
+	for _, disk := range disks() {
 		for _, c := range []struct {
 			name   string
 			many   int
@@ -117,7 +125,7 @@ func TestRemoveOnAFullDisk(t *testing.T) {
 // room for that.
 func TestTakeOverOnAFullDisk(t *testing.T) {
 	const many, batch = 500, 20
-	for _, disk := range disks {
+	for _, disk := range disks() {
 		for _, c := range []struct {
 			name  string
 			end   func(t *testing.T, w *remote, dir string) // of the writer, before the disk is full
@@ -131,6 +139,9 @@ func TestTakeOverOnAFullDisk(t *testing.T) {
 			{"mounted again", func(_ *testing.T, w *remote, _ string) { w.kill() }, 5, true},
 		} {
 			t.Run(disk.name+"/"+c.name, func(t *testing.T) {
+				if testing.Short() && c.kills > 0 {
+					t.Skip("takes long: run it without -short")
+				}
 				root := disk.make(t)
 				dir := filepath.Join(root, "store")
 				open := func() *remote { w := start(t); mustDo(t, w, "open "+dir); return w }
@@ -171,7 +182,7 @@ func TestTakeOverOnAFullDisk(t *testing.T) {
 // Additions that fail for want of room leave nothing, those that were acknowledged stay, and
 // after both each snapshot can be removed, by this process and by the next one.
 func TestAddOnAFullDisk(t *testing.T) {
-	for _, disk := range disks {
+	for _, disk := range disks() {
 		t.Run(disk.name, func(t *testing.T) {
 			root := disk.make(t)
 			dir := filepath.Join(root, "store")

@@ -153,6 +153,9 @@ func TestReaderOfCorpus(t *testing.T) {
 // A line that is too long to be one is too long for the corpus, too: a published one is followed by
 // 256 MiB of bytes without end.
 func TestReaderOfEndlessLine(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes long: run it without -short")
+	}
 	dir := filepath.Join(fastDir(t), "store")
 	crashed(t, dir, small...)
 	lines, _ := readJournal(t, dir)

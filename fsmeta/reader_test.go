@@ -266,7 +266,7 @@ func TestOpenReadOnlyWhileLayoutIsHeld(t *testing.T) {
 	build(t, dir, "put a")
 	release := flocked(t, filepath.Join(dir, "layout"))
 	r := start(t)
-	if _, err := r.do("open " + dir + " readonly"); err == nil {
+	if _, err := r.do("open " + dir + " readonly hurried"); err == nil {
 		mustSay(t, r, "walk", "a")
 	} else if !errors.Is(err, fsmeta.ErrInUse) {
 		t.Errorf("open: %v, want nil or that the store is in use", err)
