@@ -19,8 +19,9 @@ import (
 
 // image is a container image.
 type image struct {
-	name   string
-	layers []blob
+	name    string
+	layers  []blob
+	command []string // that it runs; a shell, where there is none
 }
 
 func newImage(t testing.TB, name string, layers []layer) *image {
@@ -48,6 +49,12 @@ func (im *image) chainIDs() (names []string) {
 		names = append(names, id.String())
 	}
 	return names
+}
+
+// top returns the name of the snapshot that the highest layer is unpacked to.
+func (im *image) top() string {
+	chain := im.chainIDs()
+	return chain[len(chain)-1]
 }
 
 // save writes the image as an archive of an OCI layout to a new file in a directory, and
@@ -83,8 +90,11 @@ func (im *image) layout(t testing.TB) (index []byte, blobs [][]byte) {
 	}
 	config := ocispec.Image{
 		Platform: ocispec.Platform{OS: "linux", Architecture: runtime.GOARCH},
-		Config:   ocispec.ImageConfig{Cmd: []string{"/bin/sh"}, Env: []string{"PATH=/bin"}},
+		Config:   ocispec.ImageConfig{Cmd: im.command, Env: []string{"PATH=/bin"}},
 		RootFS:   ocispec.RootFS{Type: "layers"},
+	}
+	if im.command == nil {
+		config.Config.Cmd = []string{"/bin/sh"}
 	}
 	manifest := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest}
 	for _, l := range im.layers {

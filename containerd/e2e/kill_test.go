@@ -50,6 +50,12 @@ func (s *stand) killDaemon() {
 	s.daemons[pluginName].kill()
 	s.check()
 	s.restartDaemon(pluginName)
+	s.awaitDaemon()
+}
+
+// awaitDaemon returns when containerd has found the daemon that was started again.
+func (s *stand) awaitDaemon() {
+	s.Helper()
 	eventually(s, "containerd finds the daemon that was started again", func() error {
 		_, err := s.tryCtr("snapshots", "--snapshotter", pluginName, "ls")
 		return err

@@ -19,11 +19,12 @@ const pluginName = "fsmeta"
 // directory of its own.
 type stand struct {
 	testing.TB
-	dir         string
-	namespace   string // in containerd, and the name of the containers' control group
-	snapshotter string // the one that is tested: that of the daemon, or a built-in one
-	containerd  *program
-	daemons     map[string]*daemon // by the name of the plugin
+	dir          string
+	namespace    string // in containerd, and the name of the containers' control group
+	snapshotter  string // the one that is tested: that of the daemon, or a built-in one
+	sandboxImage string // what Kubernetes's pods run themselves; "" where containerd is without it
+	containerd   *program
+	daemons      map[string]*daemon // by the name of the plugin
 }
 
 // newStand returns one in which nothing runs yet. Whatever runs in it when the test ends
@@ -113,9 +114,11 @@ func (s *stand) stopContainerd() {
 func (s *stand) config() string {
 	var c strings.Builder
 	if containerdMajor() >= 2 {
-		fmt.Fprintf(&c, "version = 3\ndisabled_plugins = %s\n", quoted(
-			"io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime", "io.containerd.grpc.v1.cri",
-			"io.containerd.nri.v1.nri", "io.containerd.internal.v1.opt"))
+		disabled := []string{"io.containerd.nri.v1.nri", "io.containerd.internal.v1.opt"}
+		if s.sandboxImage == "" {
+			disabled = append(disabled, "io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime", "io.containerd.grpc.v1.cri")
+		}
+		fmt.Fprintf(&c, "version = 3\ndisabled_plugins = %s\n", quoted(disabled...))
 	} else {
 		fmt.Fprintf(&c, "version = 2\ndisabled_plugins = %s\n", quoted(
 			"io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt"))
@@ -134,6 +137,10 @@ func (s *stand) config() string {
 		if s.rebases(name) {
 			c.WriteString("capabilities = [\"rebase\"]\n")
 		}
+		fmt.Fprintf(&c, "[proxy_plugins.%s.exports]\nroot = %q\n", name, s.daemons[name].root)
+	}
+	if s.sandboxImage != "" {
+		c.WriteString(s.kubernetesConfig())
 	}
 	return c.String()
 }
