@@ -182,10 +182,13 @@ func syncInterrupted(path string) error {
 	return nil
 }
 
-// advised adds to an error for want of room what to do.
+// advised adds to an error of the filesystem what to do.
 func advised(err error, path string) error {
-	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+	switch {
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		return fmt.Errorf("%w: make room on the filesystem of %s, and do this again", err, path)
+	case errors.Is(err, syscall.EBUSY):
+		return fmt.Errorf("%w: something is mounted at %s, which can't be renamed: unmount it, and do this where it comes from", err, path)
 	}
 	return err
 }

@@ -181,7 +181,7 @@ func (t *takeover) clear() error {
 	}
 	imported, err := t.onlyImported(t.built())
 	if err != nil {
-		return fmt.Errorf("look whether a store that was left can be removed: %w", err)
+		return fmt.Errorf("whether a driver has used the store %s, which a switch has left, can't be told: repair it, or delete it if none has: %w", t.built(), err)
 	}
 	if !imported && found(t.place) == aDirectory {
 		return fmt.Errorf("there are two stores that a driver has used, %s and %s: look at both, and delete one: %w", t.built(), t.place, errdefs.ErrFailedPrecondition)

@@ -13,6 +13,8 @@ import (
 
 	"github.com/containerd/containerd/v2/core/snapshots"
 	theirs "github.com/containerd/containerd/v2/core/snapshots/storage"
+	"github.com/fsmeta/fsmeta/containerd/crash/apart"
+	"github.com/fsmeta/fsmeta/containerd/crash/kill/traced"
 	"github.com/fsmeta/fsmeta/containerd/internal/peers"
 	"github.com/fsmeta/fsmeta/containerd/storage"
 	"golang.org/x/sys/unix"
@@ -148,6 +150,30 @@ func TestFullPort(t *testing.T) {
 				t.Errorf("it has failed %d times, and succeeded %d times", failed, done)
 			}
 			t.Logf("it has failed %d times, and succeeded %d times", failed, done)
+		})
+	}
+}
+
+// A file or a store that is a mount of its own stays what and where it is, and the error says what to do.
+func TestMountedPort(t *testing.T) {
+	if !apart.Is() {
+		traced.Skip(t, "only root can mount, where it may")
+	}
+	for _, w := range []way{{"a file", "import", true}, {"a store", "goback", true}} {
+		t.Run(w.name, func(t *testing.T) {
+			dir := t.TempDir()
+			first, world := w.begin(t, dir), filepath.Join(dir, "world")
+			place := filepath.Join(world, metadata)
+			if err := unix.Mount(place, place, "", unix.MS_BIND, ""); err != nil {
+				t.Fatal(err)
+			}
+			err := ports[w.work].do(world)
+			if !errors.Is(err, unix.EBUSY) || !strings.Contains(err.Error(), "something is mounted at "+place) {
+				t.Errorf("got %v", err)
+			}
+			if err := errors.Join(onlyHas(world, metadata, metadata+".bolt"), unix.Unmount(place, 0), ports[w.work].judge(first, world, false)); err != nil {
+				t.Error(err)
+			}
 		})
 	}
 }

@@ -191,3 +191,22 @@ func TestProgressPanics(t *testing.T) {
 	}()
 	t.Error(storage.TakeOver(t.Context(), path, func(int, int) { panic("stop") }))
 }
+
+// A store in the stage that is damaged is not deleted, since a driver may have used it, and the error says what to do.
+func TestDamagedStoreIsLeft(t *testing.T) {
+	path := boltFile(t)
+	must(t, storage.TakeOver(t.Context(), path, nil))
+	store := filepath.Join(stageOf(path, "import"), "store")
+	must(t, os.Mkdir(filepath.Dir(store), 0o700))
+	must(t, os.Rename(path, store))
+	must(t, os.Rename(path+".bolt", path))
+	must(t, os.Remove(filepath.Join(store, "journal")))
+	err := storage.TakeOver(t.Context(), path, nil)
+	if !errors.Is(err, fsmeta.ErrDamaged) || !strings.Contains(err.Error(), store+", which a switch has left, can't be told: repair it, or delete it") {
+		t.Errorf("got %v", err)
+	}
+	wantEntries(t, path, ".metadata.db.import", "metadata.db")
+	must(t, os.RemoveAll(store)) // as it says
+	must(t, storage.TakeOver(t.Context(), path, nil))
+	wantEntries(t, path, "metadata.db", "metadata.db.bolt")
+}
