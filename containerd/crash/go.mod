@@ -10,6 +10,7 @@ require (
 	github.com/fsmeta/fsmeta/containerd/internal/peers v0.0.0
 	github.com/fsmeta/fsmeta/containerd/storage v0.0.0
 	github.com/hanwen/go-fuse/v2 v2.12.1
+	go.etcd.io/bbolt v1.4.0
 	golang.org/x/sys v0.37.0
 )
 
@@ -32,7 +33,6 @@ require (
 	github.com/opencontainers/image-spec v1.1.0 // indirect
 	github.com/pkg/errors v0.9.1 // indirect
 	github.com/sirupsen/logrus v1.9.3 // indirect
-	go.etcd.io/bbolt v1.4.0 // indirect
 	go.opencensus.io v0.24.0 // indirect
 	golang.org/x/sync v0.10.0 // indirect
 	google.golang.org/genproto/googleapis/rpc v0.0.0-20241021214115-324edc3d5d38 // indirect

@@ -189,7 +189,13 @@ func (g *goback) write(ctx context.Context) (err error) {
 
 // put exchanges file and store. It is durable then. A crash before that leaves the store in place,
 // a crash after it the file, and the store in the stage, which keep renames.
-func (g *goback) put() error {
+func (g *goback) put() (err error) {
+	// Until all is durable: no driver that finds the file in place can commit to it before.
+	file, err := openBolt(g.made())
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, file.Close()) }()
 	if err := g.remember(g.made()); err != nil {
 		return err
 	}
