@@ -38,7 +38,8 @@ import (
 // containerd's own package, compared with the store, and renamed. It is there and durable
 // when Export returns nil, and not there after an error, unless that comes from the last sync. A crash
 // leaves no file or the whole of it, and perhaps .NAME.export, which the next Export to that path
-// removes. An existing file is not replaced.
+// removes, unless a driver has used the file in there: then it is an errdefs.ErrFailedPrecondition. An existing file is
+// not replaced.
 //
 // Progress, unless it is nil, is called with how many steps are done, of how many: two for each
 // snapshot, which is written and read back. It costs a walk through the store, about two kilobytes
@@ -77,9 +78,23 @@ func export(ctx context.Context, store *MetaStore, place string, progress func(d
 	if err != nil {
 		return err
 	}
+	defer func() { err = errors.Join(err, stage.leave()) }()
 	file := stage.path("metadata.db")
-	defer func() { err = errors.Join(err, removeFile(file), stage.leave()) }()
+	err = stage.clearFile(file, fmt.Sprintf("a power cut, say, has taken it from its place, %[2]s. To go on with it, mv %[1]s %[2]s; otherwise delete it", file, place))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, stage.dropFile(file)) }()
 	if err := content.make(ctx, file, store.dir); err != nil {
+		return err
+	}
+	unlock, err := stage.seal(file)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, unlock()) }()
+	// First: a power cut leaves the file at one of the two names.
+	if err := syncDirs(stage.dir, filepath.Dir(place)); err != nil {
 		return err
 	}
 	if err := atomic.RenameNew(file, place); err != nil {
@@ -89,11 +104,8 @@ func export(ctx context.Context, store *MetaStore, place string, progress func(d
 }
 
 // make makes a bbolt file, which belongs to the owner of the store, and reads it back. It is durable
-// then, but for its name. A crash or an error leaves a part of it; one that is there is replaced.
+// then, but for its name. A crash or an error leaves a part of it.
 func (c *content) make(ctx context.Context, file, store string) error {
-	if err := removeFile(file); err != nil {
-		return err
-	}
 	if err := c.write(ctx, file); err != nil {
 		return err
 	}

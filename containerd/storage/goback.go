@@ -72,30 +72,6 @@ func (g *goback) made() string { return madeAt(g.dir) }
 
 func madeAt(stage string) string { return filepath.Join(stage, "metadata.db") }
 
-// clear removes what a killed process has left in the stage, but not a file that a driver has used. A crash leaves a
-// part of it.
-func (g *goback) clear() error {
-	there, err := exists(g.made())
-	if err != nil {
-		return err
-	}
-	if there {
-		used, err := g.changed(g.made())
-		if err != nil && !errors.Is(err, fs.ErrNotExist) { // then it was not exchanged
-			return err
-		}
-		if used {
-			return fmt.Errorf("the file %s was made from the store, and a driver has used it since: a power cut, say, has put the store back in its place, %s. "+
-				"To go on with the file, mv %[2]s %[3]s and mv %[1]s %[2]s; to go on with the store, delete the file: %[4]w", g.made(), g.place, g.kept, errdefs.ErrFailedPrecondition)
-		}
-	}
-	return g.drop()
-}
-
-// drop removes the file from the stage, and its checksum last: without that it counts as one that no driver has used.
-// A crash leaves some of it.
-func (g *goback) drop() error { return errors.Join(removeFile(g.made()), removeFile(g.written())) }
-
 // run does what is left to do. For what a crash leaves see put and keep.
 func (g *goback) run(ctx context.Context) error {
 	if isDirectory(g.made()) {
@@ -103,7 +79,9 @@ func (g *goback) run(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := g.clear(); err != nil {
+	err := g.clearFile(g.made(), fmt.Sprintf("a power cut, say, has put the store back in its place, %[2]s. "+
+		"To go on with the file, mv %[2]s %[3]s and mv %[1]s %[2]s; to go on with the store, delete the file", g.made(), g.place, g.kept))
+	if err != nil {
 		return err
 	}
 	switch found(g.place) {
@@ -115,9 +93,9 @@ func (g *goback) run(ctx context.Context) error {
 	if there, err := exists(g.kept); there || err != nil {
 		return errors.Join(err, fmt.Errorf("%s exists, which an earlier way back has left: delete it, or move it away: %w", g.kept, errdefs.ErrFailedPrecondition))
 	}
-	err := g.export(ctx)
+	err = g.export(ctx)
 	if !isDirectory(g.made()) {
-		err = errors.Join(err, g.drop())
+		err = errors.Join(err, g.dropFile(g.made()))
 	}
 	return err
 }
@@ -190,15 +168,11 @@ func (g *goback) write(ctx context.Context) (err error) {
 // put exchanges file and store. It is durable then. A crash before that leaves the store in place,
 // a crash after it the file, and the store in the stage, which keep renames.
 func (g *goback) put() (err error) {
-	// Until all is durable: no driver that finds the file in place can commit to it before.
-	file, err := openBolt(g.made())
+	unlock, err := g.seal(g.made())
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, file.Close()) }()
-	if err := g.remember(g.made()); err != nil {
-		return err
-	}
+	defer func() { err = errors.Join(err, unlock()) }()
 	// First: no exchange must be on disk before what it puts in place.
 	if err := syncDirs(g.dir, filepath.Dir(g.place)); err != nil {
 		return err

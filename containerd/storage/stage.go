@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"syscall"
 
+	"github.com/containerd/errdefs"
 	"github.com/fsmeta/fsmeta/atomic"
 	"github.com/fsmeta/fsmeta/lock"
 )
@@ -113,6 +114,42 @@ func (s *stage) remember(file string) error {
 		return err
 	}
 	return atomic.SyncFile(s.written())
+}
+
+// seal makes a file ready for its place. Until it is unlocked, when all is durable, no driver that finds it there can
+// commit to it. For one that comes after a kill, which unlocks it, too, see clearFile.
+func (s *stage) seal(file string) (unlock func() error, err error) {
+	db, err := openBolt(file)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.remember(file); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	return db.Close, nil
+}
+
+// clearFile removes a file that a killed process has left, but not one that was in its place and that a driver has used
+// there: then the error says what to do. A crash leaves a part of it.
+func (s *stage) clearFile(file, advice string) error {
+	there, err := exists(file)
+	used := false
+	if err == nil && there {
+		used, err = s.changed(file)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) { // then it was not in its place
+		return err
+	}
+	if used {
+		return fmt.Errorf("the file %s was made from the store, and a driver has used it since: %s: %w", file, advice, errdefs.ErrFailedPrecondition)
+	}
+	return s.dropFile(file)
+}
+
+// dropFile removes a file, and its checksum last: without that it counts as one that no driver has used. A crash leaves
+// some of it.
+func (s *stage) dropFile(file string) error {
+	return errors.Join(removeFile(file), removeFile(s.written()))
 }
 
 // changed reports whether a file has another content than the one that was remembered. Where that was not done to

@@ -479,29 +479,36 @@ func TestPortSeesWriter(t *testing.T) {
 }
 
 // An old driver that finds the file in its place can't commit to it before a power cut can no longer take it away.
-func TestGoBackKeepsDriversOut(t *testing.T) {
+func TestPortKeepsDriversOut(t *testing.T) {
 	traced.Need(t)
-	dir, w, tried := traced.Memory(t), way{"", "goback", true}, 0
-	first := w.begin(t, dir)
-	r, err := w.run(t, dir, filepath.Join(dir, "world"), func(c traced.Call, made bool) (do traced.Do) {
-		exchanged := tried > 0 || made && c.Kind == "renameat2" && c.Path == ".metadata.db.goback/metadata.db and metadata.db"
-		if exchanged && tried < 2 && c.Kind != "close" { // and when the next call begins
-			tried++
-			db, err := bolt.Open(filepath.Join(dir, "world", metadata), 0, &bolt.Options{Timeout: time.Millisecond})
-			if !errors.Is(err, errbolt.ErrTimeout) {
-				t.Errorf("the file can be opened: %v", err)
-			}
+	for work, c := range map[string]struct{ file, rename string }{
+		"goback": {metadata, ".metadata.db.goback/metadata.db and metadata.db"},
+		"export": {back, ".back.db.export/metadata.db and back.db"},
+	} {
+		t.Run(work, func(t *testing.T) {
+			dir, w, tried := traced.Memory(t), way{"", work, true}, 0
+			first := w.begin(t, dir)
+			r, err := w.run(t, dir, filepath.Join(dir, "world"), func(call traced.Call, made bool) (do traced.Do) {
+				// Then, and when the next call begins.
+				if tried == 1 || tried == 0 && made && call.Kind == "renameat2" && call.Path == c.rename {
+					tried++
+					db, err := bolt.Open(filepath.Join(dir, "world", c.file), 0, &bolt.Options{Timeout: time.Millisecond})
+					if !errors.Is(err, errbolt.ErrTimeout) {
+						t.Errorf("the file can be opened: %v", err)
+					}
+					if err == nil {
+						t.Error(db.Close())
+					}
+				}
+				return do
+			})
 			if err == nil {
-				t.Error(db.Close())
+				err = errors.Join(r.Bad(), ports[work].judge(first, filepath.Join(dir, "world"), false))
 			}
-		}
-		return do
-	})
-	if err == nil {
-		err = errors.Join(r.Bad(), ports[w.work].judge(first, filepath.Join(dir, "world"), false))
-	}
-	if err != nil || tried != 2 {
-		t.Errorf("tried %d times: %v", tried, err)
+			if err != nil || tried != 2 {
+				t.Errorf("tried %d times: %v", tried, err)
+			}
+		})
 	}
 }
 

@@ -210,3 +210,37 @@ func TestDamagedStoreIsLeft(t *testing.T) {
 	must(t, storage.TakeOver(t.Context(), path, nil))
 	wantEntries(t, path, "metadata.db", "metadata.db.bolt")
 }
+
+// A file that an export has put in its place, that a driver has used, and that is back in the stage, as after a power
+// cut, is not deleted by the next export; others that are left are.
+func TestExportKeepsUsedFile(t *testing.T) {
+	path := boltFile(t)
+	must(t, storage.TakeOver(t.Context(), path, nil))
+	ms, err := storage.NewMetaStore(path)
+	must(t, err)
+	back := path + ".back"
+	stage := stageOf(back, "export")
+	left := filepath.Join(stage, "metadata.db")
+	must(t, os.Mkdir(stage, 0o700))
+	must(t, os.Rename(path+".bolt", left))
+	remember(t, stage, left)
+	change(t, left, 3, 5)
+	want := contentOf(t, peers.Bolt, left)
+	for range 2 {
+		if err := storage.Export(t.Context(), ms, back, nil); !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), "mv "+left+" "+back) {
+			t.Fatalf("got %v", err)
+		}
+	}
+	must(t, os.Rename(left, back)) // as it says
+	if diff := cmp.Diff(want, contentOf(t, peers.Bolt, back)); diff != "" {
+		t.Errorf("it had -, has +:\n%s", diff)
+	}
+	more := path + ".more"
+	must(t, os.Rename(stage, stageOf(more, "export")))
+	left = filepath.Join(stageOf(more, "export"), "metadata.db")
+	must(t, os.Rename(back, left))
+	remember(t, filepath.Dir(left), left) // which no driver has used
+	must(t, storage.Export(t.Context(), ms, more, nil))
+	must(t, ms.Close())
+	wantEntries(t, path, "metadata.db", "metadata.db.more")
+}
