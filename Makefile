@@ -20,7 +20,7 @@ each = $(if $(strip $(MODULES)),,$(error MODULES names no module)) \
 		(cd "$$module" && $(1)) || exit 1; \
 	done
 
-.PHONY: help build test short race fuzz bench lint format vet staticcheck tidy verify \
+.PHONY: help build test short race newest fuzz bench lint format vet staticcheck tidy verify \
 	cross-darwin cross-freebsd crash check release
 
 help: ## print this
@@ -41,6 +41,10 @@ race: ## run the tests under the race detector; needs a C compiler
 	$(call each,all=$$(go list ./...) && \
 		packages=$$(echo "$$all" | grep -v -e '/e2e$$' -e '/crash/kill$$' -e '/crash/fault$$' -e '/crash/powercut$$' || true) && \
 		{ [ -z "$$packages" ] || CGO_ENABLED=1 go test -race -timeout 20m $(TESTFLAGS) $$packages; })
+
+newest: ## run the tests of the snapshotters with the containerd that the commands are made with
+	@version=$$(cd containerd/cmd && go list -m -f '{{.Version}}' github.com/containerd/containerd/v2) && \
+		cd containerd && $(CURDIR)/.ci/beside "$$version" ./overlay ./native ./plugin
 
 fuzz: MODULES = . containerd/internal/peers
 fuzz: ## give each fuzz test some new inputs

@@ -33,7 +33,7 @@ func (l *lazy) Prepare(ctx context.Context, key, parent string, opts ...snapshot
 		}
 	}
 	mounts, err = l.Snapshotter.Prepare(ctx, key, parent, opts...)
-	target := base.Labels[snapshots.LabelSnapshotRef]
+	target := base.Labels["containerd.io/snapshot.ref"]
 	if err != nil || !l.remote[target] {
 		return mounts, err
 	}
@@ -72,7 +72,7 @@ func openLazy(t *testing.T, remote ...string) (*lazy, *metadata.DB) {
 }
 
 func withRef(target string) snapshots.Opt {
-	return snapshots.WithLabels(map[string]string{snapshots.LabelSnapshotRef: target})
+	return snapshots.WithLabels(map[string]string{"containerd.io/snapshot.ref": target})
 }
 
 // pull does with a layer what containerd does: it asks for it, and unpacks it where it
@@ -166,7 +166,7 @@ func TestWalkByReference(t *testing.T) {
 			prepare("active", "", withRef("X")).call(ctx, s),
 		)
 	})
-	label := fmt.Sprintf("labels.%q", snapshots.LabelSnapshotRef)
+	label := fmt.Sprintf("labels.%q", "containerd.io/snapshot.ref")
 	for _, test := range []struct {
 		filters []string
 		want    []string

@@ -193,11 +193,14 @@ func (c content) Remakes() bool { return true }
 // Rebases says that an upper directory can be put on any parent when it is committed.
 func (c content) Rebases() bool { return true }
 
+// labelSnapshotRef is snapshots.LabelSnapshotRef, which containerd has since 2.4: the layer that is unpacked.
+const labelSnapshotRef = "containerd.io/snapshot.ref"
+
 // isLayer reports whether a snapshot without a parent is for a layer to be unpacked in. It
 // may get its parent when it is committed, so what the layer deletes has to be kept as
 // overlayfs's own whiteouts, which containerd makes in an overlay mount alone.
 func isLayer(s storage.Snapshot, labels map[string]string) bool {
-	return s.Kind == snapshots.KindActive && len(s.ParentIDs) == 0 && labels[snapshots.LabelSnapshotRef] != ""
+	return s.Kind == snapshots.KindActive && len(s.ParentIDs) == 0 && labels[labelSnapshotRef] != ""
 }
 
 // Fill makes the upper and the work directory. The upper one is what the root directory of the mount shows: it has

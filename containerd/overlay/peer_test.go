@@ -45,6 +45,7 @@ type config struct {
 func openPair(t *testing.T, c config) pair {
 	t.Helper()
 	requireRoot(t)
+	needNewest(t)
 	ours := []overlay.Opt{overlay.WithMountOptions(c.options)}
 	theirs := []peer.Opt{peer.WithMountOptions(c.options)}
 	if c.remapIDs {

@@ -108,8 +108,8 @@ func TestRebase(t *testing.T) {
 		}
 		group.Wait()
 		must(t, s.Commit(t.Context(), "low", "unpacking low"))
-		must(t, s.Commit(t.Context(), "middle", "unpacking middle", snapshots.WithParent("low")))
-		must(t, s.Commit(t.Context(), "high", "unpacking high", snapshots.WithParent("middle")))
+		must(t, s.Commit(t.Context(), "middle", "unpacking middle", withParent("low")))
+		must(t, s.Commit(t.Context(), "high", "unpacking high", withParent("middle")))
 		view, err := s.View(t.Context(), "view", "high")
 		must(t, err)
 		active, err := s.Prepare(t.Context(), "container", "high")
@@ -179,9 +179,9 @@ func TestRebaseThatIsRefused(t *testing.T) {
 	p := openPair(t, config{})
 	p.both(t, fill)
 	for _, m := range []misuse{
-		commit("new", "onLow", snapshots.WithParent("high")),
-		commit("new", "active", snapshots.WithParent("missing")),
-		commit("new", "active", snapshots.WithParent("onLow")),
+		commit("new", "onLow", withParent("high")),
+		commit("new", "active", withParent("missing")),
+		commit("new", "active", withParent("onLow")),
 	} {
 		compare(t, p, m.name, func(s side) string {
 			err := m.call(t.Context(), s)
@@ -192,10 +192,10 @@ func TestRebaseThatIsRefused(t *testing.T) {
 		})
 	}
 	p.both(t, func(ctx context.Context, s snapshots.Snapshotter) error {
-		return s.Commit(ctx, "same", "onLow", snapshots.WithParent("low")) // the one it has
+		return s.Commit(ctx, "same", "onLow", withParent("low")) // the one it has
 	})
 	p.both(t, func(ctx context.Context, s snapshots.Snapshotter) error {
-		return s.Commit(ctx, "rebased", "active", snapshots.WithParent("same"))
+		return s.Commit(ctx, "rebased", "active", withParent("same"))
 	})
 	compare(t, p, "what is there", func(s side) []snapshots.Info { return s.infos(t) })
 }
@@ -232,6 +232,7 @@ func TestRemappedMount(t *testing.T) {
 // in a view, and in an active snapshot, where it can write. containerd's own snapshotter maps no view of one layer,
 // and maps twice what stands on nothing.
 func TestRemappedMounts(t *testing.T) {
+	needNewest(t) // core/mount, too
 	s := openOurs(t, overlay.WithRemapIDs)
 	if ok, err := overlayutils.SupportsIDMappedMounts(); !ok {
 		t.Skipf("the kernel can't map identifiers in mounts of overlayfs: %v", err)

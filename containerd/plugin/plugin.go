@@ -71,10 +71,11 @@ import (
 // ID is the name of the snapshotter.
 const ID = "fsmeta"
 
-// The capabilities of containerd's overlayfs plugin, beside snapshots.RebaseCap.
+// The capabilities of containerd's overlayfs plugin.
 const (
 	capRemapIDs     = "remap-ids"
 	capOnlyRemapIDs = "only-remap-ids"
+	capRebase       = driver.RebaseCap
 )
 
 // Config are the options in containerd's config.toml. Those that the built-in overlayfs plugin has, too, mean the same.
@@ -193,7 +194,7 @@ func (o options) capabilities() (capabilities []string) {
 		capabilities = append(capabilities, capOnlyRemapIDs)
 	}
 	if !userns.RunningInUserNS() { // where containerd can't make overlayfs's whiteouts
-		capabilities = append(capabilities, snapshots.RebaseCap)
+		capabilities = append(capabilities, capRebase)
 	}
 	return capabilities
 }

@@ -32,7 +32,7 @@ func lostRoot(t *testing.T, before func(s snapshots.Snapshotter)) (root string, 
 	mapped := snapshots.WithLabels(map[string]string{snapshots.LabelSnapshotUIDMapping: "0:1234:10", snapshots.LabelSnapshotGIDMapping: "0:4321:10"})
 	_, err = s.Prepare(ctx, "on layer", "layer", mapped)
 	must(t, err)
-	_, err = s.Prepare(ctx, "on nothing", "", snapshots.WithLabels(map[string]string{snapshots.LabelSnapshotRef: "ref"}))
+	_, err = s.Prepare(ctx, "on nothing", "", snapshots.WithLabels(map[string]string{"containerd.io/snapshot.ref": "ref"}))
 	must(t, err)
 	_, err = s.View(ctx, "view", "layer")
 	must(t, err)

@@ -26,6 +26,9 @@ var (
 	_ snapshots.Cleaner     = (*Snapshotter)(nil)
 )
 
+// RebaseCap is snapshots.RebaseCap, which containerd has since 2.4: what a snapshotter declares that gives a parent at Commit.
+const RebaseCap = "rebase"
+
 // errChanged: what a slow call was preparing for was replaced meanwhile. It begins again.
 var errChanged = errors.New("replaced meanwhile")
 
@@ -321,7 +324,7 @@ func (s *Snapshotter) tryCommit(ctx context.Context, name, key string, opts []sn
 		}
 		if base.Parent != "" && info.Parent == "" && !s.content.Rebases() {
 			return fmt.Errorf("snapshot %q was made without a parent, and %s content can't get one: don't declare the capability %q: %w",
-				key, s.content.Kind(), snapshots.RebaseCap, errdefs.ErrFailedPrecondition)
+				key, s.content.Kind(), RebaseCap, errdefs.ErrFailedPrecondition)
 		}
 		return s.checkFree(ctx, name)
 	})
