@@ -31,19 +31,20 @@
 //	  root_path = "/srv/fsmeta"
 //
 // Its root directory is that of the daemon fsmeta-snapshotter, so a node can move from one to the other. Only one of them can have it at a
-// time: the second fails to load, and says so.
+// time: the second says so, and has no snapshots.
 //
 // # What goes wrong
 //
-// Where overlayfs is not supported, the plugin is skipped, as others are without their filesystem; but where an option asks for
-// it, or its root directory has been used before, that is an error. An error of a plugin does not end containerd: it logs
-// a warning, and has no such snapshotter.
+// Where overlayfs is not supported, the plugin is skipped, as others are without their filesystem, unless an option asks for
+// it, or its root directory has been used before. Options that contradict each other are an error, after which
+// containerd serves nothing: a snapshotter that fails to load takes containerd's metadata with it. So nothing else is one. Where the root directory can't
+// be opened, since another process has it, its disk is missing, or its store is damaged, the snapshotter is there all the same: it is opened
+// every five seconds until that works. Meanwhile each call fails with errdefs.ErrUnavailable and the reason, and the log says it once.
 //
 // Every ten seconds, and when a call fails for the disk's sake, a probe looks whether the root directory is still there, and can be read and
 // written. Where only opening it anew can help, which is after a failed sync, after an error of the disk, and where it was unmounted or
 // replaced, the snapshotter does just that: it closes its root directory, so that this can be unmounted and mended,
-// and opens it every five seconds until that works. Meanwhile each call fails with errdefs.ErrUnavailable and the reason, and the log
-// says it once. containerd goes on, and is never ended. Calls that have begun before may end or fail.
+// and opens it again, as above. containerd goes on, and is never ended. Calls that have begun before may end or fail.
 //
 // A crash or a power cut leaves what package overlay or native of this module says, and a file running, from which the next
 // start sees that the last one has not ended in order.
@@ -125,9 +126,6 @@ func initialize(ic *plugin.InitContext) (any, error) {
 	ic.Meta.Capabilities = append(ic.Meta.Capabilities, o.capabilities()...)
 	ic.Meta.Exports[plugins.SnapshotterRootDir] = o.root
 	ctx := log.WithLogger(ic.Context, log.G(ic.Context).WithFields(fields))
-	if err := o.check(); err != nil {
-		return nil, err
-	}
 	s := &snapshotter{root: o.root, open: o.open, retry: retry, interval: serving.Interval, grace: grace}
 	if err := s.begin(ctx); err != nil {
 		return nil, err
@@ -153,11 +151,8 @@ func (c *Config) options(root string) (options, error) {
 	if c.RootPath != "" {
 		o.root = c.RootPath
 	}
-	begun, err := driver.Kind(o.root)
-	if err != nil {
-		return o, err
-	}
-	o.wanted = c.RootPath != "" || c.Kind != "" || begun != ""
+	begun, err := driver.Kind(o.root) // an error shows when it is opened
+	o.wanted = c.RootPath != "" || c.Kind != "" || begun != "" || err != nil
 	if o.kind == "" {
 		o.kind = begun
 	}
@@ -199,13 +194,10 @@ func (o options) capabilities() (capabilities []string) {
 	return capabilities
 }
 
-// check says why there can be no snapshotter, before anything is written to a root directory. It is
-// plugin.ErrSkipPlugin where the machine has no overlayfs, and nothing asks for it. A crash may leave
+// check says why there can be no overlay, before anything is written to a root directory. It is
+// plugin.ErrSkipPlugin where the machine has no overlayfs, and nothing asks for the plugin. A crash may leave
 // the directory, with a mount for trial in it.
 func (o options) check() error {
-	if o.kind != overlayKind {
-		return nil
-	}
 	err := overlay.CheckRoot(o.root)
 	if err == nil {
 		err = atomic.MkdirAll(o.root, 0o700)
@@ -219,10 +211,13 @@ func (o options) check() error {
 	return err
 }
 
-// open opens the root directory. See [overlay.NewSnapshotter] for what a crash leaves.
+// open opens the root directory. Errors are those of check, too. See [overlay.NewSnapshotter] for what a crash leaves.
 func (o options) open() (snapshots.Snapshotter, error) {
 	if o.kind == nativeKind {
 		return native.NewSnapshotter(o.root, o.native()...)
+	}
+	if err := o.check(); err != nil {
+		return nil, err
 	}
 	return overlay.NewSnapshotter(o.root, o.overlay()...)
 }

@@ -173,15 +173,23 @@ func (c *containerd) mustLoad(t testing.TB) (*plugin.Plugin, snapshots.Snapshott
 	return p, sn
 }
 
-// loadError loads ours, and returns with which error that fails.
+// loadError loads ours, and returns with which error that fails, or a call does since the root directory can't be opened. Only
+// the latter is errdefs.ErrUnavailable.
 func (c *containerd) loadError(t testing.TB) error {
 	t.Helper()
 	p, err := c.load(t.Context(), fsmeta.ID)
 	must(t, err)
-	if instance, err := p.Instance(); err == nil {
-		must(t, instance.(snapshots.Snapshotter).Close())
+	instance, err := p.Instance()
+	if err != nil {
+		return err
 	}
-	return p.Err()
+	sn := instance.(snapshots.Snapshotter)
+	_, err = sn.Stat(c.context(t.Context()), "none")
+	must(t, sn.Close())
+	if errdefs.IsNotFound(err) {
+		return nil
+	}
+	return err
 }
 
 // section is the part of a configuration file that is the plugin's.
@@ -366,7 +374,7 @@ func TestNoSync(t *testing.T) {
 		content := filepath.Join(p.Meta.Exports["root"], "snapshots")
 		must(t, os.RemoveAll(content))
 		must(t, os.Mkdir(content, 0o700))
-		if err := c.loadError(t); err == nil || !strings.Contains(err.Error(), "is empty") || plugin.IsSkipPlugin(err) {
+		if err := c.loadError(t); err == nil || !strings.Contains(err.Error(), "is empty") || !errdefs.IsUnavailable(err) {
 			t.Errorf("%s without content is opened: %v", kind, err)
 		}
 		c.toml += "no_sync = true\n"
@@ -413,6 +421,7 @@ func TestKind(t *testing.T) {
 	}
 }
 
+// Options that contradict each other fail the plugin; a root directory that no overlay can be in fails its calls alone.
 func TestWrongOptions(t *testing.T) {
 	for options, want := range map[string]string{
 		"kind = 'btrfs'":                                "choose overlay or native",
@@ -420,7 +429,7 @@ func TestWrongOptions(t *testing.T) {
 		"kind = 'native'\nmount_options = ['volatile']": "mount_options",
 		"root_path = '/srv/a:b'":                        "its path has a ':'",
 	} {
-		if err := newContainerd(t, section(options)).loadError(t); err == nil || !strings.Contains(err.Error(), want) || plugin.IsSkipPlugin(err) {
+		if err := newContainerd(t, section(options)).loadError(t); err == nil || !strings.Contains(err.Error(), want) || errdefs.IsUnavailable(err) != strings.HasPrefix(options, "root_path") || plugin.IsSkipPlugin(err) {
 			t.Errorf("%q: %v", options, err)
 		}
 	}
@@ -590,14 +599,14 @@ func TestSkipped(t *testing.T) {
 	root := filepath.Join(disk, "root")
 	for _, options := range []string{"kind = 'overlay'", "root_path = " + strconv.Quote(root)} {
 		c.toml = section(options)
-		if err := c.loadError(t); err == nil || plugin.IsSkipPlugin(err) {
+		if err := c.loadError(t); !errdefs.IsUnavailable(err) || !strings.Contains(err.Error(), "no d_type") {
 			t.Errorf("%s: %v", options, err)
 		}
 	}
 	c.toml = ""
 	marked := filepath.Join(c.root, "io.containerd.snapshotter.v1.fsmeta", "snapshotter")
 	must(t, os.WriteFile(marked, []byte("overlay\n"), 0o600))
-	if err := c.loadError(t); err == nil || plugin.IsSkipPlugin(err) {
+	if err := c.loadError(t); !errdefs.IsUnavailable(err) || !strings.Contains(err.Error(), "no d_type") {
 		t.Errorf("with snapshots of an earlier time: %v", err)
 	}
 }
@@ -615,22 +624,27 @@ func TestSkippedForItsPath(t *testing.T) {
 	}
 }
 
-// Of the daemon and the plugin, the second to open a root directory says so.
+// Of the daemon and the plugin, the second to open a root directory says so. The plugin has it as soon as the daemon has ended.
 func TestInUse(t *testing.T) {
 	requireRoot(t)
 	root := filepath.Join(tempDir(t), "root")
 	c := newContainerd(t, section("root_path = "+strconv.Quote(root)))
 	daemon, err := overlay.NewSnapshotter(root)
 	must(t, err)
-	if err := c.loadError(t); !errors.Is(err, overlay.ErrInUse) || plugin.IsSkipPlugin(err) {
+	layer(t, daemon, "of the daemon")
+	_, sn := c.mustLoad(t)
+	if _, err := sn.Stat(c.context(t.Context()), "of the daemon"); !errdefs.IsUnavailable(err) || !strings.Contains(err.Error(), overlay.ErrInUse.Error()) {
 		t.Errorf("beside a daemon: %v", err)
 	}
+	c.log.await(t, "the root directory can't be opened")
 	must(t, daemon.Close())
-	_, sn := c.mustLoad(t)
+	c.log.await(t, "serving snapshots")
+	if _, err := sn.Stat(t.Context(), "of the daemon"); err != nil {
+		t.Error(err)
+	}
 	if _, err := overlay.NewSnapshotter(root); !errors.Is(err, overlay.ErrInUse) {
 		t.Errorf("a daemon beside it: %v", err)
 	}
-	layer(t, sn, "a")
 }
 
 // The log says how the last run has ended, and Close ends one in order.

@@ -205,3 +205,21 @@ func TestCloseWaits(t *testing.T) {
 		t.Error("Close returns while a call lasts")
 	}
 }
+
+// A root directory that can't be opened when containerd starts, not even read, is opened as soon as that works; and made, where there
+// was never one.
+func TestOpenedLater(t *testing.T) {
+	root := filepath.Join(tempDir(t), "root")
+	must(t, os.WriteFile(root, nil, 0o600)) // in its place
+	s := serve(t, root, often)
+	if err := s.awaitStat(t, "none", errdefs.IsUnavailable); !strings.Contains(err.Error(), "not a directory") {
+		t.Errorf("a call fails so: %v", err)
+	}
+	must(t, os.Remove(root))
+	s.awaitStat(t, "none", errdefs.IsNotFound)
+	layer(t, s, "a")
+	if n := strings.Count(s.log.String(), "can't be opened"); n != 1 {
+		t.Errorf("the log says it %d times:\n%s", n, s.log)
+	}
+	must(t, s.Close())
+}

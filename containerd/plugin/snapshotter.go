@@ -15,6 +15,7 @@ import (
 	"github.com/containerd/containerd/v2/version"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
+	"github.com/containerd/plugin"
 	"github.com/fsmeta/fsmeta/containerd/internal/driver"
 	"github.com/fsmeta/fsmeta/containerd/internal/serving"
 	"google.golang.org/grpc/codes"
@@ -26,7 +27,7 @@ const (
 )
 
 // snapshotter serves a root directory for as long as containerd runs. Where the daemon ends, to be started again, it closes
-// the root directory and opens it anew.
+// the root directory; and it opens it, again and again, until that works.
 type snapshotter struct {
 	root            string
 	open            func() (snapshots.Snapshotter, error)
@@ -36,6 +37,7 @@ type snapshotter struct {
 	stop    context.CancelFunc
 	stopped chan struct{} // closed once the goroutine that opens anew has ended
 	close   func() error
+	found   bool // the root directory was opened: it is never made anew. Of that goroutine
 
 	mu  sync.Mutex
 	run *run  // nil while the root directory is closed
@@ -49,13 +51,16 @@ type run struct {
 	calls sync.WaitGroup // that have begun: it grows under the snapshotter's mu, while that has this run
 }
 
-// begin opens the root directory, and begins to look after it.
+// begin opens the root directory, now or later, and begins to look after it. Its only error is plugin.ErrSkipPlugin.
 func (s *snapshotter) begin(ctx context.Context) error {
-	first, err := s.newRun(ctx)
-	if err != nil {
+	first, err := s.tryOpen(ctx)
+	if plugin.IsSkipPlugin(err) {
 		return err
 	}
-	s.run, s.stopped = first, make(chan struct{})
+	if err != nil {
+		log.G(ctx).WithError(err).Errorf("the root directory can't be opened: trying again every %v; calls fail until then", s.retry)
+	}
+	s.stopped = make(chan struct{})
 	working, cancel := context.WithCancel(ctx)
 	s.stop = cancel
 	s.close = sync.OnceValue(func() error { return s.end(ctx) })
@@ -103,9 +108,14 @@ func programVersion() string {
 	return fmt.Sprintf("%s in containerd %s", own, version.Version)
 }
 
-// look looks after the root directory until ctx ends, and opens it anew where that alone can help.
+// look looks after the root directory until ctx ends: it opens it where it is closed, and closes it where that alone can help.
 func (s *snapshotter) look(ctx context.Context, r *run) {
-	for r != nil {
+	for {
+		if r == nil {
+			if r = s.reopen(ctx); r == nil {
+				return
+			}
+		}
 		why := s.probe(ctx, r)
 		if why == nil {
 			return
@@ -118,7 +128,7 @@ func (s *snapshotter) look(ctx context.Context, r *run) {
 		if err := r.Close(); err != nil {
 			log.G(ctx).WithError(err).Warn("the root directory was closed with an error")
 		}
-		r = s.reopen(ctx)
+		r = nil
 	}
 }
 
@@ -168,43 +178,57 @@ func awaitCalls(ctx context.Context, r *run) bool {
 	}
 }
 
-// reopen opens the root directory as soon as that works. It returns nil where ctx ends before. Where it is missing, it is
-// not made: what it is on may not be mounted.
+// reopen opens the root directory as soon as that works. It returns nil where ctx ends before.
 func (s *snapshotter) reopen(ctx context.Context) *run {
-	for last := ""; ; {
+	for last := s.reason(); ; {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-time.After(s.retry):
 		}
-		r, err := s.tryReopen(ctx)
+		r, err := s.tryOpen(ctx)
 		if err == nil {
 			return r
 		}
 		if said := err.Error(); said != last {
-			log.G(ctx).WithError(err).Error("the root directory can't be opened anew")
+			log.G(ctx).WithError(err).Error("the root directory can't be opened")
 			last = said
 		}
 	}
 }
 
-func (s *snapshotter) tryReopen(ctx context.Context) (*run, error) {
-	kind, err := driver.Kind(s.root)
-	if err == nil && kind == "" {
-		err = fmt.Errorf("%s has no snapshots any more: mount what it was on, or restore it", s.root)
-	}
+// reason says why the root directory is closed.
+func (s *snapshotter) reason() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.why.Error()
+}
+
+// tryOpen opens the root directory for calls, or says why it is closed.
+func (s *snapshotter) tryOpen(ctx context.Context) (*run, error) {
+	err := s.checkFound()
 	var r *run
 	if err == nil {
 		r, err = s.newRun(ctx)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err != nil {
-		s.why = err
-		return nil, err
+	s.run, s.why = r, err
+	s.found = s.found || err == nil
+	return r, err
+}
+
+// checkFound refuses a root directory that was opened, and is missing now: what it is on may not be mounted, and an empty one must not
+// take its place.
+func (s *snapshotter) checkFound() error {
+	if !s.found {
+		return nil
 	}
-	s.run, s.why = r, nil
-	return r, nil
+	kind, err := driver.Kind(s.root)
+	if err == nil && kind == "" {
+		err = fmt.Errorf("%s has no snapshots any more: mount what it was on, or restore it", s.root)
+	}
+	return err
 }
 
 // Close ends the use of the root directory, when the calls that are under way have ended; those take ten seconds at most, or the error
