@@ -104,7 +104,8 @@ type Config struct {
 
 	// Kind is "overlay" or "native", which copies, and works on every filesystem. Without it the kind is what the root directory has
 	// already, so that one of the daemon goes on as it is, and else overlay: unlike the daemon's, a start of containerd never decides for
-	// copying by itself. UpperdirLabel and MountOptions are overlay's alone.
+	// copying by itself. UpperdirLabel and MountOptions are overlay's alone. Where the root directory can't be read when
+	// containerd starts, it is taken for an overlay: one that copies, on a disk that may come late, needs kind = "native".
 	Kind string `toml:"kind"`
 }
 
