@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -34,6 +35,7 @@ type served struct {
 	snapshots.Snapshotter
 	root   string
 	log    *lines
+	tries  atomic.Int32 // to open it
 	opened chan *opened // has room for all
 }
 
@@ -46,6 +48,7 @@ func serve(t *testing.T, root string, times plugin.Times) *served {
 	c := &containerd{log: &lines{}}
 	s := &served{root: root, log: c.log, opened: make(chan *opened, 1000)}
 	open := func() (snapshots.Snapshotter, error) {
+		s.tries.Add(1)
 		sn, err := native.NewSnapshotter(root)
 		if err != nil {
 			return nil, err
@@ -215,6 +218,7 @@ func TestOpenedLater(t *testing.T) {
 	if err := s.awaitStat(t, "none", errdefs.IsUnavailable); !strings.Contains(err.Error(), "not a directory") {
 		t.Errorf("a call fails so: %v", err)
 	}
+	s.awaitStat(t, "none", func(error) bool { return s.tries.Load() > 2 })
 	must(t, os.Remove(root))
 	s.awaitStat(t, "none", errdefs.IsNotFound)
 	layer(t, s, "a")
