@@ -47,23 +47,6 @@ func (s *stand) startKeptDaemon(name string, arguments ...string) {
 func (s *stand) restartDaemon(name string) {
 	s.Helper()
 	d, log := s.daemons[name], s.path(name+".log")
-	if d.kept != nil {
-		s.restartKept(d, log)
-		return
-	}
-	d.program = start(s, log, os.Getenv(daemonVariable), d.arguments...)
-	d.awaitReady(s, func() error {
-		conn, err := net.Dial("unix", d.socket)
-		if err != nil {
-			return err
-		}
-		return conn.Close()
-	})
-}
-
-// restartKept is restartDaemon for a daemon with a socket that answers all the time.
-func (s *stand) restartKept(d *daemon, log string) {
-	s.Helper()
 	starts := func() int {
 		data, err := os.ReadFile(log)
 		if err != nil {
@@ -72,7 +55,11 @@ func (s *stand) restartKept(d *daemon, log string) {
 		return bytes.Count(data, []byte("serving the "))
 	}
 	before := starts()
-	d.program = startPassing(s, log, d.kept, os.Getenv(daemonVariable), d.arguments...)
+	if d.kept == nil {
+		d.program = start(s, log, os.Getenv(daemonVariable), d.arguments...)
+	} else {
+		d.program = startPassing(s, log, d.kept, os.Getenv(daemonVariable), d.arguments...)
+	}
 	d.awaitReady(s, func() error {
 		if starts() == before {
 			return errors.New("it does not say that it serves")

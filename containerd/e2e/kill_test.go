@@ -50,14 +50,15 @@ func (s *stand) killDaemon() {
 	s.daemons[pluginName].kill()
 	s.check()
 	s.restartDaemon(pluginName)
-	s.awaitDaemon()
+	s.awaitDaemon(s.namespace)
 }
 
-// awaitDaemon returns when containerd has found the daemon that was started again.
-func (s *stand) awaitDaemon() {
+// awaitDaemon returns when containerd has found the daemon that was started again. There must
+// be snapshots in the namespace: for none containerd does not call the daemon.
+func (s *stand) awaitDaemon(namespace string) {
 	s.Helper()
 	eventually(s, "containerd finds the daemon that was started again", func() error {
-		_, err := s.tryCtr("snapshots", "--snapshotter", pluginName, "ls")
+		_, err := s.ctrIn(namespace, "snapshots", "--snapshotter", pluginName, "ls")
 		return err
 	})
 }

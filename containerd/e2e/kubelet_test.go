@@ -14,6 +14,9 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
+// kubernetes is the namespace in containerd of all that Kubernetes has.
+const kubernetes = "k8s.io"
+
 // kubelet calls a stand's containerd as Kubernetes does, through its Container Runtime
 // Interface. Pods have the network of the host: no network plugin is needed.
 type kubelet struct {
