@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 
@@ -197,15 +198,40 @@ func (k *kubelet) restartContainerd() {
 	k.awaitRuntime()
 }
 
-// kubernetesConfig returns the part of containerd's configuration that is about Kubernetes.
+// snippet is what operators put into their containerd's configuration.
+const snippet = "../dist/containerd-2.toml"
+
+// kubernetesConfig returns the part of containerd's configuration that is about Kubernetes: the
+// snippet, with the paths of the stand, and what the tests need besides.
 func (s *stand) kubernetesConfig() string {
-	var c strings.Builder
-	fmt.Fprintf(&c, "[plugins.'io.containerd.cri.v1.images']\nsnapshotter = %q\nstats_collect_period = 1\n", s.snapshotter)
-	fmt.Fprintf(&c, "[plugins.'io.containerd.cri.v1.images'.pinned_images]\nsandbox = %q\n", s.sandboxImage)
-	// Pods are to be killed last where memory is short, which needs CAP_SYS_RESOURCE. Where the
-	// tests run in a container without it, runc fails: "can't get final child's PID".
-	c.WriteString("[plugins.'io.containerd.cri.v1.runtime']\nrestrict_oom_score_adj = true\n")
-	// Otherwise it makes /etc/cni/net.d.
-	fmt.Fprintf(&c, "[plugins.'io.containerd.cri.v1.runtime'.cni]\nbin_dirs = [%q]\nconf_dir = %q\n", s.path("cni-bin"), s.path("cni"))
-	return c.String()
+	s.Helper()
+	data, err := os.ReadFile(snippet)
+	must(s, err)
+	const images = "[plugins.\"io.containerd.cri.v1.images\"]\n"
+	config := string(data)
+	for from, to := range map[string]string{
+		"/run/fsmeta-snapshotter/snapshotter.sock": s.daemons[pluginName].socket,
+		"/var/lib/fsmeta-snapshotter":              s.root(),
+		"linux/amd64":                              platform,
+		images:                                     images + "stats_collect_period = 1\n",
+	} {
+		if !strings.Contains(config, from) {
+			s.Fatalf("%s does not have %q", snippet, from)
+		}
+		config = strings.ReplaceAll(config, from, to)
+	}
+	return config + fmt.Sprintf(`
+[plugins."io.containerd.cri.v1.images".pinned_images]
+  sandbox = %q
+
+# Pods are to be killed last where memory is short, which needs CAP_SYS_RESOURCE. Where the tests
+# run in a container without it, runc fails: "can't get final child's PID".
+[plugins."io.containerd.cri.v1.runtime"]
+  restrict_oom_score_adj = true
+
+# Otherwise containerd makes /etc/cni/net.d.
+[plugins."io.containerd.cri.v1.runtime".cni]
+  bin_dirs = [%q]
+  conf_dir = %q
+`, s.sandboxImage, s.path("cni-bin"), s.path("cni"))
 }

@@ -66,7 +66,6 @@ func TestKubernetes(t *testing.T) {
 
 	content := k.contentOf(written)
 	k.removeContainer(written)
-	k.collect() // containerd does that when it has removed more
 	eventually(t, "what the container has written is deleted", func() error {
 		if exists(content) {
 			return fmt.Errorf("%s is there", content)

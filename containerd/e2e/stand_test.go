@@ -124,6 +124,9 @@ func (s *stand) config() string {
 			"io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt"))
 	}
 	fmt.Fprintf(&c, "root = %q\nstate = %q\n[grpc]\naddress = %q\n", s.path("root"), s.path("state"), s.path("c.sock"))
+	if s.sandboxImage != "" {
+		return c.String() + s.kubernetesConfig()
+	}
 	if containerdMajor() >= 2 {
 		// What images are unpacked to on import and pull has to be named here. Layers are
 		// unpacked in parallel on pull, if the snapshotter has the capability "rebase".
@@ -137,10 +140,6 @@ func (s *stand) config() string {
 		if s.rebases(name) {
 			c.WriteString("capabilities = [\"rebase\"]\n")
 		}
-		fmt.Fprintf(&c, "[proxy_plugins.%s.exports]\nroot = %q\n", name, s.daemons[name].root)
-	}
-	if s.sandboxImage != "" {
-		c.WriteString(s.kubernetesConfig())
 	}
 	return c.String()
 }
