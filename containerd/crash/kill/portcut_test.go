@@ -11,10 +11,13 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/snapshots"
+	theirs "github.com/containerd/containerd/v2/core/snapshots/storage"
+	"github.com/containerd/errdefs"
 	"github.com/fsmeta/fsmeta/containerd/crash/apart"
 	"github.com/fsmeta/fsmeta/containerd/crash/kill/traced"
 	"github.com/fsmeta/fsmeta/containerd/internal/peers"
@@ -210,5 +213,54 @@ func TestCutAfterInterruptedImport(t *testing.T) {
 				t.Errorf("the store has %v: %v", c.IDs, err)
 			}
 		})
+	}
+}
+
+// A way back and an export are killed just after their last rename. What the old driver commits to the file then is
+// there after a power cut, at the path or where the next call says that it is.
+func TestCutAfterInterruptedExport(t *testing.T) {
+	traced.Need(t)
+	for _, filesystem := range []string{"ext4", "xfs"} {
+		for work, c := range map[string]struct{ file, stage string }{"goback": {metadata, ".metadata.db.goback"}, "export": {back, ".back.db.export"}} {
+			t.Run(filesystem+"/"+work, func(t *testing.T) {
+				d, w := newDisk(t, filesystem, 512), way{"", work, true}
+				dir := filepath.Join(d.path, "world")
+				w.begin(t, d.path)
+				if err := d.sync(); err != nil {
+					t.Fatal(err)
+				}
+				r, err := w.run(t, t.TempDir(), dir, func(call traced.Call, made bool) traced.Do {
+					return traced.Do{Kill: made && call.Kind == "renameat2" && call.Path == c.stage+"/metadata.db and "+c.file}
+				})
+				if err != nil || !r.Killed() {
+					t.Fatalf("it was not killed: %v", err)
+				}
+				place := filepath.Join(dir, c.file)
+				ms, err := theirs.NewMetaStore(place)
+				if err == nil {
+					err = ms.WithTransaction(t.Context(), true, func(ctx context.Context) error {
+						_, err := theirs.CreateSnapshot(ctx, snapshots.KindActive, "since", "")
+						return err
+					})
+				}
+				if err = errors.Join(err, d.cut()); err != nil {
+					t.Fatal(err)
+				}
+				_ = ms.Close() // it can't write any more
+				if err := d.restart(); err != nil {
+					t.Fatal(err)
+				}
+				if info, err := os.Stat(place); err != nil || info.IsDir() {
+					place = filepath.Join(dir, c.stage, "metadata.db")
+					if err := ports[work].do(dir); !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), place) {
+						t.Errorf("the next call: %v", err)
+					}
+				}
+				t.Logf("the file is %s", place)
+				if c, err := read(peers.Bolt, place); err != nil || c.Infos["since"].Name == "" {
+					t.Errorf("it has %v: %v", c.IDs, err)
+				}
+			})
+		}
 	}
 }
