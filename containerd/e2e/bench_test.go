@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -16,36 +18,58 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// contestants are what is compared: the plugin, and what it is called in the results.
-// The first is containerd's own, and what the others are compared with.
-var contestants = []struct{ plugin, name string }{
-	{"overlayfs", "built-in"},
-	{pluginName, "fsmeta"},
-	{"unsynced", "no-sync"},
+// contestant is one of those that are compared.
+type contestant struct {
+	name      string   // in the results
+	plugin    string   // what it is called in containerd
+	arguments []string // of ctr images import
+	durable   bool     // what it has unpacked is on the disk
 }
 
-// startContest returns a containerd with all contestants, on one filesystem.
-func startContest(b *testing.B) *stand {
+// contest is a containerd with all that are compared, on one filesystem.
+type contest struct {
+	*stand
+	contestants []contestant
+}
+
+// startContest returns one with containerd's own snapshotter, with and without syncs, with the daemon, likewise, and with the
+// snapshotter in containerd itself, with these options, where there is such a containerd.
+func startContest(b *testing.B, options ...string) *contest {
 	b.Helper()
-	s := newStand(b, contestants[0].plugin)
-	s.startDaemon(contestants[1].plugin, "--snapshotter", "overlay")
-	s.startDaemon(contestants[2].plugin, "--snapshotter", "overlay", "--no-sync")
-	s.startContainerd()
-	return s
+	c := &contest{newStand(b, "overlayfs"), []contestant{{"built-in", "overlayfs", nil, false}}}
+	if containerdMajor() >= 2 {
+		c.contestants = append(c.contestants, contestant{"built-in, --sync-fs", "overlayfs", []string{"--sync-fs"}, true})
+	}
+	c.startDaemon("served", "--snapshotter", "overlay")
+	c.startDaemon("unsynced", "--snapshotter", "overlay", "--no-sync")
+	c.contestants = append(c.contestants, contestant{"fsmeta", "served", nil, true}, contestant{"fsmeta --no-sync", "unsynced", nil, false})
+	if _, err := exec.LookPath(insideName); err == nil && containerdMajor() >= 2 {
+		c.placeInside(options...)
+		c.contestants = append(c.contestants, contestant{strings.Join(append([]string{"inside"}, options...), " "), pluginName, nil, len(options) == 0})
+	}
+	c.startContainerd()
+	return c
 }
 
-// An image of 60 layers is unpacked. Its layers are in containerd already.
-func BenchmarkUnpack(b *testing.B) {
-	s := startContest(b)
+// An image of 60 layers is unpacked, on import one after the other. Its layers are in containerd already.
+func BenchmarkUnpack(b *testing.B) { benchmarkUnpack(b, startContest(b)) }
+
+// The same, where the snapshotter in containerd syncs nothing.
+func BenchmarkUnpackUnsynced(b *testing.B) { benchmarkUnpack(b, startContest(b, "no_sync = true")) }
+
+func benchmarkUnpack(b *testing.B, s *contest) {
 	im := newImage(b, "sixty", manyLayers(b, 60))
 	archive := im.save(b, s.dir)
-	results := newResults("unpack of a 60-layer image")
+	results := newResults("unpack of a 60-layer image", s.contestants)
 	for b.Loop() {
-		s.ctr("images", "import", "--no-unpack", archive)
-		results.round(func(plugin string) time.Duration {
-			return s.timed(func() { s.ctr("images", "import", "--snapshotter", plugin, archive) })
+		results.round(func(c contestant) time.Duration {
+			s.ctr("images", "import", "--no-unpack", archive)
+			took := s.timed(func() {
+				s.ctr(append([]string{"images", "import", "--snapshotter", c.plugin, archive}, c.arguments...)...)
+			})
+			s.clear()
+			return took
 		})
-		s.clear()
 	}
 	results.report(b)
 }
@@ -57,28 +81,33 @@ func BenchmarkStart(b *testing.B) {
 	s := startContest(b)
 	im := newImage(b, "changing", changingLayers(b))
 	archive := im.save(b, s.dir)
-	for _, c := range contestants {
+	s.contestants = slices.DeleteFunc(s.contestants, func(c contestant) bool { return c.arguments != nil })
+	for _, c := range s.contestants {
 		s.ctr("images", "import", "--snapshotter", c.plugin, archive)
 	}
-	results := newResults(fmt.Sprintf("start of %d containers in parallel", n))
+	started := newResults(fmt.Sprintf("start of %d containers in parallel", n), s.contestants)
+	removed := newResults(fmt.Sprintf("removal of %d containers in parallel", n), s.contestants)
 	for b.Loop() {
-		results.round(func(plugin string) time.Duration {
+		removals := map[string]time.Duration{}
+		started.round(func(c contestant) time.Duration {
 			took := s.timed(func() {
 				var group errgroup.Group
 				for i := range n {
 					group.Go(func() error {
-						_, err := s.tryCtr("run", "--snapshotter", plugin, "--detach", "--null-io", im.name, fmt.Sprintf("container-%d", i), "/bin/sleep", "1000")
+						_, err := s.tryCtr("run", "--snapshotter", c.plugin, "--detach", "--null-io", im.name, fmt.Sprintf("container-%d", i), "/bin/sleep", "1000")
 						return err
 					})
 				}
 				must(b, group.Wait())
 			})
-			s.removeAtOnce(n)
+			removals[c.name] = s.timed(func() { s.removeAtOnce(n) })
 			return took
 		})
+		removed.round(func(c contestant) time.Duration { return removals[c.name] })
 	}
 	s.clear()
-	results.report(b)
+	started.report(b)
+	removed.report(b)
 }
 
 // timed returns how long f takes when nothing is left to be written before.
@@ -120,6 +149,9 @@ func (s *stand) clear() {
 	for _, name := range s.plugins() {
 		dirs = append(dirs, s.path(name, "snapshots"))
 	}
+	if s.inside != "" {
+		dirs = append(dirs, filepath.Join(s.root(), "snapshots"))
+	}
 	eventually(s, "everything is removed", func() error {
 		for _, dir := range dirs {
 			entries, err := os.ReadDir(dir)
@@ -136,45 +168,49 @@ func (s *stand) clear() {
 
 // results are the times of all rounds, by contestant.
 type results struct {
-	what  string
-	times [][]time.Duration
+	what        string
+	contestants []contestant
+	times       [][]time.Duration
 }
 
-func newResults(what string) *results {
-	return &results{what, make([][]time.Duration, len(contestants))}
+func newResults(what string, contestants []contestant) *results {
+	return &results{what, contestants, make([][]time.Duration, len(contestants))}
 }
 
 // round measures each contestant once. They take turns at being the first.
-func (r *results) round(measure func(plugin string) time.Duration) {
+func (r *results) round(measure func(c contestant) time.Duration) {
 	first := len(r.times[0])
-	for turn := range contestants {
-		i := (first + turn) % len(contestants)
-		r.times[i] = append(r.times[i], measure(contestants[i].plugin))
+	for turn := range r.contestants {
+		i := (first + turn) % len(r.contestants)
+		r.times[i] = append(r.times[i], measure(r.contestants[i]))
 	}
 }
 
-// report reports the medians of the times, and of the ratios in each round: the built-in
-// snapshotter's time divided by that of the other. 2 means that it takes half as long.
+// peer returns which one a contestant is compared with: containerd's own snapshotter, with syncs where it syncs.
+func (r *results) peer(i int) int {
+	if r.contestants[i].durable && i > 1 && r.contestants[1].durable {
+		return 1
+	}
+	return 0
+}
+
+// report reports the medians of the times, and of the ratios in each round: the time of containerd's own snapshotter
+// divided by that of the other. 2 means that it takes half as long.
 func (r *results) report(b *testing.B) {
 	b.ReportMetric(0, "ns/op") // it would be that of all of them, with cleaning up
-	row := "| " + r.what
-	for i, c := range contestants {
+	table := fmt.Sprintf("%s, medians of %d rounds with quartiles, containerd %d:\n| | time | that of containerd's own / this |\n| --- | ---: | ---: |\n",
+		r.what, len(r.times[0]), containerdMajor())
+	for i, c := range r.contestants {
 		times := spreadOf(r.times[i])
-		b.ReportMetric(times.median/1e6, c.name+"-ms")
-		row += fmt.Sprintf(" | %.0f ms (%.0f–%.0f)", times.median/1e6, times.low/1e6, times.high/1e6)
-	}
-	for i, c := range contestants[1:] {
 		var ratios []float64
-		for round, took := range r.times[i+1] {
-			ratios = append(ratios, float64(r.times[0][round])/float64(took))
+		for round, took := range r.times[i] {
+			ratios = append(ratios, float64(r.times[r.peer(i)][round])/float64(took))
 		}
 		ratio := spreadOf(ratios)
-		b.ReportMetric(ratio.median, contestants[0].name+"/"+c.name)
-		row += fmt.Sprintf(" | %.2f (%.2f–%.2f)", ratio.median, ratio.low, ratio.high)
+		table += fmt.Sprintf("| %s | %.0f ms (%.0f–%.0f) | %.2f (%.2f–%.2f) to %s |\n",
+			c.name, times.median/1e6, times.low/1e6, times.high/1e6, ratio.median, ratio.low, ratio.high, r.contestants[r.peer(i)].name)
 	}
-	b.Logf("medians of %d rounds with quartiles, containerd %d:\n"+
-		"| what | built-in | fsmeta | fsmeta --no-sync | built-in / fsmeta | built-in / fsmeta --no-sync |\n"+
-		"| --- | ---: | ---: | ---: | ---: | ---: |\n%s |", len(r.times[0]), containerdMajor(), row)
+	b.Log(table)
 }
 
 // spread is a median between its quartiles.

@@ -21,6 +21,8 @@ require (
 	k8s.io/cri-api v0.37.0
 )
 
+require github.com/google/renameio/v2 v2.0.0 // indirect
+
 require (
 	cyphar.com/go-pathrs v0.2.5 // indirect
 	dario.cat/mergo v1.0.2 // indirect
@@ -68,6 +70,8 @@ require (
 	github.com/emicklei/go-restful/v3 v3.13.0 // indirect
 	github.com/erofs/go-erofs v0.3.1 // indirect
 	github.com/felixge/httpsnoop v1.1.0 // indirect
+	github.com/fsmeta/fsmeta/containerd v0.0.0
+	github.com/fsmeta/fsmeta/containerd/storage v0.0.0 // indirect
 	github.com/fsnotify/fsnotify v1.10.1 // indirect
 	github.com/fxamacker/cbor/v2 v2.9.4 // indirect
 	github.com/go-jose/go-jose/v4 v4.1.5 // indirect
@@ -153,3 +157,7 @@ require (
 )
 
 replace github.com/fsmeta/fsmeta => ../..
+
+replace github.com/fsmeta/fsmeta/containerd => ..
+
+replace github.com/fsmeta/fsmeta/containerd/storage => ../storage

@@ -221,10 +221,14 @@ func (k *kubelet) checkImageFilesystem() {
 type used struct{ bytes, inodes int64 }
 
 // used returns what the root directory takes, without the directories that the store keeps
-// to use them again, 128 at most.
+// to use them again, 128 at most, and the empty file unsettled.
 func (k *kubelet) used() used {
 	k.Helper()
-	return k.usedBy(k.root())
+	sum := k.usedBy(k.root())
+	if exists(filepath.Join(k.root(), "unsettled")) {
+		sum.inodes--
+	}
+	return sum
 }
 
 // usedBy returns what directories take, with those of them that are the same once.

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -22,6 +23,7 @@ type stand struct {
 	dir          string
 	namespace    string // in containerd, and the name of the containers' control group
 	snapshotter  string // the one that is tested: that of the daemon, or a built-in one
+	inside       string // options of the snapshotter that is in containerd itself; "" where it has a daemon
 	sandboxImage string // what Kubernetes's pods run themselves; "" where containerd is without it
 	containerd   *program
 	daemons      map[string]*daemon // by the name of the plugin
@@ -48,8 +50,39 @@ func startStand(t testing.TB, arguments ...string) *stand {
 	return s
 }
 
-// eachKind runs a test with each kind of snapshotter that the daemon has.
+// startInside returns one with a containerd that has the snapshotter in it, with these options.
+func startInside(t testing.TB, options ...string) *stand {
+	t.Helper()
+	s := newStand(t, pluginName)
+	s.placeInside(options...)
+	s.startContainerd()
+	return s
+}
+
+// placeInside makes containerd one that has the snapshotter in it. It skips the test where there is none, or
+// fails it where FSMETA_E2E=1 asks for everything, and containerd is one that could have it.
+func (s *stand) placeInside(options ...string) {
+	s.Helper()
+	if _, err := exec.LookPath(insideName); err != nil {
+		if os.Getenv("FSMETA_E2E") == "1" && containerdMajor() >= 2 {
+			s.Fatalf("%v: go build -o DIR ./%s, beside the containerd of FSMETA_CONTAINERD=DIR", err, insideName)
+		}
+		s.Skip(err)
+	}
+	s.inside = strings.Join(append([]string{fmt.Sprintf("root_path = %q", s.path("inside"))}, options...), "\n") + "\n"
+}
+
+// insideName is the containerd that has the snapshotter in it.
+const insideName = "containerd-inside"
+
+// eachKind runs a test with each kind of snapshotter that the daemon has, and inside of containerd.
 func eachKind(t *testing.T, test func(t *testing.T, s *stand)) {
+	eachDaemon(t, test)
+	t.Run("inside", func(t *testing.T) { test(t, startInside(t)) })
+}
+
+// eachDaemon runs a test with each kind of snapshotter that the daemon has.
+func eachDaemon(t *testing.T, test func(t *testing.T, s *stand)) {
 	for _, kind := range []string{"overlay", "native"} {
 		t.Run(kind, func(t *testing.T) { test(t, startStand(t, "--snapshotter", kind)) })
 	}
@@ -59,8 +92,13 @@ func (s *stand) path(names ...string) string {
 	return filepath.Join(append([]string{s.dir}, names...)...)
 }
 
-// root is the root directory of the daemon.
-func (s *stand) root() string { return s.daemons[pluginName].root }
+// root is the root directory of the snapshotter that is tested.
+func (s *stand) root() string {
+	if s.inside != "" {
+		return s.path("inside")
+	}
+	return s.daemons[pluginName].root
+}
 
 // close ends containers and programs, each in the way that it is meant to be ended, and
 // fails the test if anything is left then.
@@ -98,7 +136,11 @@ func (s *stand) showLogs() {
 func (s *stand) startContainerd() {
 	s.Helper()
 	must(s, os.WriteFile(s.path("config.toml"), []byte(s.config()), 0o600))
-	s.containerd = start(s, s.path("containerd.log"), "containerd", "--config", s.path("config.toml"))
+	name := "containerd"
+	if s.inside != "" {
+		name = insideName
+	}
+	s.containerd = start(s, s.path("containerd.log"), name, "--config", s.path("config.toml"))
 	s.containerd.awaitReady(s, func() error {
 		_, err := s.tryCtr("version")
 		return err
@@ -131,9 +173,16 @@ func (s *stand) config() string {
 		// What images are unpacked to on import and pull has to be named here. Layers are
 		// unpacked in parallel on pull, if the snapshotter has the capability "rebase".
 		c.WriteString("[plugins.'io.containerd.transfer.v1.local']\nmax_concurrent_unpacks = 4\n")
-		for _, name := range append(s.plugins(), "overlayfs", "native") {
+		names := append(s.plugins(), "overlayfs", "native")
+		if s.inside != "" {
+			names = append(names, pluginName)
+		}
+		for _, name := range names {
 			fmt.Fprintf(&c, "[[plugins.'io.containerd.transfer.v1.local'.unpack_config]]\nplatform = %q\nsnapshotter = %q\n", platform, name)
 		}
+	}
+	if s.inside != "" {
+		c.WriteString("[plugins.'io.containerd.snapshotter.v1." + pluginName + "']\n" + s.inside)
 	}
 	for _, name := range s.plugins() {
 		fmt.Fprintf(&c, "[proxy_plugins.%s]\ntype = \"snapshot\"\naddress = %q\n", name, s.daemons[name].socket)
@@ -144,9 +193,9 @@ func (s *stand) config() string {
 	return c.String()
 }
 
-// rebases reports whether a daemon's snapshotter can unpack layers side by side.
+// rebases reports whether a snapshotter can unpack layers side by side.
 func (s *stand) rebases(name string) bool {
-	return !slices.Contains(s.daemons[name].arguments, "native")
+	return s.inside != "" || !slices.Contains(s.daemons[name].arguments, "native")
 }
 
 // plugins returns the names of the daemons.
