@@ -7,7 +7,8 @@
 // skipped where something is missing, or fail if FSMETA_E2E=1 is set.
 //
 //	FSMETA_CONTAINERD=DIR    take containerd, ctr and its shim from there, not from PATH;
-//	                         go build -o DIR/ ./containerd tool builds those of go.mod
+//	                         go build -o DIR/ ./containerd ./containerd-inside tool
+//	                         builds those of go.mod
 //	FSMETA_E2E_DIR=DIR       put the disk image there, not into the directory for temporary files
 //	FSMETA_E2E_DAEMON=FILE   test this fsmeta-snapshotter, instead of building one
 //	FSMETA_TEST_RUNS=N       kill the daemon N times as often

@@ -17,6 +17,45 @@ func TestImport(t *testing.T) {
 	}
 }
 
+// A root directory goes from the snapshotter in containerd to the daemon and back, with all that
+// is in it.
+func TestMoveOut(t *testing.T) {
+	s := startInside(t)
+	im := importChanging(t, s)
+	s.run(im.name, "stopped", "echo mine >/data/new")
+	s.snapshots("commit", "committed", "stopped")
+	s.collect() // containerd does that whenever it starts
+	namespaces := []string{s.namespace}
+	before := s.known(namespaces)
+	if len(before) == 0 {
+		t.Fatal("there are no snapshots")
+	}
+	compare := func() {
+		t.Helper()
+		if diff := cmp.Diff(before, s.known(namespaces)); diff != "" {
+			t.Errorf("what ctr says of snapshots (-before +after):\n%s", diff)
+		}
+		s.checkTree(im, "look", apply(changingLayers(t)))
+		s.check()
+	}
+	s.stopContainerd()
+	s.inside = ""
+	s.startDaemon(pluginName)
+	s.startContainerd()
+	compare()
+
+	s.stopContainerd()
+	s.daemons[pluginName].stop(t)
+	delete(s.daemons, pluginName)
+	s.placeInside()
+	s.startContainerd()
+	compare()
+	s.removeContainers()
+	s.snapshots("rm", "committed")
+	s.removeImages()
+	s.checkEmpty()
+}
+
 func testImport(t *testing.T, builtIn, kind string) {
 	s := newStand(t, builtIn)
 	s.startContainerd()

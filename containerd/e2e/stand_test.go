@@ -69,7 +69,7 @@ func (s *stand) placeInside(options ...string) {
 		}
 		s.Skip(err)
 	}
-	s.inside = strings.Join(append([]string{fmt.Sprintf("root_path = %q", s.path("inside"))}, options...), "\n") + "\n"
+	s.inside = strings.Join(append([]string{fmt.Sprintf("root_path = %q", s.root())}, options...), "\n") + "\n"
 }
 
 // insideName is the containerd that has the snapshotter in it.
@@ -93,12 +93,7 @@ func (s *stand) path(names ...string) string {
 }
 
 // root is the root directory of the snapshotter that is tested.
-func (s *stand) root() string {
-	if s.inside != "" {
-		return s.path("inside")
-	}
-	return s.daemons[pluginName].root
-}
+func (s *stand) root() string { return s.path(pluginName) }
 
 // close ends containers and programs, each in the way that it is meant to be ended, and
 // fails the test if anything is left then.
