@@ -115,8 +115,8 @@ func syncDirs(dir string) error {
 	return err
 }
 
-// remake makes directories anew that a power cut has taken from active snapshots and views. They were empty: what was written in
-// them since was never synced. Where one can't be made, it is logged, and that snapshot can't be mounted.
+// remake makes directories anew that a power cut has taken from active snapshots and views, and what it has taken of them. They were
+// empty: what was written in them since was never synced. Where one can't be made, it is logged, and that snapshot can't be mounted.
 //
 // Those of snapshots that a restored backup has brought back are left out: their content was removed.
 //
@@ -139,47 +139,63 @@ func (s *Snapshotter) remake(ctx context.Context) error {
 		if err != nil {
 			return nil // whether they are to be made anew can't be told
 		}
-		var lost []fsmeta.Info
+		var all []fsmeta.Info
 		err = fsmeta.FromContext(ctx).Walk(ctx, func(_ context.Context, info fsmeta.Info) error {
 			if info.Kind == fsmeta.KindCommitted {
 				return nil
 			}
 			s.settling.ids[info.ID] = true
-			_, err := os.Lstat(s.dir(info.ID))
-			if !errors.Is(err, fs.ErrNotExist) {
-				return err
-			}
 			if n, err := strconv.ParseUint(info.ID, 10, 64); err == nil && n >= below {
-				lost = append(lost, info)
+				all = append(all, info)
 			}
 			return nil
 		})
 		if err != nil && !s.onlyLocal(ctx, err) {
 			return err
 		}
-		for _, info := range lost {
-			entry := log.G(ctx).WithField("key", info.Name).WithField("path", s.dir(info.ID))
-			if err := s.remakeOne(ctx, info); err != nil {
-				entry.WithError(err).Error("the directory of an active snapshot was lost in a crash, and can't be made anew: remove the snapshot")
-			} else {
-				entry.Warn("the directory of an active snapshot was lost in a crash, and is made anew: what was written to it last is gone")
-			}
+		for _, info := range all {
+			s.remakeOne(ctx, info)
 		}
 		return nil
 	})
 }
 
-func (s *Snapshotter) remakeOne(ctx context.Context, info fsmeta.Info) error {
+// remakeOne is remake for one snapshot. A crash leaves what was missing, or some of it, and garbage in the directory for what
+// is being made.
+func (s *Snapshotter) remakeOne(ctx context.Context, info fsmeta.Info) {
+	dir, made := s.dir(info.ID), filepath.Join(s.root, makingDir, info.ID)
 	snapshot, err := storage.GetSnapshot(ctx, info.Name)
-	if err != nil {
-		return err
+	if err == nil {
+		err = os.Mkdir(made, 0o700)
 	}
-	dir := filepath.Join(s.root, makingDir, info.ID)
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		return err
+	if err == nil {
+		err = s.fill(ctx, made, snapshot, info.Labels)
 	}
-	if err := s.fill(ctx, dir, snapshot, info.Labels); err != nil {
-		return err
+	lost := false
+	if err == nil {
+		lost, err = complete(dir, made)
 	}
-	return atomicfs.RenameNew(dir, s.dir(info.ID))
+	entry := log.G(ctx).WithField("key", info.Name).WithField("path", dir)
+	if _, gone := os.Lstat(dir); err != nil && gone != nil {
+		entry.WithError(err).Error("the directory of an active snapshot was lost in a crash, and can't be made anew: remove the snapshot")
+	} else if lost {
+		entry.Warn("the directory of an active snapshot was lost in a crash, and is made anew: what was written to it last is gone")
+	}
+}
+
+// complete gives dir what it lacks of made, a directory on the same filesystem, or makes made dir, and reports whether it lacked
+// anything. What is left of made is deleted. A crash or an error leaves some at one place and the rest at the other.
+func complete(dir, made string) (lacked bool, err error) {
+	err = atomicfs.RenameNew(made, dir)
+	if !errors.Is(err, fs.ErrExist) {
+		return err == nil, err
+	}
+	entries, err := os.ReadDir(made)
+	for _, e := range entries {
+		renamed := atomicfs.RenameNew(filepath.Join(made, e.Name()), filepath.Join(dir, e.Name()))
+		if !errors.Is(renamed, fs.ErrExist) {
+			lacked, err = true, errors.Join(err, renamed)
+		}
+	}
+	return lacked, errors.Join(err, files.Remove(made))
 }
