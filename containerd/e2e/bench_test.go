@@ -53,25 +53,82 @@ func startContest(b *testing.B, options ...string) *contest {
 
 // An image of 60 layers is unpacked, one after the other. Its layers are in containerd already. ctr has to be told to do that itself: containerd's
 // transfer service knows nothing of --sync-fs.
-func BenchmarkUnpack(b *testing.B) { benchmarkUnpack(b, startContest(b)) }
+func BenchmarkUnpack(b *testing.B) { benchmarkUnpack(b, startContest(b), false) }
 
 // The same, where the snapshotter in containerd syncs nothing.
-func BenchmarkUnpackUnsynced(b *testing.B) { benchmarkUnpack(b, startContest(b, "no_sync = true")) }
+func BenchmarkUnpackUnsynced(b *testing.B) {
+	benchmarkUnpack(b, startContest(b, "no_sync = true"), false)
+}
 
-func benchmarkUnpack(b *testing.B, s *contest) {
+// The same, while another program writes to the same filesystem.
+func BenchmarkUnpackBeside(b *testing.B) { benchmarkUnpack(b, startContest(b), true) }
+
+func benchmarkUnpack(b *testing.B, s *contest, beside bool) {
 	im := newImage(b, "sixty", manyLayers(b, 60))
 	archive := im.save(b, s.dir)
 	unpack := []string{"images", "import"}
 	if containerdMajor() >= 2 {
 		unpack = append(unpack, "--local")
 	}
-	results := newResults("unpack of a 60-layer image", s.contestants)
+	what := "unpack of a 60-layer image"
+	if beside {
+		what += " beside a program that writes 50 MB a second"
+	}
+	results := newResults(what, s.contestants)
 	for b.Loop() {
 		results.round(func(c contestant) time.Duration {
 			s.ctr("images", "import", "--no-unpack", archive)
 			took := s.timed(func() {
+				if beside {
+					defer s.writeOn()()
+				}
 				s.ctr(slices.Concat(unpack, c.arguments, []string{"--snapshotter", c.plugin, archive})...)
 			})
+			s.clear()
+			return took
+		})
+	}
+	results.report(b)
+}
+
+// writeOn writes to a file until stop is called, and leaves it to the kernel when that reaches the disk.
+func (s *contest) writeOn() (stop func()) {
+	s.Helper()
+	f, err := os.Create(s.path("noise"))
+	must(s, err)
+	end, ended := make(chan struct{}), make(chan error, 1)
+	go func() {
+		data := make([]byte, 1<<20)
+		for i := int64(0); ; i++ {
+			select {
+			case <-end:
+				ended <- f.Close()
+				return
+			case <-time.After(20 * time.Millisecond):
+			}
+			if _, err := f.WriteAt(data, i%512<<20); err != nil {
+				ended <- errors.Join(err, f.Close())
+				return
+			}
+		}
+	}()
+	return func() {
+		close(end)
+		must(s, <-ended)
+	}
+}
+
+// An image of 60 layers is pulled from a registry on this machine, by containerd's transfer service, which unpacks four
+// layers at once, and syncs nothing itself.
+func BenchmarkPull(b *testing.B) {
+	s := startContest(b)
+	s.contestants = slices.DeleteFunc(s.contestants, func(c contestant) bool { return c.arguments != nil })
+	im := newImage(b, "sixty", manyLayers(b, 60))
+	im.name = im.serveRegistry(b)
+	results := newResults("pull of a 60-layer image, four layers at once", s.contestants)
+	for b.Loop() {
+		results.round(func(c contestant) time.Duration {
+			took := s.timed(func() { s.ctr("images", "pull", "--plain-http", "--snapshotter", c.plugin, im.name) })
 			s.clear()
 			return took
 		})
