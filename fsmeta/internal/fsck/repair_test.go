@@ -685,7 +685,7 @@ func TestRepairKeepsWhatABackupProtects(t *testing.T) {
 	}
 }
 
-// A snapshot is not lost with a directory under a name that a line of the journal is about is not lost
+// A snapshot with its directory under a name that a line of the journal is about is not lost
 // when that line is brought up.
 func TestRepairSavesWhatStandsInTheWayOfALine(t *testing.T) {
 	s := specimen(t, true) // its lines are about view
