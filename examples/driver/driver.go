@@ -40,7 +40,7 @@ func openDriver(ctx context.Context, root string) (d *driver, err error) {
 	if err := atomic.SyncDir(root); err != nil {
 		return nil, err
 	}
-	if d.unlock, err = lock.New(root).Lock(ctx); err != nil {
+	if d.unlock, err = takeTurn(ctx, root); err != nil {
 		return nil, err
 	}
 	var options []fsmeta.Option
@@ -57,6 +57,17 @@ func openDriver(ctx context.Context, root string) (d *driver, err error) {
 		return nil, errors.Join(err, d.unlock())
 	}
 	return d, nil
+}
+
+// takeTurn takes the lock on the directory, and says so where another process has it: content has one user at a time.
+func takeTurn(ctx context.Context, root string) (unlock func() error, err error) {
+	l := lock.New(root)
+	unlock, free, err := l.TryLock()
+	if err != nil || free {
+		return unlock, err
+	}
+	fmt.Fprintf(os.Stderr, "waiting for another process that has %s (fuser -v %[1]s shows it)\n", root)
+	return l.Lock(ctx)
 }
 
 func (d *driver) close() error { return errors.Join(d.store.Close(), d.unlock()) }
