@@ -12,7 +12,7 @@ set -euo pipefail
 cd -P "$(dirname "$0")"
 storage=$PWD
 root=$(cd ../.. && pwd)
-containerd=$(cd .. && GOWORK=off go list -m -f '{{.Version}}' github.com/containerd/containerd/v2)
+containerd=$(cd ../cmd && GOWORK=off go list -m -f '{{.Version}}' github.com/containerd/containerd/v2)
 export GOWORK=off GOFLAGS="${GOFLAGS:-} -mod=mod"
 theirs=github.com/containerd/containerd/v2/core/snapshots/storage
 ours=github.com/fsmeta/fsmeta/containerd/storage
