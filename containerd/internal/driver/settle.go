@@ -122,11 +122,7 @@ func syncDirs(dir string) error {
 //
 // A crash leaves some of them, and the file for the next call.
 func (s *Snapshotter) remake(ctx context.Context) error {
-	making := filepath.Join(s.root, makingDir)
-	if err := files.Remove(making); err != nil {
-		return err
-	}
-	if err := os.Mkdir(making, 0o700); err != nil {
+	if err := s.emptyMaking(); err != nil {
 		return err
 	}
 	unsettled, err := Unsettled(s.root)

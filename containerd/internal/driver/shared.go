@@ -39,17 +39,22 @@ func (s *Snapshotter) openShared(kind string) error {
 	if err := os.Mkdir(filepath.Join(s.root, snapshotsDir), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	making := filepath.Join(s.root, makingDir)
-	if err := files.Remove(making); err != nil {
-		return err
-	}
-	if err := os.Mkdir(making, 0o700); err != nil {
+	if err := s.emptyMaking(); err != nil {
 		return err
 	}
 	if kind == "" {
 		return Mark(s.root, s.content.Kind())
 	}
 	return atomicfs.SyncDir(s.root) // the name of snapshots/
+}
+
+// emptyMaking makes the directory for what is being made anew. A crash leaves some of what was in it, or not the directory.
+func (s *Snapshotter) emptyMaking() error {
+	making := filepath.Join(s.root, makingDir)
+	if err := files.Remove(making); err != nil {
+		return err
+	}
+	return os.Mkdir(making, 0o700)
 }
 
 // checkStore refuses a shared store that can't be the one of the content: it is gone, or the root
