@@ -43,8 +43,7 @@ race: ## run the tests under the race detector; needs a C compiler
 		{ [ -z "$$packages" ] || CGO_ENABLED=1 go test -race -timeout 20m $(TESTFLAGS) $$packages; })
 
 newest: ## run the tests of the snapshotters with the containerd that the commands are made with
-	@version=$$(cd containerd/cmd && go list -m -f '{{.Version}}' github.com/containerd/containerd/v2) && \
-		cd containerd && $(CURDIR)/.ci/beside "$$version" ./overlay ./native ./plugin
+	@cd containerd && $(CURDIR)/.ci/beside newest ./overlay ./native ./plugin
 
 fuzz: MODULES = . containerd/internal/peers
 fuzz: ## give each fuzz test some new inputs
