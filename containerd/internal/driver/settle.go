@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -133,7 +134,7 @@ func (s *Snapshotter) remake(ctx context.Context) error {
 	return s.read(ctx, func(ctx context.Context) error {
 		below, err := fsmeta.FromContext(ctx).RestoredBelow()
 		if err != nil {
-			return nil // whether they are to be made anew can't be told
+			below = math.MaxUint64 // which are to be made anew can't be told; Close brings what is there to the disk
 		}
 		var all []fsmeta.Info
 		err = fsmeta.FromContext(ctx).Walk(ctx, func(_ context.Context, info fsmeta.Info) error {
